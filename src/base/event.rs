@@ -1,0 +1,22 @@
+//! Names of log events. A log line is a name from here plus typed fields, never a sentence with values pasted in.
+
+pub const NODE_READY: &str = "node.ready";
+pub const NODE_STOPPING: &str = "node.stopping";
+pub const NODE_STOPPED: &str = "node.stopped";
+pub const LISTENER_FAILED: &str = "listener.failed";
+pub const SESSION_OPENED: &str = "session.opened";
+pub const SESSION_CLOSED: &str = "session.closed";
+pub const SESSION_PANICKED: &str = "session.panicked";
+pub const SESSION_REFUSED: &str = "session.refused";
+pub const LOGIN_ACCEPTED: &str = "login.accepted";
+pub const LOGIN_REFUSED: &str = "login.refused";
+pub const RECIPIENT_REFUSED: &str = "recipient.refused";
+pub const MESSAGE_ACCEPTED: &str = "message.accepted";
+pub const MESSAGE_REFUSED: &str = "message.refused";
+pub const MESSAGE_DEFERRED: &str = "message.deferred";
+pub const SCANNER_UNAVAILABLE: &str = "scanner.unavailable";
+pub const STORE_FAILED: &str = "store.failed";
+pub const STORE_REPAIRED: &str = "store.repaired";
+pub const DISK_FULL: &str = "disk.full";
+pub const DISK_HEALED: &str = "disk.healed";
+pub const TRAIL_DROPPED: &str = "trail.dropped";
