@@ -1,0 +1,253 @@
+//! One database file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::error::EngineError;
+use crate::filesystem::refuse_network;
+use crate::writer::{self, Call, Job};
+
+/// How a file is opened.
+pub struct Settings {
+    /// Schema steps, oldest first. Step `n` takes a file from format `n` to `n + 1` (`PRAGMA user_version`);
+    /// steps are only ever appended, never edited.
+    pub migrations: &'static [&'static str],
+    /// Reader connections, and so reads at a time.
+    pub readers: usize,
+    /// Page cache of each connection.
+    pub cache_kib: u32,
+}
+
+/// An open database: one writer thread, a pool of readers. Dropping it waits for the writer to finish what it holds.
+pub struct Database {
+    file: PathBuf,
+    jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Arc<Readers>,
+}
+
+struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+/// Writers that may wait; beyond, callers wait for a place in the queue.
+const JOBS_MAX: usize = 1024;
+
+/// Prepared statements each connection keeps.
+const STATEMENTS_KEPT: usize = 128;
+
+impl Database {
+    /// Opens or creates `file` and brings its schema up to date.
+    ///
+    /// # Errors
+    /// Names the file: not a database, in use by another process, of a newer format, on a network file system.
+    pub fn open(file: &Path, settings: &Settings) -> Result<Self, EngineError> {
+        let failed = |error| EngineError::from_sqlite(file, error);
+        if let Some(folder) = file.parent() {
+            refuse_network(folder)?;
+        }
+        let connection = Connection::open(file).map_err(failed)?;
+        prepare(&connection, settings.cache_kib).map_err(failed)?;
+        migrate(&connection, file, settings.migrations)?;
+        let readers = (0..settings.readers.max(1))
+            .map(|_| open_reader(file, settings.cache_kib))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(failed)?;
+        let (jobs, inbox) = mpsc::channel(JOBS_MAX);
+        let writer = {
+            let file = file.to_path_buf();
+            std::thread::Builder::new()
+                .name(writer::thread_name(&file))
+                .spawn(move || writer::run(&connection, &file, inbox))
+                .map_err(|error| EngineError::Failed {
+                    file: PathBuf::from("thread"),
+                    source: Arc::new(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
+                })?
+        };
+        let permits = Semaphore::new(readers.len());
+        Ok(Self {
+            file: file.to_path_buf(),
+            jobs: Some(jobs),
+            writer: Some(writer),
+            readers: Arc::new(Readers { idle: Mutex::new(readers), permits }),
+        })
+    }
+
+    /// The file this database lives in.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Runs `work` inside the next group commit. When this returns `Ok(Ok(value))`, what `work` wrote is on disk.
+    /// When `work` returns an error, its own writes are undone and others in the group are unaffected.
+    ///
+    /// Cancel safety: dropping the future does not undo the write; it may or may not happen.
+    ///
+    /// # Errors
+    /// The outer error says that the whole group failed and nothing of it was written.
+    pub async fn write<T, E, F>(&self, work: F) -> Result<Result<T, E>, EngineError>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let jobs = self.jobs.as_ref().ok_or(EngineError::Closing)?;
+        let call = Call { work: Some(work), result: None, reply };
+        jobs.send(Box::new(call)).await.map_err(|_| EngineError::Closing)?;
+        answer.await.map_err(|_| EngineError::Closing)?
+    }
+
+    /// [`Database::write`] for work that fails only as SQL fails.
+    pub async fn write_sql<T, F>(&self, work: F) -> Result<T, EngineError>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.write(work).await?.map_err(|error| EngineError::from_sqlite(&self.file, error))
+    }
+
+    /// Runs `work` on a reader connection, on a thread where it may block. It sees one consistent state per statement;
+    /// use a transaction inside for more.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, EngineError>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let readers = Arc::clone(&self.readers);
+        let file = self.file.clone();
+        let permit = readers.permits.acquire().await.map_err(|_| EngineError::Closing)?;
+        permit.forget();
+        let readers_here = Arc::clone(&readers);
+        let done = tokio::task::spawn_blocking(move || {
+            let lease = Lease { connection: readers_here.idle.lock().pop(), readers: &readers_here };
+            match &lease.connection {
+                Some(connection) => work(connection).map_err(|error| EngineError::from_sqlite(&file, error)),
+                None => Err(EngineError::Closing),
+            }
+        });
+        done.await.unwrap_or(Err(EngineError::Closing))
+    }
+
+    /// Turns an SQL error met inside a closure into what callers act on.
+    pub fn error(&self, error: rusqlite::Error) -> EngineError {
+        EngineError::from_sqlite(&self.file, error)
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        self.jobs.take();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// A reader on loan: goes back to the pool even if the work panics.
+struct Lease<'a> {
+    connection: Option<Connection>,
+    readers: &'a Readers,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.readers.idle.lock().push(connection);
+        }
+        self.readers.permits.add_permits(1);
+    }
+}
+
+fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", "ON")?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -i64::from(cache_kib))
+}
+
+fn open_reader(file: &Path, cache_kib: u32) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
+    Ok(connection)
+}
+
+fn migrate(connection: &Connection, file: &Path, steps: &[&str]) -> Result<(), EngineError> {
+    let failed = |error| EngineError::from_sqlite(file, error);
+    let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+    let known = u32::try_from(steps.len()).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(EngineError::TooNew { file: file.to_path_buf(), found, known });
+    }
+    for (version, step) in (1u32..).zip(steps).filter(|(version, _)| *version > found) {
+        let batch = format!("BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {version};\nCOMMIT;");
+        connection.execute_batch(&batch).map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings =
+        Settings { migrations: &["CREATE TABLE t (n INTEGER PRIMARY KEY) STRICT;"], readers: 2, cache_kib: 512 };
+
+    fn count(db: &Connection) -> rusqlite::Result<i64> {
+        db.query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+    }
+
+    #[tokio::test]
+    async fn parallel_writes_all_land_and_a_failed_one_harms_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Arc::new(Database::open(&folder.path().join("a.sqlite"), &SETTINGS).unwrap());
+        let mut writes = tokio::task::JoinSet::new();
+        for n in 0..100i64 {
+            let db = Arc::clone(&db);
+            writes.spawn(async move {
+                db.write(move |sql| {
+                    sql.execute("INSERT INTO t VALUES (?1)", [n]).map_err(|_| "sql")?;
+                    if n % 10 == 3 { Err("refused") } else { Ok(()) }
+                })
+                .await
+                .unwrap()
+            });
+        }
+        let refused = writes.join_all().await.into_iter().filter(Result::is_err).count();
+        assert_eq!((refused, db.read(count).await.unwrap()), (10, 90));
+    }
+
+    #[tokio::test]
+    async fn a_panicking_read_gives_its_connection_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Database::open(&folder.path().join("a.sqlite"), &SETTINGS).unwrap();
+        for _ in 0..5 {
+            assert!(db.read(|_| -> rusqlite::Result<()> { panic!("as asked") }).await.is_err());
+        }
+        assert_eq!(db.read(count).await.unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_no_database_or_too_new_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.sqlite");
+        std::fs::write(&file, "this is no database, but it is long enough to be taken for one".repeat(20)).unwrap();
+        let error = Database::open(&file, &SETTINGS).err().unwrap();
+        assert!(matches!(&error, EngineError::Damaged { .. }) && error.to_string().contains("a.sqlite"), "{error}");
+        let file = folder.path().join("b.sqlite");
+        Connection::open(&file).unwrap().pragma_update(None, "user_version", 9).unwrap();
+        assert!(matches!(Database::open(&file, &SETTINGS).err(), Some(EngineError::TooNew { found: 9, known: 1, .. })));
+    }
+}

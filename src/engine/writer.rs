@@ -1,0 +1,113 @@
+//! The writer thread: takes jobs, runs as many as are waiting in one transaction, commits, then answers.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::EngineError;
+
+/// One caller's piece of a transaction.
+pub(crate) trait Job: Send {
+    /// True to keep what it wrote, false to undo it.
+    fn run(&mut self, connection: &Connection) -> bool;
+    /// Called once the fate of the whole transaction is known.
+    fn finish(self: Box<Self>, committed: Result<(), EngineError>);
+}
+
+/// A closure with the caller waiting for its result.
+pub(crate) struct Call<F, T, E> {
+    pub work: Option<F>,
+    pub result: Option<Result<T, E>>,
+    pub reply: oneshot::Sender<Result<Result<T, E>, EngineError>>,
+}
+
+impl<F, T, E> Job for Call<F, T, E>
+where
+    F: FnOnce(&Connection) -> Result<T, E> + Send,
+    T: Send,
+    E: Send,
+{
+    fn run(&mut self, connection: &Connection) -> bool {
+        self.result = self.work.take().map(|work| work(connection));
+        matches!(self.result, Some(Ok(_)))
+    }
+
+    fn finish(self: Box<Self>, committed: Result<(), EngineError>) {
+        let answer = match (committed, self.result) {
+            (Err(error), _) => Err(error),
+            (Ok(()), Some(result)) => Ok(result),
+            (Ok(()), None) => Err(EngineError::Closing),
+        };
+        // A caller that went away does not need its answer; what it wrote stays, as it would after a lost reply.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// Jobs in one transaction at most: bounds the wait of the first and the memory of all.
+const GROUP_MAX: usize = 256;
+
+/// Runs until every sender is gone.
+pub(crate) fn run(connection: &Connection, file: &Path, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(GROUP_MAX);
+    while let Some(first) = jobs.blocking_recv() {
+        let outcome = commit_group(connection, first, &mut jobs, &mut group);
+        let outcome = outcome.map_err(|error| {
+            if !connection.is_autocommit() {
+                // If even the rollback fails, the next BEGIN reports why.
+                let _ = connection.execute_batch("ROLLBACK");
+            }
+            EngineError::from_sqlite(file, error)
+        });
+        for job in group.drain(..) {
+            job.finish(outcome.clone());
+        }
+    }
+    // Leaves one tidy file behind; after a crash, the next open replays the log instead.
+    let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+}
+
+fn commit_group(
+    connection: &Connection,
+    first: Box<dyn Job>,
+    jobs: &mut mpsc::Receiver<Box<dyn Job>>,
+    group: &mut Vec<Box<dyn Job>>,
+) -> rusqlite::Result<()> {
+    let mut next = Some(first);
+    let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
+    let mut failed = begun.err();
+    while let Some(mut job) = next {
+        if failed.is_none() {
+            failed = run_in_savepoint(connection, job.as_mut()).err();
+        }
+        group.push(job);
+        next = if group.len() < GROUP_MAX { jobs.try_recv().ok() } else { None };
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => connection.prepare_cached("COMMIT")?.execute([]).map(drop),
+    }
+}
+
+fn run_in_savepoint(connection: &Connection, job: &mut dyn Job) -> rusqlite::Result<()> {
+    connection.prepare_cached("SAVEPOINT job")?.execute([])?;
+    let keep = job.run(connection);
+    if connection.is_autocommit() {
+        // SQLite rolled the whole transaction back by itself (disk full, I/O error): the group fails as one.
+        return Err(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
+            Some("the transaction was rolled back".to_owned()),
+        ));
+    }
+    if !keep {
+        connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
+    }
+    connection.prepare_cached("RELEASE job")?.execute([])?;
+    Ok(())
+}
+
+/// Name of the writer thread of `file`, for tools that list threads.
+pub(crate) fn thread_name(file: &Path) -> String {
+    let stem = file.file_stem().map_or_else(|| PathBuf::from("db"), PathBuf::from);
+    format!("write-{}", stem.display()).chars().take(15).collect()
+}
