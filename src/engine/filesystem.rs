@@ -17,7 +17,7 @@ pub fn refuse_network(folder: &Path) -> Result<(), EngineError> {
     let Ok(facts) = nix::sys::statfs::statfs(folder) else {
         return Ok(()); // opening the file will say what is wrong
     };
-    let magic = i64::from(facts.filesystem_type().0);
+    let magic = facts.filesystem_type().0;
     match NETWORK_FILESYSTEMS.iter().find(|(number, _)| *number == magic) {
         Some((_, kind)) => Err(EngineError::NetworkFilesystem { file: folder.to_path_buf(), kind }),
         None => Ok(()),

@@ -1,0 +1,1 @@
+//! Blob stores. See [`crate::BlobStore`] for the seam.

@@ -1,0 +1,21 @@
+//! Mailboxes: who has which message where, with which flags, and the content behind it.
+//!
+//! Floor: 2. It must never know about protocols, the directory's addresses or the filter.
+//! Main types: [`MailStore`] and [`BlobStore`], the seams that both engines implement; [`Views`], the shared
+//! picture of each open mailbox; [`Signals`], which wakes whoever waits for a change.
+//! Surprise: a message's content is stored once for all its recipients; what differs per recipient
+//! (Return-Path, Delivered-To, the spam verdict) is the entry's [`Entry::prefix`], put in front on reading.
+
+pub mod blob;
+pub mod error;
+pub mod model;
+pub mod signal;
+pub mod traits;
+
+pub use error::{AppendError, MailboxError, StoreError};
+pub use model::{
+    AppendedEntry, Change, Changes, Committed, Delivery, EmailId, Entry, EntryState, FlagChange, FlagOutcome, Flags,
+    Keyword, Mailbox, MailboxName, NewEntry, Role, SystemFlags, Target, ThreadId,
+};
+pub use signal::Signals;
+pub use traits::{BlobStore, MailStore};

@@ -1,0 +1,13 @@
+//! The words of the store.
+
+mod change;
+mod entry;
+mod flags;
+mod mailbox;
+
+pub use change::{Change, Changes, EmailChanges, FlagChange, FlagOutcome};
+pub use entry::{
+    AppendedEntry, Committed, Copied, Delivery, EmailId, Entry, EntryState, NewEntry, StoredBlob, Target, ThreadId,
+};
+pub use flags::{Flags, InvalidKeyword, Keyword, SystemFlags};
+pub use mailbox::{InvalidMailboxName, Mailbox, MailboxName, Role};

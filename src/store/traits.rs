@@ -1,0 +1,150 @@
+//! The seams: what an engine must do. Both engines pass the same contract tests.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use base::{AccountId, BlobId, MailboxId, ModSeq, Uid};
+use bytes::Bytes;
+
+use crate::error::{AppendError, MailboxError, StoreError};
+use crate::model::{
+    AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
+    FlagOutcome, Mailbox, MailboxName, NewEntry, Role, StoredBlob, ThreadId,
+};
+
+/// Immutable content.
+#[async_trait]
+pub trait BlobStore: Send + Sync {
+    /// Stores the concatenation of `pieces`. On return it is durable; until an entry refers to it, it is an orphan that
+    /// garbage collection may take after its grace period.
+    async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError>;
+
+    /// Bytes `range` of the uncompressed content; shorter if the content ends before. Cost follows the range.
+    async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError>;
+}
+
+/// Mailboxes and entries. Every change of an account is one transaction that first locks the account, takes UIDs and
+/// mod-sequences inside it, and is on disk when the call returns. After its commit it calls [`crate::Signals::publish`].
+/// UID sets are sorted ranges as a session made them; UIDs that do not exist are ignored.
+#[async_trait]
+pub trait MailStore: Send + Sync {
+    /// The account's mailboxes by name; makes the initial ones ([`Role::INITIAL`]) for an account never seen before.
+    async fn mailboxes(&self, account: AccountId) -> Result<Vec<Mailbox>, StoreError>;
+    async fn mailbox(&self, account: AccountId, name: &MailboxName) -> Result<Option<Mailbox>, StoreError>;
+    /// Parents that do not exist are made too (RFC 9051 §6.3.4).
+    async fn create_mailbox(
+        &self,
+        account: AccountId,
+        name: &MailboxName,
+        role: Option<Role>,
+    ) -> Result<Mailbox, MailboxError>;
+    /// Children move along. Renaming INBOX moves its messages into a new mailbox (RFC 9051 §6.3.6).
+    async fn rename_mailbox(
+        &self,
+        account: AccountId,
+        from: &MailboxName,
+        to: &MailboxName,
+    ) -> Result<(), MailboxError>;
+    /// With all its entries; children stay.
+    async fn delete_mailbox(&self, account: AccountId, name: &MailboxName) -> Result<(), MailboxError>;
+    /// Names that do not exist can be unsubscribed; subscribing to one is [`MailboxError::NoMailbox`].
+    async fn subscribe(&self, account: AccountId, name: &MailboxName, subscribed: bool) -> Result<(), MailboxError>;
+
+    /// Adds all deliveries of one message, each in its own account. They succeed or fail one by one, in order.
+    async fn deliver(&self, deliveries: Vec<Delivery>) -> Vec<Result<Committed, AppendError>>;
+    /// Adds a client's messages to a mailbox: all or none.
+    async fn append(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        entries: Vec<NewEntry>,
+    ) -> Result<Vec<AppendedEntry>, AppendError>;
+
+    /// State of every entry of a mailbox, by rising UID, with the mod-sequence it is as of: to build a view.
+    async fn states(&self, account: AccountId, mailbox: MailboxId) -> Result<Option<Changes>, StoreError>;
+    /// What happened after `since`. `None` if the mailbox is gone or the log no longer reaches back so far.
+    async fn changes_since(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        since: ModSeq,
+    ) -> Result<Option<Changes>, StoreError>;
+    /// Entries of the UIDs, by rising UID, at most `limit` of them: the caller goes on from the last.
+    async fn entries(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        uids: Vec<std::ops::RangeInclusive<Uid>>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// Changes flags of the UIDs; entries whose mod-sequence is above `unchanged_since` are left and reported.
+    async fn set_flags(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        uids: Vec<std::ops::RangeInclusive<Uid>>,
+        change: FlagChange,
+        unchanged_since: Option<ModSeq>,
+    ) -> Result<FlagOutcome, StoreError>;
+    /// Copies entries into another mailbox of the account, or the same.
+    async fn copy(
+        &self,
+        account: AccountId,
+        from: MailboxId,
+        uids: Vec<std::ops::RangeInclusive<Uid>>,
+        to: MailboxId,
+    ) -> Result<Copied, AppendError>;
+    /// Moves entries in one step; email and thread ids stay.
+    async fn r#move(
+        &self,
+        account: AccountId,
+        from: MailboxId,
+        uids: Vec<std::ops::RangeInclusive<Uid>>,
+        to: MailboxId,
+    ) -> Result<Copied, AppendError>;
+    /// Removes the UIDs; with `only_deleted`, those of them flagged `\Deleted`. Gives the UIDs removed, rising.
+    async fn expunge(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        uids: Vec<std::ops::RangeInclusive<Uid>>,
+        only_deleted: bool,
+    ) -> Result<(Vec<Uid>, ModSeq), StoreError>;
+
+    /// The account's mod-sequence: JMAP's state.
+    async fn modseq(&self, account: AccountId) -> Result<ModSeq, StoreError>;
+    /// Emails by id, in the order asked; missing ones are left out.
+    async fn emails(&self, account: AccountId, ids: Vec<EmailId>) -> Result<Vec<Entry>, StoreError>;
+    /// Mailbox and state of every email of the account or of one mailbox, newest `internal_date` first.
+    async fn email_states(&self, account: AccountId, mailbox: Option<MailboxId>)
+    -> Result<Vec<EmailState>, StoreError>;
+    /// Emails of a thread, oldest first.
+    async fn thread(&self, account: AccountId, thread: ThreadId) -> Result<Vec<EmailId>, StoreError>;
+    /// `None` if the log no longer reaches back to `since`.
+    async fn email_changes(
+        &self,
+        account: AccountId,
+        since: ModSeq,
+        limit: usize,
+    ) -> Result<Option<EmailChanges>, StoreError>;
+    /// Ids of mailboxes destroyed after `since`; `None` if the log no longer reaches back.
+    async fn mailboxes_destroyed(
+        &self,
+        account: AccountId,
+        since: ModSeq,
+    ) -> Result<Option<Vec<MailboxId>>, StoreError>;
+
+    /// Removes everything an account has. Its blobs are released to garbage collection.
+    async fn delete_account(&self, account: AccountId) -> Result<(), StoreError>;
+}
+
+/// What JMAP queries filter and sort by without opening summaries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EmailState {
+    pub mailbox: MailboxId,
+    pub thread: ThreadId,
+    pub internal_date: base::UtcMillis,
+    pub size_bytes: u64,
+    pub state: EntryState,
+}
