@@ -1,0 +1,126 @@
+//! The words of the directory.
+
+use base::{AccountId, ByteSize, DomainId, TenantId, UtcMillis};
+use mail::{Address, Domain};
+
+use crate::password::PasswordHash;
+
+/// What an account may do beyond its own mail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Own mail, own settings, own log.
+    User,
+    /// Everything on this system.
+    Admin,
+}
+
+impl Access {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Admin => "admin",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::User, Self::Admin].into_iter().find(|access| access.as_str() == name)
+    }
+}
+
+/// A person or thing that signs in and owns mailboxes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Account {
+    pub id: AccountId,
+    /// Primary address: also the login.
+    pub address: Address,
+    /// For people; may be empty.
+    pub name: String,
+    pub access: Access,
+    /// False: no sign-in; mail is still taken.
+    pub enabled: bool,
+    /// Limit of stored octets; `None` is unlimited.
+    pub quota: Option<ByteSize>,
+    pub created_at: UtcMillis,
+}
+
+/// What is needed to make an account.
+#[derive(Clone, Debug)]
+pub struct NewAccount {
+    pub address: Address,
+    pub name: String,
+    pub access: Access,
+    pub password: PasswordHash,
+    pub quota: Option<ByteSize>,
+}
+
+/// An address that leads to others. `local` is `None` for a catch-all.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Alias {
+    /// `sales@example.test`, or `@example.test` for a catch-all.
+    pub address: String,
+    pub targets: Vec<Address>,
+    pub created_at: UtcMillis,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DomainEntry {
+    pub id: DomainId,
+    pub name: Domain,
+    pub tenant: Option<String>,
+    pub accounts: u64,
+    pub aliases: u64,
+    pub created_at: UtcMillis,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TenantKind {
+    /// Has customers below it.
+    Reseller,
+    /// Owns domains.
+    Customer,
+}
+
+impl TenantKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reseller => "reseller",
+            Self::Customer => "customer",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Reseller, Self::Customer].into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub name: String,
+    pub kind: TenantKind,
+    /// The reseller above.
+    pub parent: Option<String>,
+    pub domains: u64,
+    pub created_at: UtcMillis,
+}
+
+/// One account that an envelope recipient leads to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recipient {
+    pub account: AccountId,
+    /// The account's primary address.
+    pub address: Address,
+    /// What followed `+` in the local part, as written.
+    pub detail: Option<String>,
+}
+
+/// Where an envelope recipient leads.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Resolution {
+    /// To these accounts, at least one, each once.
+    Local(Vec<Recipient>),
+    /// A domain of ours without such an address.
+    UnknownAddress,
+    /// Not a domain of ours.
+    ForeignDomain,
+}

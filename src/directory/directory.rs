@@ -1,0 +1,57 @@
+//! The seam between those who need to know who exists and those who know it.
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use base::{AccountId, Secret};
+use mail::{Address, ForwardPath};
+
+use crate::account::{Account, Resolution};
+use crate::error::{DirectoryError, LoginError};
+
+/// Where somebody signs in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Protocol {
+    Submission,
+    Imap,
+    Pop3,
+    Web,
+}
+
+impl Protocol {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Submission => "submission",
+            Self::Imap => "imap",
+            Self::Pop3 => "pop3",
+            Self::Web => "web",
+        }
+    }
+}
+
+/// An attempt to sign in.
+#[derive(Clone, Debug)]
+pub struct Login<'a> {
+    /// As typed: an address, in any case.
+    pub name: &'a str,
+    pub password: &'a Secret<String>,
+    pub protocol: Protocol,
+    pub peer: IpAddr,
+}
+
+/// Lookups and sign-in. Implementations cache: an answer may be seconds old, but a password that was changed on this
+/// node counts at once.
+#[async_trait]
+pub trait Directory: Send + Sync {
+    /// Where mail for `path` goes. `<Postmaster>` goes to the configured address.
+    async fn resolve(&self, path: &ForwardPath) -> Result<Resolution, DirectoryError>;
+
+    /// The account, if it still exists.
+    async fn account(&self, id: AccountId) -> Result<Option<Account>, DirectoryError>;
+
+    /// Every address that `id` may send from: its own and the aliases that lead to it.
+    async fn sender_addresses(&self, id: AccountId) -> Result<Vec<Address>, DirectoryError>;
+
+    /// Checks a password. Takes the same time for unknown names. Failures count against the peer's network.
+    async fn authenticate(&self, login: Login<'_>) -> Result<Account, LoginError>;
+}

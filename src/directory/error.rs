@@ -1,0 +1,39 @@
+//! What callers of the directory act on.
+
+use std::time::Duration;
+
+use engine::EngineError;
+
+/// A lookup could not be answered. Never "no": mail is deferred, nobody is refused.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the directory is unavailable")]
+pub struct DirectoryError(#[from] pub EngineError);
+
+/// Why nobody was signed in.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoginError {
+    /// Unknown login, wrong password or a disabled account: the caller must not say which.
+    /// The caller waits `delay` before it answers.
+    #[error("authentication failed")]
+    Refused { delay: Duration },
+    /// Too many failures from this network: refuse at once, without a look at the password.
+    #[error("too many failed attempts")]
+    TooMany,
+    #[error(transparent)]
+    Unavailable(#[from] DirectoryError),
+}
+
+/// Why the registry was not changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RegistryError {
+    /// `what` names the kind and the thing: "the account anna@example.test".
+    #[error("{what} exists already")]
+    Exists { what: String },
+    #[error("{what} does not exist")]
+    Missing { what: String },
+    /// `why` says what stands in the way and the next step.
+    #[error("{why}")]
+    Refused { why: String },
+    #[error(transparent)]
+    Unavailable(#[from] EngineError),
+}
