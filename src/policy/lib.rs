@@ -1,9 +1,21 @@
 //! What is done with a judged message: options with their levels, and the disposition of each recipient.
 //!
 //! Floor: 1, pure (no async, no I/O, no clock). It must never know how findings are made or mail is stored.
-//! Main types: [`Finding`], [`Score`].
-//! Surprise: scores are whole thousandths, so that sums do not depend on their order.
+//! Main types: [`Finding`], [`Score`], [`Layer`], [`EffectivePolicy`], [`Disposition`].
+//! Surprise: a preset counts as set at the level that chose it, so a domain's preset wins over the system's own
+//! values; scores are whole thousandths, so that sums do not depend on their order.
 
+pub mod disposition;
 pub mod finding;
+pub mod layer;
+pub mod option;
+pub mod preset;
+pub mod resolve;
 
+pub use disposition::{Cause, Decision, Disposition, DmarcWish, ExternalWish, Facts, SessionOutcome, VirusState};
+pub use disposition::{combine, decide};
 pub use finding::{Finding, ReasonClass, Score};
+pub use layer::{Layer, PolicyError, Setting};
+pub use option::{Key, Level};
+pub use preset::Presets;
+pub use resolve::{EffectivePolicy, Origin, Resolved};

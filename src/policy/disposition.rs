@@ -1,0 +1,385 @@
+//! What is done with a judged message for one recipient, and what decided it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use mail::{Enhanced, Status};
+
+use crate::finding::Score;
+use crate::option::{DmarcAction, Key, ScannerUnavailable, SpfFail, VirusAction, WhenQuarantined, WhenTagged};
+use crate::resolve::{EffectivePolicy, Origin};
+
+/// What is done for one recipient.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Disposition {
+    Deliver,
+    /// Delivered with header fields that say so, and with a text before the subject if there is one.
+    DeliverTagged {
+        subject_tag: Option<Arc<str>>,
+    },
+    /// Into the Junk folder, tagged.
+    Junk,
+    Quarantine,
+    /// 5xx in the session.
+    Reject(Status),
+    /// 4xx in the session.
+    Defer(Status),
+}
+
+impl Disposition {
+    /// Stable name for the trail and counters.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Deliver => "deliver",
+            Self::DeliverTagged { .. } => "tag",
+            Self::Junk => "junk",
+            Self::Quarantine => "quarantine",
+            Self::Reject(_) => "reject",
+            Self::Defer(_) => "defer",
+        }
+    }
+
+    /// Of several wishes the highest is followed. A defer beats a quarantine, for what could not be looked at is
+    /// not to be kept either; a reject beats a defer, for nothing that is seen later makes the message good.
+    const fn severity(&self) -> u8 {
+        match self {
+            Self::Deliver => 0,
+            Self::DeliverTagged { .. } => 1,
+            Self::Junk => 2,
+            Self::Quarantine => 3,
+            Self::Defer(_) => 4,
+            Self::Reject(_) => 5,
+        }
+    }
+}
+
+/// What is known of the message, the same for all recipients.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Facts {
+    pub score: Score,
+    pub virus: VirusState,
+    /// SPF says fail, and DMARC does not pass either.
+    pub spf_failed: bool,
+    pub dmarc: DmarcWish,
+    pub external: Option<ExternalWish>,
+}
+
+/// What virus scanners said.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum VirusState {
+    /// No scanner is configured.
+    #[default]
+    NotScanned,
+    Clean,
+    Found(Arc<str>),
+    /// A scanner is configured and none could look at the message.
+    Unavailable,
+}
+
+/// What the author's domain wishes for a message that fails DMARC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DmarcWish {
+    /// DMARC does not fail, or the domain wishes nothing.
+    #[default]
+    Nothing,
+    Quarantine,
+    Reject,
+}
+
+/// What an external milter wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ExternalWish {
+    /// Also stands for a milter's "discard": nothing is thrown away silently.
+    Quarantine {
+        reason: Arc<str>,
+    },
+    Reject(Status),
+    Defer(Status),
+}
+
+/// What decided, for the trail.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// Nothing stood against delivery.
+    Nothing,
+    /// The score reached a threshold.
+    Score {
+        score: Score,
+        key: Key,
+        threshold: Score,
+        origin: Origin,
+    },
+    Virus {
+        name: Arc<str>,
+        origin: Origin,
+    },
+    ScannerUnavailable {
+        origin: Origin,
+    },
+    Dmarc {
+        wish: DmarcWish,
+        origin: Origin,
+    },
+    Spf {
+        origin: Origin,
+    },
+    External,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing against it"),
+            Self::Score { score, key, threshold, origin } => {
+                write!(f, "score {score} reaches {} {threshold} ({origin})", key.option().name)
+            }
+            Self::Virus { name, origin } => write!(f, "virus {name} ({origin})"),
+            Self::ScannerUnavailable { origin } => write!(f, "no virus scanner answers ({origin})"),
+            Self::Dmarc { wish: DmarcWish::Reject, origin } => write!(f, "DMARC fails, p=reject ({origin})"),
+            Self::Dmarc { origin, .. } => write!(f, "DMARC fails, p=quarantine ({origin})"),
+            Self::Spf { origin } => write!(f, "SPF fails ({origin})"),
+            Self::External => f.write_str("external milter"),
+        }
+    }
+}
+
+/// The disposition of one recipient, what decided it, and the score as it counted for this recipient.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    pub disposition: Disposition,
+    pub cause: Cause,
+    pub score: Score,
+}
+
+/// Further points for an SPF failure where policy says `score-high`.
+pub const SPF_HIGH: Score = Score(2500);
+
+const SPAM: Status = Status::fixed(554, Enhanced(5, 7, 1), "Message refused as spam");
+const VIRUS: Status = Status::fixed(554, Enhanced(5, 7, 1), "Message refused: it carries a virus");
+const DMARC: Status =
+    Status::fixed(550, Enhanced(5, 7, 1), "Message refused by the DMARC policy of its sender's domain");
+const SPF: Status = Status::fixed(550, Enhanced(5, 7, 23), "Message refused: SPF validation failed");
+const UNSCANNED: Status = Status::fixed(451, Enhanced(4, 7, 0), "Message could not be checked now, try again later");
+
+/// What `policy` makes of `facts` for one recipient.
+pub fn decide(policy: &EffectivePolicy, facts: &Facts) -> Decision {
+    let high = facts.spf_failed && policy.spf_fail() == SpfFail::ScoreHigh;
+    let score = if high { facts.score + SPF_HIGH } else { facts.score };
+    let wishes = [
+        by_virus(policy, facts),
+        facts.external.as_ref().map(|wish| (by_external(policy, wish), Cause::External)),
+        by_dmarc(policy, facts.dmarc),
+        by_spf(policy, facts.spf_failed),
+        by_score(policy, score),
+    ];
+    let mut decided = (Disposition::Deliver, Cause::Nothing);
+    for wish in wishes.into_iter().flatten() {
+        if wish.0.severity() > decided.0.severity() {
+            decided = wish;
+        }
+    }
+    Decision { disposition: decided.0, cause: decided.1, score }
+}
+
+fn by_virus(policy: &EffectivePolicy, facts: &Facts) -> Option<(Disposition, Cause)> {
+    match &facts.virus {
+        VirusState::NotScanned | VirusState::Clean => None,
+        VirusState::Found(name) => {
+            // Never into a mailbox by way of `when-quarantined`.
+            let disposition = match policy.virus() {
+                VirusAction::Quarantine => Disposition::Quarantine,
+                VirusAction::Reject => Disposition::Reject(VIRUS),
+            };
+            Some((disposition, Cause::Virus { name: name.clone(), origin: policy.get(Key::Virus).origin.clone() }))
+        }
+        VirusState::Unavailable => match policy.scanner_unavailable() {
+            ScannerUnavailable::Deliver => None,
+            ScannerUnavailable::Defer => {
+                let origin = policy.get(Key::ScannerUnavailable).origin.clone();
+                Some((Disposition::Defer(UNSCANNED), Cause::ScannerUnavailable { origin }))
+            }
+        },
+    }
+}
+
+fn by_external(policy: &EffectivePolicy, wish: &ExternalWish) -> Disposition {
+    match wish {
+        ExternalWish::Quarantine { .. } => quarantine(policy),
+        ExternalWish::Reject(status) => Disposition::Reject(status.clone()),
+        ExternalWish::Defer(status) => Disposition::Defer(status.clone()),
+    }
+}
+
+fn by_dmarc(policy: &EffectivePolicy, wish: DmarcWish) -> Option<(Disposition, Cause)> {
+    let disposition = match (policy.dmarc(), wish) {
+        (DmarcAction::Score, _) | (_, DmarcWish::Nothing) => return None,
+        (DmarcAction::Follow, DmarcWish::Reject) => Disposition::Reject(DMARC),
+        (DmarcAction::Quarantine, DmarcWish::Reject)
+        | (DmarcAction::Quarantine | DmarcAction::Follow, DmarcWish::Quarantine) => quarantine(policy),
+    };
+    Some((disposition, Cause::Dmarc { wish, origin: policy.get(Key::Dmarc).origin.clone() }))
+}
+
+fn by_spf(policy: &EffectivePolicy, failed: bool) -> Option<(Disposition, Cause)> {
+    let disposition = match policy.spf_fail() {
+        SpfFail::Quarantine if failed => quarantine(policy),
+        SpfFail::Reject if failed => Disposition::Reject(SPF),
+        SpfFail::Score | SpfFail::ScoreHigh | SpfFail::Quarantine | SpfFail::Reject => return None,
+    };
+    Some((disposition, Cause::Spf { origin: policy.get(Key::SpfFail).origin.clone() }))
+}
+
+fn by_score(policy: &EffectivePolicy, score: Score) -> Option<(Disposition, Cause)> {
+    let key =
+        [Key::RejectScore, Key::QuarantineScore, Key::TagScore].into_iter().find(|key| score >= policy.score(*key))?;
+    let disposition = match key {
+        Key::RejectScore => Disposition::Reject(SPAM),
+        Key::QuarantineScore => quarantine(policy),
+        _ => tag(policy),
+    };
+    let origin = policy.get(key).origin.clone();
+    Some((disposition, Cause::Score { score, key, threshold: policy.score(key), origin }))
+}
+
+fn quarantine(policy: &EffectivePolicy) -> Disposition {
+    match policy.when_quarantined() {
+        WhenQuarantined::Deliver => Disposition::DeliverTagged { subject_tag: None },
+        WhenQuarantined::Junk => Disposition::Junk,
+        WhenQuarantined::Quarantine => Disposition::Quarantine,
+    }
+}
+
+fn tag(policy: &EffectivePolicy) -> Disposition {
+    match policy.when_tagged() {
+        WhenTagged::Header => Disposition::DeliverTagged { subject_tag: None },
+        WhenTagged::Subject => Disposition::DeliverTagged { subject_tag: Some(policy.subject_tag()) },
+        WhenTagged::Junk => Disposition::Junk,
+    }
+}
+
+/// What the session answers when the recipients of one message are decided differently.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SessionOutcome {
+    /// Accept; each recipient in order with what is done. None of them rejects or defers.
+    Accept(Vec<Disposition>),
+    /// All recipients reject.
+    Reject(Status),
+    /// Nothing is kept: the client tries again.
+    Defer(Status),
+}
+
+/// One answer for all recipients (SMTP has only one). All reject: reject. Some defer: the whole message is deferred,
+/// for it cannot be taken for the others alone. Else it is accepted, and those who would reject get it quarantined:
+/// a message once accepted is never bounced.
+pub fn combine(dispositions: &[Disposition]) -> SessionOutcome {
+    let all_reject = dispositions.iter().all(|d| matches!(d, Disposition::Reject(_)));
+    if let (true, Some(Disposition::Reject(status))) = (all_reject, dispositions.first()) {
+        return SessionOutcome::Reject(status.clone());
+    }
+    let mut kept = Vec::with_capacity(dispositions.len());
+    for disposition in dispositions {
+        match disposition {
+            Disposition::Defer(status) => return SessionOutcome::Defer(status.clone()),
+            Disposition::Reject(_) => kept.push(Disposition::Quarantine),
+            Disposition::Deliver | Disposition::DeliverTagged { .. } | Disposition::Junk | Disposition::Quarantine => {
+                kept.push(disposition.clone())
+            }
+        }
+    }
+    SessionOutcome::Accept(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::Layer;
+    use crate::option::Level;
+    use crate::preset::Presets;
+
+    fn check(policy: &str, facts: &Facts, disposition: &str, cause: &str) {
+        let layer = Layer::parse(Level::System, "p.toml", policy).unwrap();
+        let decision = decide(&EffectivePolicy::resolve(&Presets::shipped(), &[layer]), facts);
+        assert_eq!((decision.disposition.as_str(), decision.cause.to_string().as_str()), (disposition, cause));
+    }
+
+    fn scored(score: &str) -> Facts {
+        Facts { score: score.parse().unwrap(), ..Facts::default() }
+    }
+
+    #[test]
+    fn scores_meet_thresholds() {
+        check("", &scored("3.999"), "deliver", "nothing against it");
+        check("", &scored("4"), "junk", "score 4.0 reaches tag-score 4.0 (default)");
+        check("when-tagged = \"header\"", &scored("4"), "tag", "score 4.0 reaches tag-score 4.0 (default)");
+        check("", &scored("6"), "quarantine", "score 6.0 reaches quarantine-score 6.0 (default)");
+        check(
+            "when-quarantined = \"junk\"",
+            &scored("14.9"),
+            "junk",
+            "score 14.9 reaches quarantine-score 6.0 (default)",
+        );
+        check(
+            "preset = \"relaxed\"",
+            &scored("20"),
+            "reject",
+            "score 20.0 reaches reject-score 20.0 (preset relaxed of system p.toml)",
+        );
+    }
+
+    #[test]
+    fn the_subject_tag_rides_along() {
+        let layer = Layer::parse(Level::System, "p", "when-tagged = \"subject\"\nsubject-tag = \"***\"").unwrap();
+        let policy = EffectivePolicy::resolve(&Presets::shipped(), &[layer]);
+        let tagged = Disposition::DeliverTagged { subject_tag: Some("***".into()) };
+        assert_eq!(decide(&policy, &scored("5")).disposition, tagged);
+    }
+
+    #[test]
+    fn viruses_and_absent_scanners() {
+        let found = Facts { virus: VirusState::Found("Eicar".into()), ..scored("0") };
+        check("", &found, "reject", "virus Eicar (default)");
+        let mild = "virus = \"quarantine\"\nwhen-quarantined = \"deliver\"";
+        check(mild, &found, "quarantine", "virus Eicar (system p.toml)");
+        let absent = |score: &str| Facts { virus: VirusState::Unavailable, ..scored(score) };
+        check("", &absent("7"), "defer", "no virus scanner answers (default)");
+        check("", &absent("16"), "reject", "score 16.0 reaches reject-score 15.0 (default)");
+        let pass = "scanner-unavailable = \"deliver\"";
+        check(pass, &absent("7"), "quarantine", "score 7.0 reaches quarantine-score 6.0 (default)");
+    }
+
+    #[test]
+    fn sender_proof() {
+        let dmarc = |wish| Facts { dmarc: wish, ..scored("0") };
+        check("", &dmarc(DmarcWish::Reject), "reject", "DMARC fails, p=reject (default)");
+        check("", &dmarc(DmarcWish::Quarantine), "quarantine", "DMARC fails, p=quarantine (default)");
+        let mild = "dmarc = \"quarantine\"";
+        check(mild, &dmarc(DmarcWish::Reject), "quarantine", "DMARC fails, p=reject (system p.toml)");
+        check("dmarc = \"score\"", &dmarc(DmarcWish::Reject), "deliver", "nothing against it");
+        let spf = |score: &str| Facts { spf_failed: true, ..scored(score) };
+        check("", &spf("1.5"), "junk", "score 4.0 reaches tag-score 4.0 (default)");
+        check("spf-fail = \"score\"", &spf("1.5"), "deliver", "nothing against it");
+        check("spf-fail = \"reject\"", &spf("0"), "reject", "SPF fails (system p.toml)");
+    }
+
+    #[test]
+    fn external_wishes() {
+        let status = Status::fixed(550, Enhanced(5, 7, 1), "no");
+        let reject = Facts { external: Some(ExternalWish::Reject(status)), ..scored("0") };
+        check("", &reject, "reject", "external milter");
+        let hold = Facts { external: Some(ExternalWish::Quarantine { reason: "x".into() }), ..scored("0") };
+        check("", &hold, "quarantine", "external milter");
+    }
+
+    #[test]
+    fn one_answer_for_all_recipients() {
+        let (reject, defer) = (Disposition::Reject(SPAM), Disposition::Defer(UNSCANNED));
+        assert_eq!(combine(&[]), SessionOutcome::Accept(vec![]));
+        assert_eq!(combine(&[reject.clone(), reject.clone()]), SessionOutcome::Reject(SPAM));
+        assert_eq!(combine(&[Disposition::Deliver, defer.clone(), reject.clone()]), SessionOutcome::Defer(UNSCANNED));
+        assert_eq!(combine(&[reject.clone(), defer]), SessionOutcome::Defer(UNSCANNED));
+        assert_eq!(
+            combine(&[Disposition::Deliver, reject, Disposition::Junk]),
+            SessionOutcome::Accept(vec![Disposition::Deliver, Disposition::Quarantine, Disposition::Junk])
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! What one level says: values, locks, floors and ceilings, read from TOML.
+//!
+//! ```toml
+//! preset = "strict"
+//! tag-score = 3.5
+//! reject-score = { value = 12.0, ceiling = 20.0 }
+//! virus = { value = "reject", locked = true }
+//! ```
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::option::{Key, Level, SCORE_GAP, Value};
+
+/// What one level says of one option.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Setting {
+    pub value: Option<Value>,
+    /// Lower levels may not change it.
+    pub locked: bool,
+    /// The mildest value that this and lower levels can have.
+    pub floor: Option<Value>,
+    /// The strictest value (for scores: the highest).
+    pub ceiling: Option<Value>,
+}
+
+/// What one level says: the system's policy, or that of one reseller, customer, domain or mailbox.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layer {
+    pub level: Level,
+    /// Whose it is: a file's name, a domain, an address.
+    pub owner: Arc<str>,
+    settings: BTreeMap<Key, Setting>,
+}
+
+impl Layer {
+    pub fn empty(level: Level, owner: &str) -> Self {
+        Self { level, owner: owner.into(), settings: BTreeMap::new() }
+    }
+
+    /// Reads a policy file. `owner` names it in errors and as the origin of its values.
+    pub fn parse(level: Level, owner: &str, text: &str) -> Result<Self, PolicyError> {
+        let fail = |span: Option<Range<usize>>, message: String| PolicyError {
+            file: owner.into(),
+            line: line_of(text, span.map_or(0, |span| span.start)),
+            message,
+        };
+        let document = DeTable::parse(text).map_err(|error| fail(error.span(), error.message().into()))?;
+        let mut layer = Self::empty(level, owner);
+        let mut lines = BTreeMap::new();
+        for (name, given) in document.get_ref() {
+            let key = Key::from_name(name.get_ref())
+                .ok_or_else(|| fail(Some(name.span()), format!("unknown option `{}`", name.get_ref())))?;
+            if !key.option().may_be_set_at(level) {
+                let message = format!("`{}` cannot be set at the {level} level", name.get_ref());
+                return Err(fail(Some(name.span()), message));
+            }
+            let setting = read_setting(key, given).map_err(|(span, message)| fail(Some(span), message))?;
+            lines.insert(key, name.span());
+            layer.settings.insert(key, setting);
+        }
+        layer.check_scores().map_err(|key| {
+            let message = format!("`{}` must be at least {SCORE_GAP} above the score before it", key.option().name);
+            fail(lines.get(&key).cloned(), message)
+        })?;
+        Ok(layer)
+    }
+
+    pub fn get(&self, key: Key) -> Option<&Setting> {
+        self.settings.get(&key)
+    }
+
+    pub fn set(&mut self, key: Key, setting: Setting) {
+        self.settings.insert(key, setting);
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.settings.keys().copied()
+    }
+
+    pub(crate) fn value(&self, key: Key) -> Option<&Value> {
+        self.get(key)?.value.as_ref()
+    }
+
+    /// Of the scores set here, the first that does not rise.
+    fn check_scores(&self) -> Result<(), Key> {
+        let scores = [Key::TagScore, Key::QuarantineScore, Key::RejectScore].map(|key| match self.value(key) {
+            Some(Value::Score(score)) => Some((key, *score)),
+            _ => None,
+        });
+        let set: Vec<_> = scores.into_iter().flatten().collect();
+        for pair in set.windows(2) {
+            if let [(_, below), (key, above)] = pair
+                && *above < *below + SCORE_GAP
+            {
+                return Err(*key);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A policy file that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {message}")]
+pub struct PolicyError {
+    pub file: Arc<str>,
+    /// Counts from 1.
+    pub line: usize,
+    pub message: String,
+}
+
+type Misread = (Range<usize>, String);
+
+fn read_setting(key: Key, given: &Spanned<DeValue<'_>>) -> Result<Setting, Misread> {
+    let Some(table) = given.get_ref().as_table() else {
+        return Ok(Setting { value: Some(read_value(key, given)?), ..Setting::default() });
+    };
+    let mut setting = Setting::default();
+    for (name, given) in table {
+        let limit = || {
+            let value = read_value(key, given)?;
+            match key.option().kind.rank(&value) {
+                Some(_) => Ok(Some(value)),
+                None => Err((name.span(), format!("`{}` has no floor or ceiling", key.option().name))),
+            }
+        };
+        match &**name.get_ref() {
+            "value" => setting.value = Some(read_value(key, given)?),
+            "floor" => setting.floor = limit()?,
+            "ceiling" => setting.ceiling = limit()?,
+            "locked" => {
+                setting.locked =
+                    given.get_ref().as_bool().ok_or_else(|| (given.span(), "`locked` is true or false".to_owned()))?;
+            }
+            other => return Err((name.span(), format!("unknown field `{other}` of `{}`", key.option().name))),
+        }
+    }
+    Ok(setting)
+}
+
+fn read_value(key: Key, given: &Spanned<DeValue<'_>>) -> Result<Value, Misread> {
+    let text = match given.get_ref() {
+        DeValue::String(text) => Some(&**text),
+        DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
+        DeValue::Float(number) => Some(number.as_str()),
+        _ => None,
+    };
+    // A number in quotes is no number, a bare number no text.
+    let is_number = matches!(given.get_ref(), DeValue::Integer(_) | DeValue::Float(_));
+    let wants_number = matches!(key.option().kind, crate::option::Kind::Score { .. });
+    text.filter(|_| is_number == wants_number)
+        .and_then(|text| key.option().kind.parse(text))
+        .ok_or_else(|| (given.span(), format!("`{}` takes {}", key.option().name, key.option().kind)))
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finding::Score;
+
+    #[test]
+    fn a_layer_reads_values_locks_and_limits() {
+        let text = "preset = \"strict\"\ntag-score = 3\n[reject-score]\nvalue = 12.5\nceiling = 20.0\nlocked = true\n";
+        let layer = Layer::parse(Level::Domain, "example.test", text).unwrap();
+        assert_eq!(layer.value(Key::Preset), Some(&Value::Choice("strict")));
+        assert_eq!(layer.value(Key::TagScore), Some(&Value::Score(Score::points(3))));
+        let reject = layer.get(Key::RejectScore).unwrap();
+        assert!(reject.locked && reject.floor.is_none());
+        assert_eq!(reject.ceiling, Some(Value::Score(Score::points(20))));
+        assert_eq!(layer.get(Key::Virus), None);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        for (level, text, message) in [
+            (Level::System, "\n\ntag-scare = 4\n", "p.toml:3: unknown option `tag-scare`"),
+            (Level::System, "tag-score = \"4\"", "p.toml:1: `tag-score` takes a number from 0.5 to 1000.0"),
+            (Level::System, "subject-tag = 4", "p.toml:1: `subject-tag` takes a line of at most 40 characters"),
+            (
+                Level::System,
+                "# x\ntag-score = 4\nquarantine-score = 4.4",
+                "p.toml:3: `quarantine-score` must be at least 0.5 above the score before it",
+            ),
+            (Level::System, "virus = \"bounce\"", "p.toml:1: `virus` takes one of \"quarantine\", \"reject\""),
+            (Level::System, "virus = { lock = true }", "p.toml:1: unknown field `lock` of `virus`"),
+            (Level::System, "subject-tag = { floor = \"x\" }", "p.toml:1: `subject-tag` has no floor or ceiling"),
+            (
+                Level::Mailbox,
+                "\nscanner-unavailable = \"deliver\"",
+                "p.toml:2: `scanner-unavailable` cannot be set at the mailbox level",
+            ),
+        ] {
+            assert_eq!(Layer::parse(level, "p.toml", text).unwrap_err().to_string(), message);
+        }
+        let broken = Layer::parse(Level::System, "p.toml", "virus = \"reject\"\ntag-score = = 3").unwrap_err();
+        assert_eq!(broken.line, 2, "{broken}");
+        assert!(Layer::parse(Level::System, "p.toml", "virus = \"reject\"\nvirus = \"reject\"").is_err());
+    }
+}

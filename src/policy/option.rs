@@ -1,0 +1,391 @@
+//! The options of a policy: each one's name, type, default, limits and documentation in one place.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::finding::Score;
+
+/// Who sets a value. A lower level (later here) wins, unless a higher one locked it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Level {
+    System,
+    Reseller,
+    Customer,
+    Domain,
+    Mailbox,
+}
+
+impl Level {
+    pub const ALL: [Self; 5] = [Self::System, Self::Reseller, Self::Customer, Self::Domain, Self::Mailbox];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::Reseller => "reseller",
+            Self::Customer => "customer",
+            Self::Domain => "domain",
+            Self::Mailbox => "mailbox",
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Declares a choice: its words as configuration writes them, from mild to strict.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            /// The words, from mild to strict.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+choice! {
+    /// A shipped set of values.
+    PresetName { Relaxed = "relaxed", Balanced = "balanced", Strict = "strict", VeryStrict = "very-strict" }
+}
+choice! {
+    /// What happens to mail from the tag score on.
+    WhenTagged {
+        /// Header fields only.
+        Header = "header",
+        /// Header fields and a text before the subject.
+        Subject = "subject",
+        /// Into the Junk folder.
+        Junk = "junk",
+    }
+}
+choice! {
+    /// What happens to mail from the quarantine score on.
+    WhenQuarantined {
+        /// Delivered with header fields: no quarantine.
+        Deliver = "deliver",
+        Junk = "junk",
+        Quarantine = "quarantine",
+    }
+}
+choice! {
+    /// What happens to mail with a known virus.
+    VirusAction { Quarantine = "quarantine", Reject = "reject" }
+}
+choice! {
+    /// What happens to mail that no virus scanner could look at.
+    ScannerUnavailable { Deliver = "deliver", Defer = "defer" }
+}
+choice! {
+    /// What an SPF failure means, when nothing else proves the sender.
+    SpfFail {
+        Score = "score",
+        /// Further points for this recipient.
+        ScoreHigh = "score-high",
+        Quarantine = "quarantine",
+        Reject = "reject",
+    }
+}
+choice! {
+    /// What a DMARC failure means.
+    DmarcAction {
+        Score = "score",
+        /// Where the sender's domain asks for a reject, too.
+        Quarantine = "quarantine",
+        /// As the sender's domain asks.
+        Follow = "follow",
+    }
+}
+
+/// Names an option.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Key {
+    Preset,
+    TagScore,
+    QuarantineScore,
+    RejectScore,
+    WhenTagged,
+    SubjectTag,
+    WhenQuarantined,
+    Virus,
+    ScannerUnavailable,
+    SpfFail,
+    Dmarc,
+}
+
+impl Key {
+    /// Every option, in the order of [`OPTIONS`].
+    pub const ALL: [Self; 11] = [
+        Self::Preset,
+        Self::TagScore,
+        Self::QuarantineScore,
+        Self::RejectScore,
+        Self::WhenTagged,
+        Self::SubjectTag,
+        Self::WhenQuarantined,
+        Self::Virus,
+        Self::ScannerUnavailable,
+        Self::SpfFail,
+        Self::Dmarc,
+    ];
+
+    /// The definition.
+    pub fn option(self) -> &'static PolicyOption {
+        &OPTIONS[self as usize]
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        OPTIONS.iter().find(|option| option.name == name).map(|option| option.key)
+    }
+}
+
+/// An option's definition: the reference page and every check come from here.
+#[derive(Debug)]
+pub struct PolicyOption {
+    pub key: Key,
+    /// As written in policy files, on the command line and in the API.
+    pub name: &'static str,
+    pub kind: Kind,
+    default: DefaultValue,
+    /// This level and every one above it may set the option.
+    pub lowest_level: Level,
+    pub doc: &'static str,
+}
+
+impl PolicyOption {
+    pub fn default_value(&self) -> Value {
+        match self.default {
+            DefaultValue::Score(score) => Value::Score(score),
+            DefaultValue::Word(word) => Value::Choice(word),
+            DefaultValue::Text(text) => Value::Text(text.into()),
+        }
+    }
+
+    pub fn may_be_set_at(&self, level: Level) -> bool {
+        level <= self.lowest_level
+    }
+}
+
+/// The type and limits of an option's values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Score {
+        min: Score,
+        max: Score,
+    },
+    /// One of the words, from mild to strict.
+    Choice(&'static [&'static str]),
+    /// One line.
+    Text {
+        chars_max: usize,
+    },
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Score { min, max } => write!(f, "a number from {min} to {max}"),
+            Self::Choice(words) => {
+                f.write_str("one of ")?;
+                for (at, word) in words.iter().enumerate() {
+                    write!(f, "{}\"{word}\"", if at == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+            Self::Text { chars_max } => write!(f, "a line of at most {chars_max} characters"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum DefaultValue {
+    Score(Score),
+    Word(&'static str),
+    Text(&'static str),
+}
+
+/// A checked value of an option.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    Score(Score),
+    Choice(&'static str),
+    Text(Arc<str>),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Score(score) => score.fmt(f),
+            Self::Choice(word) => f.write_str(word),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Kind {
+    /// Reads a value as the command line gives it. `None` if it is out of type or limits.
+    pub fn parse(self, text: &str) -> Option<Value> {
+        match self {
+            Self::Score { min, max } => {
+                let score: Score = text.parse().ok()?;
+                (min <= score && score <= max).then_some(Value::Score(score))
+            }
+            Self::Choice(words) => words.iter().find(|word| **word == text).map(|word| Value::Choice(word)),
+            Self::Text { chars_max } => (text.chars().count() <= chars_max && !text.chars().any(char::is_control))
+                .then(|| Value::Text(text.into())),
+        }
+    }
+
+    /// Where the value stands between mild and strict, for floors and ceilings; `None` where there is no order.
+    pub(crate) fn rank(self, value: &Value) -> Option<i64> {
+        match (self, value) {
+            (Self::Score { .. }, Value::Score(score)) => Some(i64::from(score.0)),
+            (Self::Choice(words), Value::Choice(word)) => {
+                words.iter().position(|known| known == word).and_then(|at| i64::try_from(at).ok())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The least distance between the tag, quarantine and reject scores.
+pub const SCORE_GAP: Score = Score(500);
+
+const ANY_SCORE: Kind = Kind::Score { min: Score(500), max: Score::points(1000) };
+
+/// All options, in the order in which they are shown.
+pub const OPTIONS: [PolicyOption; 11] = [
+    PolicyOption {
+        key: Key::Preset,
+        name: "preset",
+        kind: Kind::Choice(PresetName::WORDS),
+        default: DefaultValue::Word("balanced"),
+        lowest_level: Level::Mailbox,
+        doc: "A set of values to start from. Values set at the same level or below win over it.",
+    },
+    PolicyOption {
+        key: Key::TagScore,
+        name: "tag-score",
+        kind: ANY_SCORE,
+        default: DefaultValue::Score(Score::points(4)),
+        lowest_level: Level::Mailbox,
+        doc: "From this score on a message is tagged. The three scores rise by at least 0.5.",
+    },
+    PolicyOption {
+        key: Key::QuarantineScore,
+        name: "quarantine-score",
+        kind: ANY_SCORE,
+        default: DefaultValue::Score(Score::points(6)),
+        lowest_level: Level::Mailbox,
+        doc: "From this score on a message is quarantined.",
+    },
+    PolicyOption {
+        key: Key::RejectScore,
+        name: "reject-score",
+        kind: ANY_SCORE,
+        default: DefaultValue::Score(Score::points(15)),
+        lowest_level: Level::Mailbox,
+        doc: "From this score on a message is refused while the sender is connected.",
+    },
+    PolicyOption {
+        key: Key::WhenTagged,
+        name: "when-tagged",
+        kind: Kind::Choice(WhenTagged::WORDS),
+        default: DefaultValue::Word("junk"),
+        lowest_level: Level::Mailbox,
+        doc: "What a tagged message gets: header fields only, a text before the subject, or the Junk folder.",
+    },
+    PolicyOption {
+        key: Key::SubjectTag,
+        name: "subject-tag",
+        kind: Kind::Text { chars_max: 40 },
+        default: DefaultValue::Text("[SPAM]"),
+        lowest_level: Level::Mailbox,
+        doc: "The text before the subject of a tagged message.",
+    },
+    PolicyOption {
+        key: Key::WhenQuarantined,
+        name: "when-quarantined",
+        kind: Kind::Choice(WhenQuarantined::WORDS),
+        default: DefaultValue::Word("quarantine"),
+        lowest_level: Level::Mailbox,
+        doc: "Where quarantined messages go: the quarantine, the Junk folder, or delivered with header fields.",
+    },
+    PolicyOption {
+        key: Key::Virus,
+        name: "virus",
+        kind: Kind::Choice(VirusAction::WORDS),
+        default: DefaultValue::Word("reject"),
+        lowest_level: Level::Domain,
+        doc: "What happens to a message with a known virus.",
+    },
+    PolicyOption {
+        key: Key::ScannerUnavailable,
+        name: "scanner-unavailable",
+        kind: Kind::Choice(ScannerUnavailable::WORDS),
+        default: DefaultValue::Word("defer"),
+        lowest_level: Level::System,
+        doc: "What happens while no virus scanner answers: ask the sender to try again, or deliver unseen.",
+    },
+    PolicyOption {
+        key: Key::SpfFail,
+        name: "spf-fail",
+        kind: Kind::Choice(SpfFail::WORDS),
+        default: DefaultValue::Word("score-high"),
+        lowest_level: Level::Domain,
+        doc: "What an SPF failure means, unless DMARC passes.",
+    },
+    PolicyOption {
+        key: Key::Dmarc,
+        name: "dmarc",
+        kind: Kind::Choice(DmarcAction::WORDS),
+        default: DefaultValue::Word("follow"),
+        lowest_level: Level::Domain,
+        doc: "What a DMARC failure means: the wish of the sender's domain, quarantine at most, or points only.",
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_agrees_with_the_keys_and_itself() {
+        for (key, option) in Key::ALL.into_iter().zip(&OPTIONS) {
+            assert_eq!(option.key, key);
+            assert_eq!(Key::from_name(option.name), Some(key));
+            let default = option.default_value();
+            assert_eq!(option.kind.parse(&default.to_string()), Some(default), "{}", option.name);
+            assert!(!option.doc.is_empty());
+        }
+    }
+
+    #[test]
+    fn values_out_of_type_or_limits_are_refused() {
+        for (key, text) in [
+            (Key::TagScore, "0.4"),
+            (Key::TagScore, "1001"),
+            (Key::TagScore, "high"),
+            (Key::WhenTagged, "Junk"),
+            (Key::SubjectTag, "two\nlines"),
+            (Key::SubjectTag, &"x".repeat(41)),
+        ] {
+            assert_eq!(key.option().kind.parse(text), None, "{text}");
+        }
+        assert!(Key::ScannerUnavailable.option().may_be_set_at(Level::System));
+        assert!(!Key::ScannerUnavailable.option().may_be_set_at(Level::Domain));
+    }
+}
