@@ -9,13 +9,17 @@
 pub mod blob;
 pub mod error;
 pub mod model;
+pub mod picture;
 pub mod signal;
 pub mod traits;
+pub mod view;
 
 pub use error::{AppendError, MailboxError, StoreError};
 pub use model::{
     AppendedEntry, Change, Changes, Committed, Delivery, EmailId, Entry, EntryState, FlagChange, FlagOutcome, Flags,
     Keyword, Mailbox, MailboxName, NewEntry, Role, SystemFlags, Target, ThreadId,
 };
+pub use picture::{Differences, EntryView, Picture};
 pub use signal::Signals;
 pub use traits::{BlobStore, MailStore};
+pub use view::{View, ViewSettings, Views};
