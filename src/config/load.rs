@@ -1,0 +1,324 @@
+//! From text to [`Config`]: every complaint at once, each with its line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::listener::{Listener, Service};
+use crate::model::{Config, LogFormat, Role, TlsFiles, WhenDown};
+use crate::option::{Kind, OPTIONS, OptionSpec, find};
+use crate::value::{Value, check};
+
+/// Everything that is wrong with a file; one line each when displayed: `file:line: what`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    pub file: PathBuf,
+    /// Line, counted from 1 (0: the whole file), and what is wrong there.
+    pub complaints: Vec<(usize, String)>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (line, what)) in self.complaints.iter().enumerate() {
+            f.write_str(if at == 0 { "" } else { "\n" })?;
+            match line {
+                0 => write!(f, "{}: {what}", self.file.display())?,
+                line => write!(f, "{}:{line}: {what}", self.file.display())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(file) {
+            Ok(text) => Self::parse(&text, file),
+            Err(error) => Err(ConfigError { file: file.to_path_buf(), complaints: vec![(0, error.to_string())] }),
+        }
+    }
+
+    /// Checks a text; `file` names it in complaints and relative paths count from its folder.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        let mut reader = Reader { text, values: BTreeMap::new(), listeners: Vec::new(), complaints: Vec::new() };
+        match DeTable::parse(text) {
+            Ok(table) => reader.read(table.get_ref()),
+            Err(error) => {
+                let line = error.span().map_or(0, |span| line_of(text, span.start));
+                let what = error.message().lines().next().unwrap_or_default().to_owned();
+                reader.complaints.push((line, what));
+            }
+        }
+        if reader.complaints.is_empty() {
+            reader.complain_about_whole();
+        }
+        if reader.complaints.is_empty() {
+            Ok(reader.finish(file.parent().unwrap_or(Path::new("."))))
+        } else {
+            reader.complaints.sort_by_key(|(line, _)| *line);
+            Err(ConfigError { file: file.to_path_buf(), complaints: reader.complaints })
+        }
+    }
+
+    /// What holds when a file gives only the node's name and listeners.
+    pub fn with_defaults(node_name: &str, data: PathBuf, listeners: Vec<Listener>) -> Self {
+        let mut reader = Reader { text: "", values: BTreeMap::new(), listeners, complaints: Vec::new() };
+        reader.values.insert("node.name", Value::Text(node_name.to_owned()));
+        let mut config = reader.finish(Path::new("."));
+        config.data = data;
+        config
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    values: BTreeMap<&'static str, Value>,
+    listeners: Vec<Listener>,
+    complaints: Vec<(usize, String)>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, table: &DeTable<'_>) {
+        for (section, content) in table {
+            let name = section.get_ref().as_ref();
+            if name == "listener" {
+                self.read_listeners(content);
+            } else if !OPTIONS.iter().any(|option| option.path.split('.').next() == Some(name)) {
+                self.complain(section.span(), format!("unknown section [{name}]{}", similar(name, sections())));
+            } else if let Some(keys) = content.get_ref().as_table() {
+                self.read_section(name, keys);
+            } else {
+                self.complain(section.span(), format!("`{name}` is a section: write [{name}] on a line of its own"));
+            }
+        }
+    }
+
+    fn read_section(&mut self, section: &str, keys: &DeTable<'_>) {
+        for (key, value) in keys {
+            let path = format!("{section}.{}", key.get_ref());
+            match find(&path) {
+                None => {
+                    let known = OPTIONS.iter().map(|option| option.path);
+                    self.complain(key.span(), format!("unknown option `{path}`{}", similar(&path, known)));
+                }
+                Some(option) => match check(option.kind, value.get_ref()) {
+                    Ok(value) => {
+                        self.values.insert(option.path, value);
+                    }
+                    Err(why) => self.complain(value.span(), format!("`{path}` {why}")),
+                },
+            }
+        }
+    }
+
+    fn read_listeners(&mut self, content: &Spanned<DeValue<'_>>) {
+        let Some(list) = content.get_ref().as_array() else {
+            return self.complain(content.span(), "write each listener as a [[listener]] section".to_owned());
+        };
+        for item in list.iter() {
+            let Some(keys) = item.get_ref().as_table() else {
+                self.complain(item.span(), "write each listener as a [[listener]] section".to_owned());
+                continue;
+            };
+            let (mut service, mut address) = (None, None);
+            for (key, value) in keys {
+                let text = value.get_ref().as_str().unwrap_or_default();
+                match key.get_ref().as_ref() {
+                    "protocol" => match Service::from_name(text) {
+                        Some(known) => service = Some(known),
+                        None => self.complain(value.span(), format!("`protocol` must be one of {}", protocols())),
+                    },
+                    "address" => match text.parse::<SocketAddr>() {
+                        Ok(parsed) => address = Some(parsed),
+                        Err(_) => {
+                            let why = "`address` must be an IP address with a port, such as 0.0.0.0:25 or [::]:25";
+                            self.complain(value.span(), why.to_owned());
+                        }
+                    },
+                    other => self.complain(
+                        key.span(),
+                        format!("unknown option `listener.{other}`; a listener has `protocol` and `address`"),
+                    ),
+                }
+            }
+            match (service, address) {
+                (Some(service), Some(address)) => {
+                    if self.listeners.iter().any(|known| known.address == address) {
+                        self.complain(item.span(), format!("{address} is listened on twice"));
+                    }
+                    self.listeners.push(Listener { service, address });
+                }
+                (None, _) | (_, None) if self.complaints.is_empty() => {
+                    self.complain(item.span(), "a listener needs `protocol` and `address`".to_owned());
+                }
+                (None, _) | (_, None) => {}
+            }
+        }
+    }
+
+    /// What only the whole file can show.
+    fn complain_about_whole(&mut self) {
+        for option in OPTIONS.iter().filter(|option| option.required && !self.values.contains_key(option.path)) {
+            self.complaints.push((0, format!("`{}` is missing: {}", option.path, option.doc)));
+        }
+        if self.listeners.is_empty() {
+            self.complaints.push((0, "there is no [[listener]]: the node would serve nobody".to_owned()));
+        }
+        if self.values.contains_key("tls.certificate") != self.values.contains_key("tls.key") {
+            self.complaints.push((0, "`tls.certificate` and `tls.key` go together".to_owned()));
+        }
+    }
+
+    fn complain(&mut self, span: Range<usize>, what: String) {
+        self.complaints.push((line_of(self.text, span.start), what));
+    }
+
+    /// The value from the file, else the default.
+    fn take(&mut self, path: &'static str) -> Option<Value> {
+        let given = self.values.remove(path);
+        given.or_else(|| find(path).and_then(default_of))
+    }
+
+    fn text(&mut self, path: &'static str) -> String {
+        self.take(path).map(Value::into_text).unwrap_or_default()
+    }
+    fn texts(&mut self, path: &'static str) -> Vec<String> {
+        self.take(path).map(Value::into_texts).unwrap_or_default()
+    }
+    fn count(&mut self, path: &'static str) -> usize {
+        self.take(path).map(Value::into_count).unwrap_or_default()
+    }
+    fn down(&mut self, path: &'static str) -> WhenDown {
+        if self.text(path) == "pass" { WhenDown::Pass } else { WhenDown::Defer }
+    }
+
+    fn finish(mut self, folder: &Path) -> Config {
+        let mut path = |option| self.take(option).map(|value| folder.join(value.into_text()));
+        let (data, policy) = (path("node.data").unwrap_or_default(), path("filter.policy"));
+        let tls = path("tls.certificate").zip(path("tls.key"));
+        let roles = self.texts("node.roles").into_iter().map(|name| match name.as_str() {
+            "filter" => Role::Filter,
+            "store" => Role::Store,
+            _ => Role::Web,
+        });
+        Config {
+            roles: roles.collect(),
+            node_name: self.text("node.name"),
+            data,
+            user: self.take("node.user").map(Value::into_text),
+            postmaster: match self.take("node.postmaster") {
+                Some(Value::MailAddress(address)) => Some(address),
+                _ => None,
+            },
+            shutdown_wait: self.take("node.shutdown_wait").map(Value::into_span).unwrap_or_default(),
+            listeners: std::mem::take(&mut self.listeners),
+            tls: tls.map(|(certificate, key)| TlsFiles { certificate, key }),
+            trusted_proxies: match self.take("network.trusted_proxies") {
+                Some(Value::Networks(networks)) => networks,
+                _ => Vec::new(),
+            },
+            dns_servers: match self.take("dns.servers") {
+                Some(Value::SocketAddresses(servers)) => servers,
+                _ => Vec::new(),
+            },
+            dns_timeout: self.take("dns.timeout").map(Value::into_span).unwrap_or_default(),
+            message_size_max: self.take("smtp.message_size_max").map(Value::into_size).unwrap_or_default(),
+            recipients_max: self.count("smtp.recipients_max"),
+            smtp_sessions_max: self.count("smtp.sessions_max"),
+            smtp_sessions_per_client_max: self.count("smtp.sessions_per_client_max"),
+            memory_for_messages: self.take("smtp.memory_for_messages").map(Value::into_size).unwrap_or_default(),
+            imap_sessions_max: self.count("imap.sessions_max"),
+            imap_sessions_per_client_max: self.count("imap.sessions_per_client_max"),
+            pop3_sessions_max: self.count("pop3.sessions_max"),
+            pop3_sessions_per_client_max: self.count("pop3.sessions_per_client_max"),
+            web_sessions_max: self.count("web.sessions_max"),
+            plaintext_on_loopback: self.text("login.plaintext") == "loopback",
+            rules: self
+                .take("filter.rules")
+                .map(Value::into_paths)
+                .unwrap_or_default()
+                .iter()
+                .map(|p| folder.join(p))
+                .collect(),
+            policy,
+            clamd: self.texts("filter.clamd"),
+            clamd_down: self.down("filter.clamd_down"),
+            milters: self.texts("filter.milters"),
+            milter_down: self.down("filter.milter_down"),
+            trail_retention: self.take("trail.retention").map(Value::into_span).unwrap_or_default(),
+            log_level: self.text("log.level"),
+            log_format: if self.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Text },
+        }
+    }
+}
+
+/// The default of an option, through the same check as a value from a file.
+pub(crate) fn default_of(option: &OptionSpec) -> Option<Value> {
+    let value = DeValue::parse(option.default?).ok()?;
+    check(option.kind, value.get_ref()).ok()
+}
+
+/// Words for the kind's type and limits, for the reference page.
+pub(crate) fn describe(kind: Kind) -> String {
+    use base::units::format_duration;
+    match kind {
+        Kind::Text => "text".to_owned(),
+        Kind::Path => "path".to_owned(),
+        Kind::Flag => "true or false".to_owned(),
+        Kind::Count { min, max } => format!("whole number, {min} to {max}"),
+        Kind::Size { min, max } => format!("size, {min} to {max}"),
+        Kind::Span { min, max } => format!("duration, {} to {}", format_duration(min), format_duration(max)),
+        Kind::Choice(choices) => format!("one of {}", choices.join(", ")),
+        Kind::Choices(choices) => format!("list of {}", choices.join(", ")),
+        Kind::Texts => "list of texts".to_owned(),
+        Kind::Paths => "list of paths".to_owned(),
+        Kind::SocketAddresses => "list of address:port".to_owned(),
+        Kind::Networks => "list of networks, such as 192.0.2.0/24".to_owned(),
+        Kind::MailAddress => "mail address".to_owned(),
+    }
+}
+
+pub(crate) fn protocols() -> String {
+    Service::ALL.map(|(_, name, _)| name).join(", ")
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().filter_map(|option| option.path.split('.').next()).chain(["listener"])
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+/// "; did you mean `x`?" for the nearest known name, if it is near.
+fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let nearest = known.map(|candidate| (distance(name, candidate), candidate)).min();
+    match nearest {
+        Some((changes, candidate)) if changes <= 1 + name.len() / 4 => format!("; did you mean `{candidate}`?"),
+        Some(_) | None => "; `ortler config reference` lists all".to_owned(),
+    }
+}
+
+/// Levenshtein distance over bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
+            let best = (diagonal + usize::from(x != y)).min(*cell + 1).min(left + 1);
+            diagonal = std::mem::replace(cell, best);
+            left = best;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}

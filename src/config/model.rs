@@ -1,0 +1,85 @@
+//! The configuration as the program uses it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base::ByteSize;
+use mail::Address;
+
+use crate::listener::Listener;
+
+/// What a node does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    Filter,
+    Store,
+    Web,
+}
+
+/// An address with the number of its leading bits that count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network {
+    pub address: IpAddr,
+    pub prefix: u8,
+}
+
+/// What to do while a helper service does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhenDown {
+    /// Senders are asked to try again.
+    Defer,
+    /// Mail goes on without it.
+    Pass,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Certificate chain and key, both PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// A checked configuration. Field by field it is [`crate::option::OPTIONS`], where each is documented.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    pub node_name: String,
+    pub data: PathBuf,
+    pub roles: Vec<Role>,
+    pub user: Option<String>,
+    pub postmaster: Option<Address>,
+    pub shutdown_wait: Duration,
+    pub listeners: Vec<Listener>,
+    /// `None`: self-signed.
+    pub tls: Option<TlsFiles>,
+    pub trusted_proxies: Vec<Network>,
+    pub dns_servers: Vec<SocketAddr>,
+    pub dns_timeout: Duration,
+    pub message_size_max: ByteSize,
+    pub recipients_max: usize,
+    pub smtp_sessions_max: usize,
+    pub smtp_sessions_per_client_max: usize,
+    pub memory_for_messages: ByteSize,
+    pub imap_sessions_max: usize,
+    pub imap_sessions_per_client_max: usize,
+    pub pop3_sessions_max: usize,
+    pub pop3_sessions_per_client_max: usize,
+    pub web_sessions_max: usize,
+    /// Passwords are taken without TLS from loopback clients.
+    pub plaintext_on_loopback: bool,
+    pub rules: Vec<PathBuf>,
+    pub policy: Option<PathBuf>,
+    pub clamd: Vec<String>,
+    pub clamd_down: WhenDown,
+    pub milters: Vec<String>,
+    pub milter_down: WhenDown,
+    pub trail_retention: Duration,
+    pub log_level: String,
+    pub log_format: LogFormat,
+}

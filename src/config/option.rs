@@ -1,0 +1,187 @@
+//! Every option, defined once: name, type, limits, default, documentation.
+
+use std::time::Duration;
+
+use base::ByteSize;
+
+/// What an option's value may be.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Text,
+    /// A path; relative ones count from the folder of the configuration file.
+    Path,
+    /// `true` or `false`.
+    Flag,
+    Count {
+        min: u64,
+        max: u64,
+    },
+    Size {
+        min: ByteSize,
+        max: ByteSize,
+    },
+    Span {
+        min: Duration,
+        max: Duration,
+    },
+    Choice(&'static [&'static str]),
+    Choices(&'static [&'static str]),
+    Texts,
+    Paths,
+    /// `address:port` each.
+    SocketAddresses,
+    /// `192.0.2.0/24` or a single address each.
+    Networks,
+    MailAddress,
+}
+
+/// One option of a section.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionSpec {
+    /// `section.key`.
+    pub path: &'static str,
+    pub kind: Kind,
+    /// As it would stand in the file; `None`: no default. A required option says so in `required`.
+    pub default: Option<&'static str>,
+    pub required: bool,
+    pub doc: &'static str,
+}
+
+const fn optional(path: &'static str, kind: Kind, doc: &'static str) -> OptionSpec {
+    OptionSpec { path, kind, default: None, required: false, doc }
+}
+
+const fn with(path: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> OptionSpec {
+    OptionSpec { path, kind, default: Some(default), required: false, doc }
+}
+
+const fn required(path: &'static str, kind: Kind, doc: &'static str) -> OptionSpec {
+    OptionSpec { path, kind, default: None, required: true, doc }
+}
+
+const fn count(min: u64, max: u64) -> Kind {
+    Kind::Count { min, max }
+}
+
+const fn size(min: ByteSize, max: ByteSize) -> Kind {
+    Kind::Size { min, max }
+}
+
+const fn span(min_secs: u64, max_secs: u64) -> Kind {
+    Kind::Span { min: Duration::from_secs(min_secs), max: Duration::from_secs(max_secs) }
+}
+
+const DAY_SECS: u64 = 86_400;
+
+/// All options, in the order of the reference page.
+pub const OPTIONS: &[OptionSpec] = &[
+    required(
+        "node.name",
+        Kind::Text,
+        "Host name of this node, as it greets and as it stands in Received fields. A fully qualified name that resolves to this node's address.",
+    ),
+    with("node.data", Kind::Path, "\"/var/lib/ortler\"", "Folder of the embedded engine. Must lie on a local disk."),
+    with(
+        "node.roles",
+        Kind::Choices(&["filter", "store", "web"]),
+        "[\"filter\", \"store\", \"web\"]",
+        "What this node does: `filter` takes mail, `store` serves IMAP and POP3, `web` serves HTTP.",
+    ),
+    optional(
+        "node.user",
+        Kind::Text,
+        "User to become after the listeners are bound, when started as root. Without it a node started as root stays root and says so.",
+    ),
+    optional(
+        "node.postmaster",
+        Kind::MailAddress,
+        "Account that takes mail for <Postmaster> and for postmaster@ of domains that have none.",
+    ),
+    with(
+        "node.shutdown_wait",
+        span(1, 600),
+        "\"30 s\"",
+        "Longest wait for open sessions to finish when the node stops.",
+    ),
+    optional(
+        "tls.certificate",
+        Kind::Path,
+        "PEM file with the certificate chain. Without it a self-signed certificate is made and kept in the data folder.",
+    ),
+    optional("tls.key", Kind::Path, "PEM file with the certificate's private key."),
+    with(
+        "network.trusted_proxies",
+        Kind::Networks,
+        "[]",
+        "Balancers: connections from here may begin with a PROXY header and SMTP clients may use XCLIENT.",
+    ),
+    with("dns.servers", Kind::SocketAddresses, "[]", "Name servers to ask; empty takes those of /etc/resolv.conf."),
+    with("dns.timeout", span(1, 30), "\"5 s\"", "Longest wait for one answer."),
+    with(
+        "smtp.message_size_max",
+        size(ByteSize::kib(64), ByteSize::mib(1024)),
+        "\"50 MB\"",
+        "Largest message taken, announced by SIZE.",
+    ),
+    with("smtp.recipients_max", count(100, 100_000), "1000", "Recipients in one transaction."),
+    with(
+        "smtp.sessions_max",
+        count(1, 1_000_000),
+        "4000",
+        "Open sessions on each listener; further clients are turned away with 421.",
+    ),
+    with("smtp.sessions_per_client_max", count(1, 1_000_000), "50", "Open sessions of one client address (IPv6: /64)."),
+    with(
+        "smtp.memory_for_messages",
+        size(ByteSize::mib(64), ByteSize::mib(1 << 20)),
+        "\"512 MB\"",
+        "Memory that messages being judged may take together; further ones wait.",
+    ),
+    with("imap.sessions_max", count(1, 1_000_000), "20000", "Open IMAP sessions on each listener."),
+    with("imap.sessions_per_client_max", count(1, 1_000_000), "200", "Open IMAP sessions of one client address."),
+    with("pop3.sessions_max", count(1, 1_000_000), "4000", "Open POP3 sessions on each listener."),
+    with("pop3.sessions_per_client_max", count(1, 1_000_000), "50", "Open POP3 sessions of one client address."),
+    with("web.sessions_max", count(1, 1_000_000), "10000", "Open HTTP connections on each listener."),
+    with(
+        "login.plaintext",
+        Kind::Choice(&["never", "loopback"]),
+        "\"never\"",
+        "Where passwords are taken without TLS.",
+    ),
+    optional(
+        "filter.rules",
+        Kind::Paths,
+        "Rule files or folders of *.cf files in SpamAssassin's language, read after the shipped ones.",
+    ),
+    optional(
+        "filter.policy",
+        Kind::Path,
+        "TOML file with the system's policy; without it the shipped `balanced` preset applies.",
+    ),
+    with(
+        "filter.clamd",
+        Kind::Texts,
+        "[]",
+        "Virus scanners: `host:port` or the path of a socket, each. They share the load.",
+    ),
+    with(
+        "filter.clamd_down",
+        Kind::Choice(&["defer", "pass"]),
+        "\"defer\"",
+        "When no scanner answers: ask senders to try again, or go on without.",
+    ),
+    with("filter.milters", Kind::Texts, "[]", "External milters to ask, in order: `host:port` or `unix:/path`."),
+    with("filter.milter_down", Kind::Choice(&["defer", "pass"]), "\"defer\"", "When a milter does not answer."),
+    with("trail.retention", span(DAY_SECS, 366 * DAY_SECS), "\"21 d\"", "How long the log of single messages is kept."),
+    with(
+        "log.level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        "\"info\"",
+        "How much is logged to standard error.",
+    ),
+    with("log.format", Kind::Choice(&["text", "json"]), "\"text\"", "Form of a log line."),
+];
+
+pub(crate) fn find(path: &str) -> Option<&'static OptionSpec> {
+    OPTIONS.iter().find(|option| option.path == path)
+}
