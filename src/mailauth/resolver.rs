@@ -1,0 +1,111 @@
+//! The caching resolver that all sender checks share.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::config::{
+    ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::system_conf::read_system_conf;
+use mail_auth::{DnsError, Error, MessageAuthenticator, Parameters};
+
+use crate::cache::AnswerCache;
+
+/// How names are resolved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ResolverSettings {
+    /// Empty: those of the system.
+    pub name_servers: Vec<SocketAddr>,
+    /// For one question to one server; asked at most twice.
+    pub query_timeout: Duration,
+    /// How long a "does not exist" is believed at most.
+    pub negative_ttl_max: Duration,
+    /// Per kind of record.
+    pub cache_entries_max: u64,
+}
+
+impl Default for ResolverSettings {
+    fn default() -> Self {
+        Self {
+            name_servers: Vec::new(),
+            query_timeout: Duration::from_secs(2),
+            negative_ttl_max: Duration::from_secs(300),
+            cache_entries_max: 50_000,
+        }
+    }
+}
+
+/// Resolves names and remembers the answers. Clones share both.
+#[derive(Clone)]
+pub struct Resolver {
+    authenticator: MessageAuthenticator,
+    cache: Arc<AnswerCache>,
+}
+
+impl Resolver {
+    /// Fails if no name servers are given and the system has no readable configuration of its own.
+    /// Asks nothing yet, so absent servers are found only later.
+    pub fn new(settings: &ResolverSettings) -> Result<Self, ResolverError> {
+        let (config, mut options) = if settings.name_servers.is_empty() {
+            read_system_conf().map_err(|error| ResolverError { reason: error.to_string() })?
+        } else {
+            let servers = settings.name_servers.iter().map(|server| name_server(*server)).collect();
+            (ResolverConfig::from_parts(None, Vec::new(), servers), ResolverOpts::default())
+        };
+        options.timeout = settings.query_timeout;
+        options.attempts = 2;
+        // Answers are kept once, parsed, in our own cache.
+        options.cache_size = 0;
+        options.use_hosts_file = ResolveHosts::Never;
+        let authenticator = MessageAuthenticator::new(config, options)
+            .map_err(|error| ResolverError { reason: error.to_string() })?
+            .with_max_negative_ttl(settings.negative_ttl_max);
+        Ok(Self { authenticator, cache: Arc::new(AnswerCache::of_at_most(settings.cache_entries_max)) })
+    }
+
+    /// The IPv4 addresses of a name, as DNS lists need them. Bounded by the query timeout.
+    pub async fn lookup_ipv4(&self, name: &str) -> Result<Arc<[Ipv4Addr]>, Unresolved> {
+        match self.authenticator.ipv4_lookup(name, Some(&self.cache.ipv4)).await {
+            Ok(answer) => Ok(answer.records),
+            Err(Error::Dns(DnsError::Resolver(_)) | Error::Io(_)) => Err(Unresolved::Failed),
+            Err(_) => Err(Unresolved::Absent),
+        }
+    }
+
+    pub(crate) fn authenticator(&self) -> &MessageAuthenticator {
+        &self.authenticator
+    }
+
+    /// A verifier's input with our cache.
+    pub(crate) fn cached<P>(&self, input: P) -> Parameters<'_, P, AnswerCache> {
+        Parameters::new(input).with_cache(self.cache.as_ref())
+    }
+}
+
+fn name_server(address: SocketAddr) -> NameServerConfig {
+    let connections = [ProtocolConfig::Udp, ProtocolConfig::Tcp].map(|protocol| {
+        let mut connection = ConnectionConfig::new(protocol);
+        connection.port = address.port();
+        connection
+    });
+    NameServerConfig::new(address.ip(), true, connections.into())
+}
+
+/// The resolver cannot be set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no resolver: {reason}; name DNS servers in the configuration")]
+pub struct ResolverError {
+    pub reason: String,
+}
+
+/// Why a name gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unresolved {
+    /// It has no such records.
+    #[error("no such record")]
+    Absent,
+    /// Servers failed or did not answer: ask later.
+    #[error("name servers do not answer")]
+    Failed,
+}

@@ -1,0 +1,338 @@
+//! What the sender can prove.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mail::ReversePath;
+use mail_auth::arc::ArcError;
+use mail_auth::crypto::Algorithm;
+use mail_auth::dkim::DkimError;
+use mail_auth::dmarc::Policy;
+use mail_auth::dmarc::verify::DmarcParameters;
+use mail_auth::iprev::IprevResult;
+use mail_auth::spf::verify::SpfParameters;
+use mail_auth::{AuthenticatedMessage, DkimOutput, DkimResult, DmarcResult, DnsError, Error, SpfOutput, SpfResult};
+use tokio::time::timeout;
+
+use crate::resolver::Resolver;
+
+/// The result of one method, in the words of RFC 8601 §2.7.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum AuthResult {
+    Pass,
+    Fail,
+    SoftFail,
+    Neutral,
+    /// Nothing to check.
+    None,
+    /// May be different later: DNS did not answer.
+    TempError,
+    /// What the domain publishes cannot be used.
+    PermError,
+}
+
+impl AuthResult {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::SoftFail => "softfail",
+            Self::Neutral => "neutral",
+            Self::None => "none",
+            Self::TempError => "temperror",
+            Self::PermError => "permerror",
+        }
+    }
+}
+
+/// What is known of the client that brought the message.
+#[derive(Clone, Debug)]
+pub struct ConnectionFacts {
+    /// `None` for a message without a client: SPF and the reverse name are then not checked.
+    pub ip: Option<IpAddr>,
+    /// As given in HELO, EHLO or LHLO.
+    pub helo: String,
+    pub reverse_path: ReversePath,
+    /// Our own name.
+    pub host_name: String,
+}
+
+/// All results for one message.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AuthOutcome {
+    pub spf: Option<SpfOutcome>,
+    /// One per signature that could be read, at most [`SIGNATURES_MAX`].
+    pub dkim: Vec<DkimOutcome>,
+    pub dmarc: DmarcOutcome,
+    pub arc: ArcOutcome,
+    pub iprev: Option<IprevOutcome>,
+}
+
+/// Which identity SPF looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpfIdentity {
+    MailFrom,
+    /// The reverse path is null (RFC 7208 §2.4).
+    Helo,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SpfOutcome {
+    pub result: AuthResult,
+    pub identity: SpfIdentity,
+    /// The checked domain, as the client gave it.
+    pub domain: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DkimOutcome {
+    pub result: AuthResult,
+    /// `d=`; empty if the signature could not be read.
+    pub domain: String,
+    /// `s=`
+    pub selector: String,
+    /// `a=`
+    pub algorithm: &'static str,
+    /// Why it did not pass.
+    pub reason: Option<String>,
+}
+
+/// What the author's domain asks for (RFC 9989 §4.7 `p=`, as it applies to this message).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DmarcPolicy {
+    None,
+    Quarantine,
+    Reject,
+}
+
+impl DmarcPolicy {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Quarantine => "quarantine",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DmarcOutcome {
+    pub result: AuthResult,
+    /// The author's domain; empty if there is none or more than one.
+    pub domain: String,
+    pub policy: DmarcPolicy,
+}
+
+impl Default for DmarcOutcome {
+    fn default() -> Self {
+        Self { result: AuthResult::None, domain: String::new(), policy: DmarcPolicy::None }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ArcOutcome {
+    pub result: AuthResult,
+    /// How many sets the chain has.
+    pub sets: usize,
+    /// `d=` of the newest seal.
+    pub sealer: Option<String>,
+}
+
+impl Default for ArcOutcome {
+    fn default() -> Self {
+        Self { result: AuthResult::None, sets: 0, sealer: None }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IprevOutcome {
+    pub result: AuthResult,
+    pub ip: IpAddr,
+    /// The first name that the address claims, proven only if the result is pass.
+    pub name: Option<String>,
+}
+
+/// Signatures beyond these are not looked at: each costs a DNS question and a public-key operation.
+pub const SIGNATURES_MAX: usize = 8;
+
+/// Longer messages are hashed on a thread of their own, so that sessions on this one do not wait.
+const INLINE_MAX: usize = 256 * 1024;
+
+/// Checks all methods. `message` is as received, with CRLF. Ends within `limit`; what DNS did not answer by then
+/// is `temperror`. Cancel safe: it changes nothing but the cache.
+pub async fn verify(resolver: &Resolver, facts: &ConnectionFacts, message: &Bytes, limit: Duration) -> AuthOutcome {
+    if message.len() <= INLINE_MAX {
+        return verify_here(resolver, facts, message, limit).await;
+    }
+    let (resolver, facts, message) = (resolver.clone(), facts.clone(), message.clone());
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(verify_here(&resolver, &facts, &message, limit)))
+        .await
+        .unwrap_or_else(|_panicked| AuthOutcome {
+            dmarc: DmarcOutcome { result: AuthResult::TempError, ..DmarcOutcome::default() },
+            ..AuthOutcome::default()
+        })
+}
+
+async fn verify_here(resolver: &Resolver, facts: &ConnectionFacts, message: &[u8], limit: Duration) -> AuthOutcome {
+    // The last part of the time belongs to DMARC, which needs the results of the others.
+    let (first, last) = (limit.mul_f32(0.7), limit.mul_f32(0.3));
+    let parsed = AuthenticatedMessage::parse(message).map(|mut parsed| {
+        let mut seen = 0;
+        parsed.retain_dkim_signatures(|signature| {
+            seen += 1;
+            // RFC 8301 §3.1: SHA-1 proves nothing any more.
+            let refused = seen > SIGNATURES_MAX || signature.a == Algorithm::RsaSha1;
+            if refused { Err(DkimError::UnsupportedAlgorithm) } else { Ok(()) }
+        });
+        parsed
+    });
+    let (identity, domain) = match &facts.reverse_path {
+        ReversePath::Address(address) => (SpfIdentity::MailFrom, address.domain.to_string()),
+        ReversePath::Null => (SpfIdentity::Helo, facts.helo.clone()),
+    };
+    let (spf, iprev, (dkim, arc)) =
+        tokio::join!(spf(resolver, facts, &domain, first), iprev(resolver, facts.ip, first), async {
+            match &parsed {
+                Some(parsed) => tokio::join!(dkim(resolver, parsed, first), arc(resolver, parsed, first)),
+                None => (Vec::new(), ArcOutcome::default()),
+            }
+        });
+    let dmarc = match &parsed {
+        Some(parsed) => {
+            let unchecked = SpfOutput::new(domain.clone());
+            let input = DmarcParameters::new(parsed, &dkim, &domain, spf.as_ref().unwrap_or(&unchecked));
+            dmarc(resolver, input, last).await
+        }
+        None => DmarcOutcome::default(),
+    };
+    AuthOutcome {
+        spf: spf.map(|output| SpfOutcome { result: of_spf(output.result()), identity, domain }),
+        dkim: dkim.iter().map(of_dkim).take(SIGNATURES_MAX).collect(),
+        dmarc,
+        arc,
+        iprev,
+    }
+}
+
+async fn spf(resolver: &Resolver, facts: &ConnectionFacts, domain: &str, limit: Duration) -> Option<SpfOutput> {
+    let ip = facts.ip?;
+    let sender = facts.reverse_path.to_string();
+    let input = match &facts.reverse_path {
+        ReversePath::Null => SpfParameters::helo(ip, &facts.helo, &facts.host_name),
+        ReversePath::Address(_) => SpfParameters::mail_from(ip, &facts.helo, &facts.host_name, &sender),
+    };
+    let check = resolver.authenticator().verify_spf(resolver.cached(input));
+    let late = || SpfOutput::new(domain.to_owned()).with_result(SpfResult::TempError);
+    Some(timeout(limit, check).await.unwrap_or_else(|_| late()))
+}
+
+async fn iprev(resolver: &Resolver, ip: Option<IpAddr>, limit: Duration) -> Option<IprevOutcome> {
+    let ip = ip?;
+    let Ok(output) = timeout(limit, resolver.authenticator().verify_iprev(resolver.cached(ip))).await else {
+        return Some(IprevOutcome { result: AuthResult::TempError, ip, name: None });
+    };
+    let result = match output.result {
+        IprevResult::Pass => AuthResult::Pass,
+        IprevResult::Fail(_) => AuthResult::Fail,
+        IprevResult::TempError(_) => AuthResult::TempError,
+        IprevResult::PermError(_) => AuthResult::PermError,
+        IprevResult::None => AuthResult::None,
+    };
+    let name = output.ptr.and_then(|names| names.first().map(|name| name.trim_end_matches('.').to_owned()));
+    Some(IprevOutcome { result, ip, name })
+}
+
+async fn dkim<'x>(
+    resolver: &'x Resolver,
+    message: &'x AuthenticatedMessage<'x>,
+    limit: Duration,
+) -> Vec<DkimOutput<'x>> {
+    let late = || {
+        let unanswered = || DkimResult::TempError(Error::Dns(DnsError::Resolver("timed out".into())));
+        let signatures = message.dkim_signatures().iter();
+        signatures.map(|signature| DkimOutput::from(unanswered()).with_signature(&signature.header)).collect()
+    };
+    let check = resolver.authenticator().verify_dkim(resolver.cached(message));
+    timeout(limit, check).await.unwrap_or_else(|_| late())
+}
+
+async fn arc<'x>(resolver: &'x Resolver, message: &'x AuthenticatedMessage<'x>, limit: Duration) -> ArcOutcome {
+    match timeout(limit, resolver.authenticator().verify_arc(resolver.cached(message))).await {
+        Ok(output) => ArcOutcome {
+            result: of_dkim_result(output.result()),
+            sets: output.chain().len(),
+            sealer: output.chain().last().map(|link| link.seal.header.d.clone()),
+        },
+        Err(_late) => ArcOutcome { result: AuthResult::TempError, sets: message.arc_seals().len(), sealer: None },
+    }
+}
+
+async fn dmarc(resolver: &Resolver, input: DmarcParameters<'_>, limit: Duration) -> DmarcOutcome {
+    let author = input.message.first_from_address().rsplit_once('@').map(|(_, domain)| domain.to_owned());
+    let Ok(output) = timeout(limit, resolver.authenticator().verify_dmarc(resolver.cached(input))).await else {
+        let domain = author.unwrap_or_default();
+        return DmarcOutcome { result: AuthResult::TempError, domain, policy: DmarcPolicy::None };
+    };
+    let result = match output.result() {
+        DmarcResult::Pass => AuthResult::Pass,
+        DmarcResult::Fail(_) => AuthResult::Fail,
+        DmarcResult::TempError(_) => AuthResult::TempError,
+        DmarcResult::PermError(_) => AuthResult::PermError,
+        DmarcResult::None => AuthResult::None,
+    };
+    let policy = match output.policy() {
+        Policy::Reject => DmarcPolicy::Reject,
+        Policy::Quarantine => DmarcPolicy::Quarantine,
+        Policy::None | Policy::Unspecified => DmarcPolicy::None,
+    };
+    DmarcOutcome { result, domain: output.into_domain(), policy }
+}
+
+fn of_spf(result: SpfResult) -> AuthResult {
+    match result {
+        SpfResult::Pass => AuthResult::Pass,
+        SpfResult::Fail => AuthResult::Fail,
+        SpfResult::SoftFail => AuthResult::SoftFail,
+        SpfResult::Neutral => AuthResult::Neutral,
+        SpfResult::TempError => AuthResult::TempError,
+        SpfResult::PermError => AuthResult::PermError,
+        SpfResult::None => AuthResult::None,
+    }
+}
+
+fn of_dkim_result(result: &DkimResult) -> AuthResult {
+    match result {
+        DkimResult::Pass => AuthResult::Pass,
+        // The signature was read and the body is another one: a failed verification (RFC 8601 §2.7.1).
+        DkimResult::Neutral(Error::Dkim(DkimError::BodyHashMismatch) | Error::Arc(ArcError::BodyHashMismatch))
+        | DkimResult::Fail(_) => AuthResult::Fail,
+        DkimResult::Neutral(_) => AuthResult::Neutral,
+        DkimResult::PermError(_) => AuthResult::PermError,
+        DkimResult::TempError(_) => AuthResult::TempError,
+        DkimResult::None => AuthResult::None,
+    }
+}
+
+fn of_dkim(output: &DkimOutput<'_>) -> DkimOutcome {
+    let reason = match output.result() {
+        DkimResult::Pass | DkimResult::None => None,
+        DkimResult::Fail(error)
+        | DkimResult::Neutral(error)
+        | DkimResult::PermError(error)
+        | DkimResult::TempError(error) => Some(error.to_string()),
+    };
+    let signature = output.signature();
+    DkimOutcome {
+        result: of_dkim_result(output.result()),
+        domain: signature.map(|s| s.d.clone()).unwrap_or_default(),
+        selector: signature.map(|s| s.s.clone()).unwrap_or_default(),
+        algorithm: signature.map_or("", |s| s.a.name()),
+        reason,
+    }
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;
