@@ -135,6 +135,13 @@ impl Database {
         done.await.unwrap_or(Err(EngineError::Closing))
     }
 
+    /// [`Database::read`] on the calling thread, on a connection of its own: for start-up and checks.
+    pub fn read_now<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, EngineError> {
+        let failed = |error| EngineError::from_sqlite(&self.file, error);
+        let connection = open_reader(&self.file, 1024).map_err(failed)?;
+        work(&connection).map_err(failed)
+    }
+
     /// Turns an SQL error met inside a closure into what callers act on.
     pub fn error(&self, error: rusqlite::Error) -> EngineError {
         EngineError::from_sqlite(&self.file, error)

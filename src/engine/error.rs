@@ -26,6 +26,9 @@ pub enum EngineError {
     /// The database is being closed.
     #[error("the store is shutting down")]
     Closing,
+    /// The machine refused to read or write a file of ours.
+    #[error("{}: {source}", file.display())]
+    Io { file: PathBuf, source: Arc<std::io::Error> },
     /// Anything else: a fault of ours or of the machine.
     #[error("{}: {source}", file.display())]
     Failed { file: PathBuf, source: Arc<rusqlite::Error> },
@@ -35,6 +38,16 @@ impl EngineError {
     /// True if the same call may succeed later without an operator.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::DiskFull { .. } | Self::Closing | Self::InUse { .. })
+    }
+
+    /// What an I/O error on `file` means: a full disk or quota heals, the rest is the machine's fault.
+    pub fn from_io(file: &std::path::Path, error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        let file = file.to_path_buf();
+        match error.kind() {
+            StorageFull | QuotaExceeded | FileTooLarge => Self::DiskFull { file },
+            _ => Self::Io { file, source: Arc::new(error) },
+        }
     }
 
     pub(crate) fn from_sqlite(file: &std::path::Path, error: rusqlite::Error) -> Self {

@@ -5,13 +5,8 @@ use std::path::Path;
 use crate::error::EngineError;
 
 /// Magic numbers of statfs(2) for file systems that live on another machine.
-const NETWORK_FILESYSTEMS: [(i64, &str); 5] = [
-    (0x6969, "NFS"),
-    (0xFF53_4D42, "CIFS"),
-    (0xFE53_4D42, "SMB"),
-    (0x0102_1997, "9p"),
-    (0x6573_5546, "FUSE"),
-];
+const NETWORK_FILESYSTEMS: [(i64, &str); 5] =
+    [(0x6969, "NFS"), (0xFF53_4D42, "CIFS"), (0xFE53_4D42, "SMB"), (0x0102_1997, "9p"), (0x6573_5546, "FUSE")];
 
 pub fn refuse_network(folder: &Path) -> Result<(), EngineError> {
     let Ok(facts) = nix::sys::statfs::statfs(folder) else {

@@ -26,6 +26,7 @@ impl From<EngineError> for StoreError {
             | EngineError::TooNew { .. }
             | EngineError::NetworkFilesystem { .. }
             | EngineError::Closing
+            | EngineError::Io { .. }
             | EngineError::Failed { .. } => Self::Unavailable(error),
         }
     }

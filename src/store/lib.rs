@@ -6,20 +6,35 @@
 //! Surprise: a message's content is stored once for all its recipients; what differs per recipient
 //! (Return-Path, Delivered-To, the spam verdict) is the entry's [`Entry::prefix`], put in front on reading.
 
-pub mod blob;
+pub mod audit;
+mod blob;
+pub mod content;
+#[cfg(test)]
+mod contract;
 pub mod error;
+mod gc;
 pub mod model;
 pub mod picture;
 pub mod signal;
+mod sqlite;
+pub mod storage;
+#[cfg(test)]
+mod storage_tests;
 pub mod traits;
 pub mod view;
 
+pub use audit::{AuditOptions, AuditReport, Problem};
+pub use blob::{SegmentSettings, SegmentStore};
+pub use content::{EntryContent, Steps};
 pub use error::{AppendError, MailboxError, StoreError};
+pub use gc::{GcReport, GcSettings};
 pub use model::{
     AppendedEntry, Change, Changes, Committed, Delivery, EmailId, Entry, EntryState, FlagChange, FlagOutcome, Flags,
     Keyword, Mailbox, MailboxName, NewEntry, Role, SystemFlags, Target, ThreadId,
 };
 pub use picture::{Differences, EntryView, Picture};
 pub use signal::Signals;
-pub use traits::{BlobStore, MailStore};
+pub use sqlite::{SqliteSettings, SqliteStore};
+pub use storage::{Health, Storage, StorageSettings};
+pub use traits::{BlobIndex, BlobStore, EmailState, MailStore, Usage};
 pub use view::{View, ViewSettings, Views};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
-use base::{AccountId, BlobId, MailboxId, ModSeq, Uid};
+use base::{AccountId, BlobId, ByteSize, MailboxId, ModSeq, Uid, UtcMillis};
 use bytes::Bytes;
 
 use crate::error::{AppendError, MailboxError, StoreError};
@@ -135,8 +135,51 @@ pub trait MailStore: Send + Sync {
         since: ModSeq,
     ) -> Result<Option<Vec<MailboxId>>, StoreError>;
 
+    /// What the account uses, and its limit.
+    async fn usage(&self, account: AccountId) -> Result<Usage, StoreError>;
+    /// Sets what all messages of the account may take together; what is there already stays.
+    async fn set_quota(&self, account: AccountId, quota: Option<ByteSize>) -> Result<(), StoreError>;
+
     /// Removes everything an account has. Its blobs are released to garbage collection.
     async fn delete_account(&self, account: AccountId) -> Result<(), StoreError>;
+}
+
+/// What an account uses of its quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    pub messages: u64,
+    /// Sum of sizes as clients see them.
+    pub size: ByteSize,
+    pub quota: Option<ByteSize>,
+}
+
+/// Where blobs lie and which are still needed: kept by the mail store in the transactions that make and drop entries,
+/// asked by the blob store and by garbage collection.
+#[async_trait]
+pub trait BlobIndex: Send + Sync {
+    /// A blob that an entry refers to, or did until lately.
+    async fn locate(&self, blob: BlobId) -> Result<Option<StoredBlob>, StoreError>;
+    /// Blobs with locators in the half-open range, in the order of locators.
+    async fn located(&self, from: Vec<u8>, below: Vec<u8>, limit: usize) -> Result<Vec<StoredBlob>, StoreError>;
+    /// The highest locator of all. Blocks: for opening a blob store.
+    fn last_located(&self) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Says that blobs were copied; gives how many were still where they are said to come from.
+    async fn relocate(&self, moved: Vec<Relocation>) -> Result<usize, StoreError>;
+    /// Takes up to `limit` blobs off the list of those released up to `before`. Gives how many were on it, and those of
+    /// them that nothing refers to: their rows are gone, their bytes are garbage.
+    async fn take_released(&self, before: UtcMillis, limit: usize) -> Result<(usize, Vec<StoredBlob>), StoreError>;
+    /// Forgets up to `limit` deliveries older than `before`: a retry that late makes a duplicate.
+    async fn forget_deliveries(&self, before: UtcMillis, limit: usize) -> Result<usize, StoreError>;
+    /// Drops thread keys without emails of the next accounts after number `after`; gives the last one seen.
+    async fn forget_threads(&self, after: u64, accounts: usize) -> Result<Option<u64>, StoreError>;
+}
+
+/// A blob's move within the blob store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Relocation {
+    pub blob: BlobId,
+    pub from: Vec<u8>,
+    pub to: Vec<u8>,
 }
 
 /// What JMAP queries filter and sort by without opening summaries.
@@ -144,7 +187,7 @@ pub trait MailStore: Send + Sync {
 pub struct EmailState {
     pub mailbox: MailboxId,
     pub thread: ThreadId,
-    pub internal_date: base::UtcMillis,
+    pub internal_date: UtcMillis,
     pub size_bytes: u64,
     pub state: EntryState,
 }

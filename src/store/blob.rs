@@ -1,1 +1,0 @@
-//! Blob stores. See [`crate::BlobStore`] for the seam.

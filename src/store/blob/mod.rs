@@ -1,0 +1,14 @@
+//! The embedded blob store: zero-filled segment files. See [`crate::BlobStore`] for the seam.
+//!
+//! Why segments: overwriting a zero-filled file needs no journal commit of the file system for its size or extents, and
+//! one `fdatasync` serves every message that waits at that moment.
+
+mod file;
+pub(crate) mod record;
+mod segments;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub(crate) use segments::SegmentInfo;
+pub use segments::{SegmentSettings, SegmentStore};

@@ -1,0 +1,308 @@
+//! The form of a blob on disk, version 1. All numbers are little-endian.
+//!
+//! ```text
+//!  0  magic "OrBl"            24  blob id (16)
+//!  4  version, 3 bytes zero   40  BLAKE3 of the content (32)
+//!  8  length of the record    72  check of the above and of the frame table (8)
+//! 12  number of frames        80  frame table: per frame its stored length (top bit: not compressed) and check (8)
+//! 16  length of the content       then the frames: each 256 KiB of the content, the last one less
+//! ```
+//! A check is the first eight bytes of a BLAKE3.
+
+use std::ops::Range;
+
+use base::BlobId;
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+pub(crate) const FRAME: usize = 256 * 1024;
+pub(crate) const HEAD: usize = 80;
+const TABLE_ROW: usize = 12;
+const MAGIC: &[u8; 4] = b"OrBl";
+const VERSION: u8 = 1;
+const RAW: u32 = 1 << 31;
+const LEVEL: i32 = 1;
+
+/// Where a record lies. Its encoded form sorts by segment and offset.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Locator {
+    pub segment: u32,
+    pub offset: u32,
+    pub length: u32,
+}
+
+impl Locator {
+    pub(crate) fn encode(self) -> Vec<u8> {
+        [self.segment, self.offset, self.length].iter().flat_map(|n| n.to_be_bytes()).collect()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let found = Self { segment: number(0)?, offset: number(4)?, length: number(8)? };
+        (bytes.len() == 12).then_some(found)
+    }
+
+    /// Encoded bounds of everything in a segment.
+    pub(crate) fn bounds(segment: u32) -> (Vec<u8>, Vec<u8>) {
+        (segment.to_be_bytes().to_vec(), segment.saturating_add(1).to_be_bytes().to_vec())
+    }
+
+    pub(crate) fn end(self) -> u64 {
+        u64::from(self.offset) + u64::from(self.length)
+    }
+}
+
+/// A record ready to be written.
+pub(crate) struct Record {
+    pub bytes: Vec<u8>,
+    pub digest: [u8; 32],
+    pub size_bytes: u64,
+}
+
+/// Compression contexts that wait for the next user: making one costs more than compressing a small message.
+#[derive(Default)]
+pub(crate) struct Contexts(Mutex<Vec<zstd::bulk::Compressor<'static>>>);
+
+const CONTEXTS_KEPT: usize = 16;
+
+impl Contexts {
+    /// `None` if the content is too long for one record.
+    pub(crate) fn encode(&self, id: BlobId, pieces: &[Bytes]) -> Option<Record> {
+        let kept = self.0.lock().pop();
+        let mut compressor = kept.or_else(|| zstd::bulk::Compressor::new(LEVEL).ok());
+        let record = encode(id, pieces, compressor.as_mut());
+        if let Some(compressor) = compressor {
+            let mut kept = self.0.lock();
+            if kept.len() < CONTEXTS_KEPT {
+                kept.push(compressor);
+            }
+        }
+        record
+    }
+}
+
+fn encode(id: BlobId, pieces: &[Bytes], mut compressor: Option<&mut zstd::bulk::Compressor<'_>>) -> Option<Record> {
+    let size = pieces.iter().map(Bytes::len).sum::<usize>();
+    let frames = size.div_ceil(FRAME);
+    let table_end = HEAD + frames * TABLE_ROW;
+    let mut bytes = Vec::with_capacity(table_end + size);
+    bytes.resize(table_end, 0);
+    let mut table = Vec::with_capacity(frames * TABLE_ROW);
+    let mut hasher = blake3::Hasher::new();
+    let mut squeezed = Vec::new();
+    for_each_frame(pieces, |frame| {
+        hasher.update(frame);
+        squeezed.clear();
+        squeezed.reserve(frame.len());
+        let shrunk = compressor.as_mut().and_then(|c| c.compress_to_buffer(frame, &mut squeezed).ok());
+        // Less than a sixteenth saved is not worth the work of every later read.
+        let (stored, mark) = match shrunk {
+            Some(length) if length < frame.len() - frame.len() / 16 => (&squeezed[..length], 0),
+            _ => (frame, RAW),
+        };
+        let length = u32::try_from(stored.len()).unwrap_or(u32::MAX); // at most FRAME
+        table.extend_from_slice(&(length | mark).to_le_bytes());
+        table.extend_from_slice(&check(&[stored]));
+        bytes.extend_from_slice(stored);
+    });
+    let digest = *hasher.finalize().as_bytes();
+    let length = u32::try_from(bytes.len()).ok()?;
+    let mut head = Vec::with_capacity(HEAD);
+    head.extend_from_slice(MAGIC);
+    head.extend_from_slice(&[VERSION, 0, 0, 0]);
+    head.extend_from_slice(&length.to_le_bytes());
+    head.extend_from_slice(&u32::try_from(frames).ok()?.to_le_bytes());
+    head.extend_from_slice(&(size as u64).to_le_bytes());
+    head.extend_from_slice(&id.to_bytes());
+    head.extend_from_slice(&digest);
+    let head_check = check(&[&head, &table]);
+    head.extend_from_slice(&head_check);
+    bytes[..HEAD].copy_from_slice(&head);
+    bytes[HEAD..table_end].copy_from_slice(&table);
+    Some(Record { bytes, digest, size_bytes: size as u64 })
+}
+
+/// Cuts the concatenation of `pieces` into frames; copies only where a frame spans pieces.
+fn for_each_frame(pieces: &[Bytes], mut each: impl FnMut(&[u8])) {
+    let mut pending: Vec<u8> = Vec::new();
+    for piece in pieces {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            if pending.is_empty() && rest.len() >= FRAME {
+                let (frame, later) = rest.split_at(FRAME);
+                each(frame);
+                rest = later;
+                continue;
+            }
+            let (head, later) = rest.split_at(rest.len().min(FRAME - pending.len()));
+            pending.extend_from_slice(head);
+            rest = later;
+            if pending.len() == FRAME {
+                each(&pending);
+                pending.clear();
+            }
+        }
+    }
+    if !pending.is_empty() {
+        each(&pending);
+    }
+}
+
+fn check(parts: &[&[u8]]) -> [u8; 8] {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut out = [0; 8];
+    out.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    out
+}
+
+/// Why bytes are not the record they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadRecord {
+    #[error("no record begins here")]
+    NoRecord,
+    #[error("written by a newer version of this program")]
+    TooNew,
+    #[error("its head does not match its checksum")]
+    Head,
+    #[error("its content does not match its checksum")]
+    Content,
+    #[error("it belongs to another blob")]
+    Stranger,
+}
+
+/// The head and frame table of a record, checked.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub id: BlobId,
+    pub length: u32,
+    pub size_bytes: u64,
+    pub digest: [u8; 32],
+    frames: Vec<Frame>,
+}
+
+#[derive(Debug, Clone)]
+struct Frame {
+    /// Within the record.
+    stored: Range<usize>,
+    is_raw: bool,
+    check: [u8; 8],
+    /// Within the content.
+    content: Range<u64>,
+}
+
+/// How many bytes [`Head::parse`] needs, from the first [`HEAD`] bytes of a record.
+pub(crate) fn head_length(head: &[u8]) -> Result<usize, BadRecord> {
+    let frames = fixed::<4>(head, 12).map(u32::from_le_bytes)?;
+    if head.get(..4) != Some(MAGIC) {
+        return Err(BadRecord::NoRecord);
+    }
+    match head.get(4) {
+        Some(&VERSION) => {}
+        Some(_) => return Err(BadRecord::TooNew),
+        None => return Err(BadRecord::NoRecord),
+    }
+    // A record's length is 32 bits, so more frames than this cannot be.
+    if frames > u32::MAX / FRAME as u32 + 1 {
+        return Err(BadRecord::Head);
+    }
+    Ok(HEAD + frames as usize * TABLE_ROW)
+}
+
+impl Head {
+    /// From the beginning of a record, at least [`head_length`] bytes.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, BadRecord> {
+        let table_end = head_length(bytes)?;
+        let table = bytes.get(HEAD..table_end).ok_or(BadRecord::Head)?;
+        let fields = bytes.get(..HEAD - 8).ok_or(BadRecord::Head)?;
+        if fixed::<8>(bytes, HEAD - 8)? != check(&[fields, table]) {
+            return Err(BadRecord::Head);
+        }
+        let size_bytes = u64::from_le_bytes(fixed(bytes, 16)?);
+        let length = u32::from_le_bytes(fixed(bytes, 8)?);
+        let mut frames = Vec::with_capacity(table.len() / TABLE_ROW);
+        let (mut stored, mut content) = (table_end, 0u64);
+        for row in table.chunks_exact(TABLE_ROW) {
+            let marked = u32::from_le_bytes(fixed(row, 0)?);
+            let stored_end = stored.checked_add((marked & !RAW) as usize).ok_or(BadRecord::Head)?;
+            let content_end = size_bytes.min(content + FRAME as u64);
+            frames.push(Frame {
+                stored: stored..stored_end,
+                is_raw: marked & RAW != 0,
+                check: fixed(row, 4)?,
+                content: content..content_end,
+            });
+            (stored, content) = (stored_end, content_end);
+        }
+        if stored as u64 != u64::from(length) || content != size_bytes {
+            return Err(BadRecord::Head);
+        }
+        Ok(Self { id: BlobId::from_bytes(fixed(bytes, 24)?), length, size_bytes, digest: fixed(bytes, 40)?, frames })
+    }
+
+    /// The frames that hold `range`, as ranges within the record.
+    pub(crate) fn frames_of(&self, range: &Range<u64>) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let range = range.clone();
+        self.frames
+            .iter()
+            .enumerate()
+            .filter(move |(_, frame)| frame.content.start < range.end && range.start < frame.content.end)
+            .map(|(nth, frame)| (nth, frame.stored.clone()))
+    }
+
+    /// Appends to `out` what frame `nth`, whose stored form is `stored`, holds of `range`.
+    pub(crate) fn unpack(
+        &self,
+        nth: usize,
+        stored: &[u8],
+        range: &Range<u64>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BadRecord> {
+        let frame = self.frames.get(nth).ok_or(BadRecord::Content)?;
+        if check(&[stored]) != frame.check {
+            return Err(BadRecord::Content);
+        }
+        let length = usize::try_from(frame.content.end - frame.content.start).map_err(|_| BadRecord::Content)?;
+        let unpacked;
+        let content = if frame.is_raw {
+            stored
+        } else {
+            unpacked = zstd::bulk::decompress(stored, length).map_err(|_| BadRecord::Content)?;
+            &unpacked
+        };
+        if content.len() != length {
+            return Err(BadRecord::Content);
+        }
+        let within = |at: u64| usize::try_from(at.clamp(frame.content.start, frame.content.end) - frame.content.start);
+        let first = within(range.start).map_err(|_| BadRecord::Content)?;
+        let last = within(range.end).map_err(|_| BadRecord::Content)?;
+        out.extend_from_slice(content.get(first..last).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Checks a whole record: every frame, and with `deep` the content's digest too.
+    pub(crate) fn verify(&self, record: &[u8], deep: bool) -> Result<(), BadRecord> {
+        let mut hasher = blake3::Hasher::new();
+        let mut content = Vec::new();
+        for (nth, frame) in self.frames.iter().enumerate() {
+            let stored = record.get(frame.stored.clone()).ok_or(BadRecord::Content)?;
+            if !deep {
+                if check(&[stored]) != frame.check {
+                    return Err(BadRecord::Content);
+                }
+                continue;
+            }
+            content.clear();
+            self.unpack(nth, stored, &(0..self.size_bytes), &mut content)?;
+            hasher.update(&content);
+        }
+        let is_right = !deep || *hasher.finalize().as_bytes() == self.digest;
+        if is_right { Ok(()) } else { Err(BadRecord::Content) }
+    }
+}
+
+fn fixed<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], BadRecord> {
+    bytes.get(at..at + N).and_then(|slice| slice.try_into().ok()).ok_or(BadRecord::NoRecord)
+}

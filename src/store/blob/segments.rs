@@ -1,0 +1,375 @@
+//! [`BlobStore`] on segment files.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use base::{BlobId, Clock, IdSource, UtcMillis};
+use bytes::Bytes;
+use engine::EngineError;
+use moka::sync::Cache;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::file::{self, SEGMENT_HEAD};
+use super::record::{self, BadRecord, Contexts, Head, Locator, Record};
+use super::writer::{Active, Next, Put, Writer};
+use crate::error::StoreError;
+use crate::model::StoredBlob;
+use crate::traits::{BlobIndex, BlobStore};
+
+/// Bounds of a [`SegmentStore`].
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentSettings {
+    /// Size of a full-grown segment file; at most 2 GiB. A longer message gets a file of its own.
+    pub segment_size: u64,
+    /// Memory that messages on their way to disk may take together; beyond, callers wait.
+    pub waiting_bytes_max: u64,
+    /// Places of blobs kept in memory (about 150 octets each).
+    pub places_kept: u64,
+}
+
+impl Default for SegmentSettings {
+    fn default() -> Self {
+        Self { segment_size: 64 << 20, waiting_bytes_max: 256 << 20, places_kept: 100_000 }
+    }
+}
+
+/// Blobs in `dir/blobs/NNNNNN.seg`. Which blob lies where is the [`BlobIndex`]'s to know.
+pub struct SegmentStore {
+    folder: PathBuf,
+    index: Arc<dyn BlobIndex>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<IdSource>,
+    contexts: Arc<Contexts>,
+    puts: Option<mpsc::Sender<Put>>,
+    writer: Option<JoinHandle<()>>,
+    shares: Arc<Semaphore>,
+    shares_max: u32,
+    places: Cache<BlobId, StoredBlob>,
+    files: Cache<u32, Arc<File>>,
+    active_number: Arc<AtomicU32>,
+    is_writable: AtomicBool,
+}
+
+/// A segment as garbage collection sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentInfo {
+    pub number: u32,
+    pub size_bytes: u64,
+    /// When it was last written to.
+    pub written_at: UtcMillis,
+}
+
+/// Writers that may wait; the bytes they may hold are bounded apart.
+const PUTS_MAX: usize = 1024;
+/// What a share of the waiting memory stands for.
+const SHARE: u64 = 1024;
+/// Segment files kept open for reading.
+const FILES_OPEN: u64 = 256;
+/// Content up to this size is packed by the caller's task; more goes to a thread that may be busy for long.
+const PACK_INLINE_MAX: usize = 32 * 1024;
+/// What a read fetches first: most records lie in it whole.
+const FIRST_READ: usize = 64 * 1024;
+
+impl SegmentStore {
+    /// Opens or creates the segments in `dir/blobs`. Blocks.
+    ///
+    /// # Errors
+    /// Names the file that is damaged, of a newer format or cannot be opened.
+    pub fn open(
+        dir: &Path,
+        settings: SegmentSettings,
+        index: Arc<dyn BlobIndex>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<IdSource>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let folder = dir.join("blobs");
+        std::fs::create_dir_all(&folder).map_err(|error| EngineError::from_io(&folder, error))?;
+        let numbers = file::list_and_tidy(&folder)?;
+        for number in &numbers {
+            file::open(&folder, *number)?;
+        }
+        let referred = index.last_located()?.and_then(|bytes| Locator::decode(&bytes));
+        let active = find_active(&folder, &numbers, referred)?;
+        let newest = numbers.last().copied().unwrap_or(0).max(referred.map_or(0, |last| last.segment));
+        let active_number = Arc::new(AtomicU32::new(active.as_ref().map_or(newest + 1, |active| active.number)));
+        let writer = Writer {
+            folder: folder.clone(),
+            segment_size: settings.segment_size.clamp(64 * 1024, 2 << 30),
+            active,
+            next: Next::NotYet,
+            newest: Arc::new(AtomicU32::new(newest)),
+            active_number: Arc::clone(&active_number),
+        };
+        let (puts, inbox) = mpsc::channel(PUTS_MAX);
+        let writer = std::thread::Builder::new()
+            .name("write-blobs".to_owned())
+            .spawn(move || writer.run(inbox))
+            .map_err(|error| EngineError::from_io(&folder, error))?;
+        let shares_max = u32::try_from(settings.waiting_bytes_max / SHARE).unwrap_or(u32::MAX >> 3).max(1);
+        Ok(Arc::new(Self {
+            folder,
+            index,
+            clock,
+            ids,
+            contexts: Arc::default(),
+            puts: Some(puts),
+            writer: Some(writer),
+            shares: Arc::new(Semaphore::new(shares_max as usize)),
+            shares_max,
+            places: Cache::new(settings.places_kept),
+            files: Cache::new(FILES_OPEN),
+            active_number,
+            is_writable: AtomicBool::new(true),
+        }))
+    }
+
+    /// Reads with what [`BlobStore::put`] gave, before any entry refers to it.
+    pub async fn read_stored(&self, blob: &StoredBlob, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let lost = |what: &str| StoreError::Damaged { what: format!("blob {}: {what}", blob.id) };
+        let place = Locator::decode(&blob.locator).ok_or_else(|| lost("its locator is not of this store"))?;
+        let range = range.start..range.end.min(blob.size_bytes);
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let file = self.file(place.segment)?;
+        let path = file::path(&self.folder, place.segment);
+        let id = blob.id;
+        let read = tokio::task::spawn_blocking(move || read_range(&file, place, id, &range)).await;
+        match read.unwrap_or(Err(ReadError::Bad(BadRecord::Content))) {
+            Ok(content) => Ok(content.into()),
+            Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+                Err(EngineError::from_io(&path, error).into())
+            }
+            Err(ReadError::Io(_)) => Err(lost(&format!("{} ends before it", path.display()))),
+            Err(ReadError::Bad(why)) => Err(lost(&format!("{} at offset {}: {why}", path.display(), place.offset))),
+        }
+    }
+
+    async fn place(&self, blob: BlobId) -> Result<StoredBlob, StoreError> {
+        if let Some(found) = self.places.get(&blob) {
+            return Ok(found);
+        }
+        let found = self.index.locate(blob).await?;
+        let found = found.ok_or_else(|| StoreError::Damaged { what: format!("blob {blob}: it is not there") })?;
+        self.places.insert(blob, found.clone());
+        Ok(found)
+    }
+
+    fn file(&self, number: u32) -> Result<Arc<File>, StoreError> {
+        if let Some(open) = self.files.get(&number) {
+            return Ok(open);
+        }
+        let (file, _) = file::open(&self.folder, number)?;
+        let file = Arc::new(file);
+        self.files.insert(number, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Appends a whole record; on return it is on disk.
+    async fn append(&self, bytes: Vec<u8>) -> Result<Locator, StoreError> {
+        let want = u32::try_from(bytes.len() as u64 / SHARE + 1).unwrap_or(u32::MAX).min(self.shares_max);
+        let closing = StoreError::Unavailable(EngineError::Closing);
+        let share = Arc::clone(&self.shares).acquire_many_owned(want).await.map_err(|_| closing.clone())?;
+        let (reply, answer) = oneshot::channel();
+        let puts = self.puts.as_ref().ok_or_else(|| closing.clone())?;
+        puts.send(Put { bytes, share, reply }).await.map_err(|_| closing.clone())?;
+        let written = answer.await.map_err(|_| closing)?;
+        self.is_writable.store(written.is_ok(), Ordering::Relaxed);
+        Ok(written?)
+    }
+
+    /// Segments that take no more records, oldest first.
+    pub(crate) fn closed(&self) -> Result<Vec<SegmentInfo>, StoreError> {
+        let below = self.active_number.load(Ordering::Acquire);
+        let mut out = Vec::new();
+        for number in file::list(&self.folder)?.into_iter().filter(|number| *number < below) {
+            let path = file::path(&self.folder, number);
+            let facts = std::fs::metadata(&path).map_err(|error| EngineError::from_io(&path, error))?;
+            let written = facts.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+            let written_at = UtcMillis::from_secs(0).plus(written.unwrap_or_default());
+            out.push(SegmentInfo { number, size_bytes: facts.len(), written_at });
+        }
+        Ok(out)
+    }
+
+    /// Appends a copy of the blob's record, read and checked first; gives its new place.
+    pub(crate) async fn copy_forward(&self, blob: &StoredBlob) -> Result<Locator, StoreError> {
+        let record = self.whole_record(blob).await?;
+        self.append(record).await
+    }
+
+    /// Reads and checks everything about a blob: head, frames and digest.
+    pub(crate) async fn verify(&self, blob: &StoredBlob) -> Result<(), StoreError> {
+        self.whole_record(blob).await.map(drop)
+    }
+
+    /// Checks that the blob's record is there and is its own, by its head alone.
+    pub(crate) async fn glance(&self, blob: &StoredBlob) -> Result<(), StoreError> {
+        self.read_stored(blob, 0..1).await.map(drop)
+    }
+
+    /// False after a write failed, until one succeeds.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.is_writable.load(Ordering::Relaxed)
+    }
+
+    async fn whole_record(&self, blob: &StoredBlob) -> Result<Vec<u8>, StoreError> {
+        let lost = |what: &str| StoreError::Damaged { what: format!("blob {}: {what}", blob.id) };
+        let place = Locator::decode(&blob.locator).ok_or_else(|| lost("its locator is not of this store"))?;
+        let file = self.file(place.segment)?;
+        let (id, digest) = (blob.id, blob.digest);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut record = vec![0; place.length as usize];
+            file.read_exact_at(&mut record, u64::from(place.offset)).map_err(|_| BadRecord::NoRecord)?;
+            let head = Head::parse(&record)?;
+            if head.id != id || head.digest != digest {
+                return Err(BadRecord::Stranger);
+            }
+            head.verify(&record, true).map(|()| record)
+        });
+        let path = file::path(&self.folder, place.segment);
+        read.await
+            .unwrap_or(Err(BadRecord::Content))
+            .map_err(|why| lost(&format!("{} at offset {}: {why}", path.display(), place.offset)))
+    }
+
+    /// Forgets where blobs lie, after they were moved or dropped.
+    pub(crate) fn forget_places<'a>(&self, blobs: impl IntoIterator<Item = &'a BlobId>) {
+        for blob in blobs {
+            self.places.invalidate(blob);
+        }
+    }
+
+    /// Deletes a closed segment. A read under way keeps its open file.
+    pub(crate) fn remove(&self, number: u32) -> Result<(), StoreError> {
+        debug_assert!(number < self.active_number.load(Ordering::Acquire), "only closed segments are removed");
+        let path = file::path(&self.folder, number);
+        let removed = std::fs::remove_file(&path).and_then(|()| file::sync_folder(&self.folder));
+        self.files.invalidate(&number);
+        removed.map_err(|error| EngineError::from_io(&path, error).into())
+    }
+}
+
+#[async_trait]
+impl BlobStore for SegmentStore {
+    async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
+        let id = self.ids.blob(self.clock.utc());
+        let size: usize = pieces.iter().map(Bytes::len).sum();
+        let contexts = Arc::clone(&self.contexts);
+        let pack = move || contexts.encode(id, &pieces);
+        let packed = if size <= PACK_INLINE_MAX {
+            pack()
+        } else {
+            tokio::task::spawn_blocking(pack).await.map_err(|_| StoreError::Unavailable(EngineError::Closing))?
+        };
+        let too_long = || StoreError::Damaged { what: format!("blob {id}: longer than a record can be") };
+        let Record { bytes, digest, size_bytes } = packed.ok_or_else(too_long)?;
+        let place = self.append(bytes).await?;
+        let blob = StoredBlob { id, size_bytes, locator: place.encode(), digest };
+        self.places.insert(id, blob.clone());
+        Ok(blob)
+    }
+
+    async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let place = self.place(blob).await?;
+        let first = self.read_stored(&place, range.clone()).await;
+        if first.is_ok() {
+            return first;
+        }
+        // Compaction may have moved it since we learned its place.
+        self.places.invalidate(&blob);
+        let again = self.place(blob).await?;
+        if again == place { first } else { self.read_stored(&again, range).await }
+    }
+}
+
+impl Drop for SegmentStore {
+    fn drop(&mut self) {
+        self.puts.take();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// The segment to go on with. Everything that an entry refers to lies before the last locator known; whole records
+/// after it were written but not delivered, they are passed over; what follows them is torn and is overwritten.
+fn find_active(folder: &Path, numbers: &[u32], referred: Option<Locator>) -> Result<Option<Active>, EngineError> {
+    let lowest = referred.map_or(0, |last| last.segment);
+    for number in numbers.iter().rev().copied().filter(|number| *number >= lowest) {
+        let (file, size) = file::open(folder, number)?;
+        let from = referred.filter(|last| last.segment == number).map_or(SEGMENT_HEAD, Locator::end);
+        let end = file::end_of_records(&file, from, size);
+        let path = file::path(folder, number);
+        let was_torn = file::clear_from(&file, end, size).map_err(|error| EngineError::from_io(&path, error))?;
+        if was_torn {
+            tracing::info!(event = base::event::STORE_REPAIRED, file = %path.display(), offset = end);
+        }
+        let is_first = numbers.first() == Some(&number) || number == lowest;
+        if end > SEGMENT_HEAD || is_first {
+            return Ok(Some(Active { number, file, end, size }));
+        }
+        // Made ahead of need and never used.
+        std::fs::remove_file(&path).map_err(|error| EngineError::from_io(&path, error))?;
+    }
+    Ok(None)
+}
+
+enum ReadError {
+    Io(std::io::Error),
+    Bad(BadRecord),
+}
+
+impl From<std::io::Error> for ReadError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<BadRecord> for ReadError {
+    fn from(error: BadRecord) -> Self {
+        Self::Bad(error)
+    }
+}
+
+fn read_range(file: &File, place: Locator, id: BlobId, range: &Range<u64>) -> Result<Vec<u8>, ReadError> {
+    let length = place.length as usize;
+    let at = u64::from(place.offset);
+    let mut start = vec![0; length.min(FIRST_READ)];
+    file.read_exact_at(&mut start, at)?;
+    let head_length = record::head_length(&start)?;
+    if head_length > length {
+        return Err(BadRecord::Head.into());
+    }
+    if head_length > start.len() {
+        start.resize(head_length, 0);
+        file.read_exact_at(&mut start, at)?;
+    }
+    let head = Head::parse(&start)?;
+    if head.id != id {
+        return Err(BadRecord::Stranger.into());
+    }
+    if head.length != place.length {
+        return Err(BadRecord::Head.into());
+    }
+    let mut out = Vec::new();
+    let mut fetched = Vec::new();
+    for (nth, stored) in head.frames_of(range) {
+        let frame = match start.get(stored.clone()) {
+            Some(frame) => frame,
+            None => {
+                fetched.resize(stored.len(), 0);
+                file.read_exact_at(&mut fetched, at + stored.start as u64)?;
+                &fetched
+            }
+        };
+        head.unpack(nth, frame, range, &mut out)?;
+    }
+    Ok(out)
+}

@@ -1,0 +1,214 @@
+//! Garbage collection: drops blobs that nothing refers to and closes the gaps they leave.
+//!
+//! Its cost follows the garbage: it works off the list of released blobs and looks only at segments that lost some, plus
+//! a few others each round, where deliveries that never happened may have left orphans.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::Clock;
+
+use crate::blob::record::Locator;
+use crate::blob::{SegmentInfo, SegmentStore};
+use crate::error::StoreError;
+use crate::model::StoredBlob;
+use crate::traits::{BlobIndex, Relocation};
+
+/// Bounds of a round.
+#[derive(Clone, Copy, Debug)]
+pub struct GcSettings {
+    /// How long a blob that nothing refers to stays: a delivery under way may be about to refer to it.
+    pub grace: Duration,
+    /// How long a delivery is remembered, so that a retry makes no duplicate.
+    pub deliveries_kept: Duration,
+    /// Released blobs worked off in a round.
+    pub blobs_max: usize,
+    /// Segments that a round looks at for orphans, and compacts at most.
+    pub segments_max: usize,
+}
+
+impl Default for GcSettings {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(24 * 3600),
+            deliveries_kept: Duration::from_secs(7 * 24 * 3600),
+            blobs_max: 50_000,
+            segments_max: 16,
+        }
+    }
+}
+
+/// What a round did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GcReport {
+    /// Blobs dropped because nothing refers to them.
+    pub released: u64,
+    /// Segments emptied and deleted.
+    pub segments_removed: u64,
+    /// Blobs copied out of them first.
+    pub moved: u64,
+    /// Disk space given back: sizes of the segments deleted, less what was copied forward.
+    pub freed_bytes: u64,
+    /// Segments left alone because a blob in them is damaged; `audit` names it.
+    pub stuck: u64,
+    /// Another round would find more to do.
+    pub has_more: bool,
+}
+
+pub(crate) struct Gc {
+    index: Arc<dyn BlobIndex>,
+    segments: Arc<SegmentStore>,
+    clock: Arc<dyn Clock>,
+    settings: GcSettings,
+    /// One round at a time.
+    state: tokio::sync::Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Segments that lost blobs and have not been looked at since.
+    suspects: BTreeSet<u32>,
+    /// The segment looked at last on the walk over all.
+    walked: u32,
+    /// The account looked at last for thread keys.
+    account: u64,
+}
+
+/// Rows taken or changed in one transaction.
+const BATCH: usize = 1000;
+/// Accounts whose thread keys a round looks at.
+const ACCOUNTS: usize = 50;
+/// Blobs copied forward at a time: bounds the records in memory.
+const COPIES: usize = 32;
+
+impl Gc {
+    pub(crate) fn new(
+        index: Arc<dyn BlobIndex>,
+        segments: Arc<SegmentStore>,
+        clock: Arc<dyn Clock>,
+        settings: GcSettings,
+    ) -> Self {
+        Self { index, segments, clock, settings, state: tokio::sync::Mutex::default() }
+    }
+
+    pub(crate) async fn round(&self) -> Result<GcReport, StoreError> {
+        let mut state = self.state.lock().await;
+        let mut report = GcReport::default();
+        self.drop_released(&mut state, &mut report).await?;
+        self.forget(&mut state).await?;
+        self.compact(&mut state, &mut report).await?;
+        Ok(report)
+    }
+
+    async fn drop_released(&self, state: &mut State, report: &mut GcReport) -> Result<(), StoreError> {
+        let before = self.clock.utc().minus(self.settings.grace);
+        let mut seen = 0;
+        loop {
+            let (taken, gone) = self.index.take_released(before, BATCH).await?;
+            self.segments.forget_places(gone.iter().map(|blob| &blob.id));
+            report.released += gone.len() as u64;
+            let places = gone.iter().filter_map(|blob| Locator::decode(&blob.locator));
+            state.suspects.extend(places.map(|place| place.segment));
+            seen += taken;
+            if taken < BATCH {
+                return Ok(());
+            }
+            if seen >= self.settings.blobs_max {
+                report.has_more = true;
+                return Ok(());
+            }
+        }
+    }
+
+    async fn forget(&self, state: &mut State) -> Result<(), StoreError> {
+        let before = self.clock.utc().minus(self.settings.deliveries_kept);
+        for _ in 0..self.settings.blobs_max.div_ceil(BATCH) {
+            if self.index.forget_deliveries(before, BATCH).await? < BATCH {
+                break;
+            }
+        }
+        state.account = self.index.forget_threads(state.account, ACCOUNTS).await?.unwrap_or(0);
+        Ok(())
+    }
+
+    async fn compact(&self, state: &mut State, report: &mut GcReport) -> Result<(), StoreError> {
+        let before = self.clock.utc().minus(self.settings.grace);
+        let closed = self.segments.closed()?;
+        // A blob put lately may be about to be delivered, though nothing refers to it yet.
+        let settled: Vec<SegmentInfo> = closed.into_iter().filter(|segment| segment.written_at <= before).collect();
+        let walked = settled.iter().filter(|segment| segment.number > state.walked).take(self.settings.segments_max);
+        let walked: BTreeSet<u32> = walked.map(|segment| segment.number).collect();
+        state.walked = if walked.len() < self.settings.segments_max { 0 } else { walked.last().copied().unwrap_or(0) };
+        let mut compacted = 0;
+        for segment in settled {
+            if !walked.contains(&segment.number) && !state.suspects.contains(&segment.number) {
+                continue;
+            }
+            if compacted >= self.settings.segments_max {
+                report.has_more = true;
+                break;
+            }
+            if self.compact_one(segment, report).await? {
+                compacted += 1;
+            }
+            state.suspects.remove(&segment.number);
+        }
+        Ok(())
+    }
+
+    /// Empties and deletes a segment of which less than half is alive. True if it did.
+    async fn compact_one(&self, segment: SegmentInfo, report: &mut GcReport) -> Result<bool, StoreError> {
+        let Some(live) = self.live_if_sparse(segment).await? else { return Ok(false) };
+        let mut copied_bytes = 0;
+        for some in live.chunks(COPIES) {
+            let mut moved = Vec::with_capacity(some.len());
+            for blob in some {
+                match self.segments.copy_forward(blob).await {
+                    Ok(to) => {
+                        copied_bytes += u64::from(to.length);
+                        moved.push(Relocation { blob: blob.id, from: blob.locator.clone(), to: to.encode() });
+                    }
+                    Err(StoreError::Damaged { what }) => {
+                        tracing::warn!(event = base::event::STORE_FAILED, %what, "segment kept");
+                        report.stuck += 1;
+                        return Ok(false);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            report.moved += self.index.relocate(moved).await? as u64;
+            self.segments.forget_places(some.iter().map(|blob| &blob.id));
+        }
+        let (from, below) = Locator::bounds(segment.number);
+        if !self.index.located(from, below, 1).await?.is_empty() {
+            return Ok(false); // referred to again meanwhile
+        }
+        self.segments.remove(segment.number)?;
+        report.segments_removed += 1;
+        report.freed_bytes += segment.size_bytes.saturating_sub(copied_bytes);
+        Ok(true)
+    }
+
+    /// The blobs alive in the segment; `None` as soon as they are half of it.
+    async fn live_if_sparse(&self, segment: SegmentInfo) -> Result<Option<Vec<StoredBlob>>, StoreError> {
+        let (mut from, below) = Locator::bounds(segment.number);
+        let mut live: Vec<StoredBlob> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let some = self.index.located(from.clone(), below.clone(), BATCH).await?;
+            let places = some.iter().filter_map(|blob| Locator::decode(&blob.locator));
+            bytes += places.map(|place| u64::from(place.length)).sum::<u64>();
+            if bytes >= segment.size_bytes / 2 {
+                return Ok(None);
+            }
+            let is_last = some.len() < BATCH;
+            live.extend(some);
+            match live.last() {
+                // The smallest locator above the last one.
+                Some(last) if !is_last => from = [last.locator.as_slice(), &[0]].concat(),
+                _ => return Ok(Some(live)),
+            }
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Where each blob lies and how many entries refer to it.
+
+use async_trait::async_trait;
+use base::{BlobId, MessageId, UtcMillis};
+use rusqlite::{Connection, OptionalExtension, Result};
+
+use super::SqliteStore;
+use super::rows::{self, BLOB_COLUMNS};
+use crate::error::StoreError;
+use crate::model::StoredBlob;
+use crate::traits::{BlobIndex, Relocation};
+
+/// One more entry refers to the blob.
+pub(super) fn refer(sql: &Connection, blob: &StoredBlob) -> Result<()> {
+    sql.prepare_cached(
+        "INSERT INTO blob (blob_id, locator, size_bytes, digest, refs) VALUES (?1, ?2, ?3, ?4, 1)
+         ON CONFLICT (blob_id) DO UPDATE SET refs = refs + 1",
+    )?
+    .execute((blob.id.to_bytes(), &blob.locator, blob.size_bytes, blob.digest))
+    .map(drop)
+}
+
+/// One entry less refers to the blob; the last one leaves it to garbage collection.
+pub(super) fn release(sql: &Connection, blob: BlobId, now: UtcMillis) -> Result<()> {
+    let left: Option<u64> = sql
+        .prepare_cached("UPDATE blob SET refs = refs - 1 WHERE blob_id = ?1 AND refs > 0 RETURNING refs")?
+        .query_row([blob.to_bytes()], |row| row.get(0))
+        .optional()?;
+    if left == Some(0) {
+        sql.prepare_cached("INSERT OR IGNORE INTO blob_release (released_at, blob_id) VALUES (?1, ?2)")?
+            .execute((now.0, blob.to_bytes()))?;
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl BlobIndex for SqliteStore {
+    async fn locate(&self, blob: BlobId) -> Result<Option<StoredBlob>, StoreError> {
+        self.read(move |sql| {
+            sql.prepare_cached(&format!("SELECT {BLOB_COLUMNS} FROM blob WHERE blob_id = ?1"))?
+                .query_row([blob.to_bytes()], rows::stored_blob)
+                .optional()
+        })
+        .await
+    }
+
+    async fn located(&self, from: Vec<u8>, below: Vec<u8>, limit: usize) -> Result<Vec<StoredBlob>, StoreError> {
+        self.read(move |sql| {
+            sql.prepare_cached(&format!(
+                "SELECT {BLOB_COLUMNS} FROM blob WHERE locator >= ?1 AND locator < ?2 ORDER BY locator LIMIT ?3"
+            ))?
+            .query_map((from, below, limit), rows::stored_blob)?
+            .collect()
+        })
+        .await
+    }
+
+    fn last_located(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.db.read_now(|sql| {
+            sql.prepare("SELECT locator FROM blob ORDER BY locator DESC LIMIT 1")?
+                .query_row([], |row| row.get(0))
+                .optional()
+        })?;
+        Ok(found)
+    }
+
+    async fn relocate(&self, moved: Vec<Relocation>) -> Result<usize, StoreError> {
+        self.write_sql(move |sql| {
+            let mut update = sql.prepare_cached("UPDATE blob SET locator = ?3 WHERE blob_id = ?1 AND locator = ?2")?;
+            let mut count = 0;
+            for step in &moved {
+                count += update.execute((step.blob.to_bytes(), &step.from, &step.to))?;
+            }
+            Ok(count)
+        })
+        .await
+    }
+
+    async fn take_released(&self, before: UtcMillis, limit: usize) -> Result<(usize, Vec<StoredBlob>), StoreError> {
+        self.write_sql(move |sql| {
+            let mut due = sql.prepare_cached(
+                "DELETE FROM blob_release WHERE (released_at, blob_id) IN
+                 (SELECT released_at, blob_id FROM blob_release WHERE released_at <= ?1 LIMIT ?2) RETURNING blob_id",
+            )?;
+            let due = due.query_map((before.0, limit), |row| rows::blob_id(row, 0))?.collect::<Result<Vec<_>>>()?;
+            // A delivery may have referred to it again since.
+            let mut remove = sql.prepare_cached(&format!(
+                "DELETE FROM blob WHERE blob_id = ?1 AND refs = 0 RETURNING {BLOB_COLUMNS}"
+            ))?;
+            let mut gone = Vec::new();
+            for blob in &due {
+                gone.extend(remove.query_row([blob.to_bytes()], rows::stored_blob).optional()?);
+            }
+            Ok((due.len(), gone))
+        })
+        .await
+    }
+
+    async fn forget_deliveries(&self, before: UtcMillis, limit: usize) -> Result<usize, StoreError> {
+        // Ids begin with their time.
+        let oldest_kept = MessageId::from_u128(u128::try_from(before.0.max(0)).unwrap_or(0) << 80);
+        self.write_sql(move |sql| {
+            Ok(sql
+                .prepare_cached(
+                    "DELETE FROM delivered WHERE (message_id, account_id) IN
+                     (SELECT message_id, account_id FROM delivered WHERE message_id < ?1 LIMIT ?2)",
+                )?
+                .execute((oldest_kept.to_bytes(), limit))?)
+        })
+        .await
+    }
+
+    async fn forget_threads(&self, after: u64, accounts: usize) -> Result<Option<u64>, StoreError> {
+        self.write_sql(move |sql| {
+            let next: Vec<u64> = sql
+                .prepare_cached("SELECT account_id FROM account WHERE account_id > ?1 ORDER BY account_id LIMIT ?2")?
+                .query_map((after, accounts), |row| row.get(0))?
+                .collect::<Result<_>>()?;
+            let mut remove = sql.prepare_cached(
+                "DELETE FROM thread_ref WHERE account_id = ?1
+                 AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.account_id = ?1 AND e.email_id = thread_ref.thread_id)
+                 AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.account_id = ?1 AND e.thread_id = thread_ref.thread_id
+                                 AND e.thread_id <> e.email_id)",
+            )?;
+            for account in &next {
+                remove.execute([account])?;
+            }
+            Ok(next.last().copied())
+        })
+        .await
+    }
+}

@@ -1,0 +1,122 @@
+//! Tables of `mail.sqlite`. Steps are appended, never edited.
+//!
+//! `entry` is narrow, because listing a mailbox of 100,000 messages walks it from end to end; what is only read message
+//! by message lies in `content`. A thread has the number of the email that began it, so only the others are indexed by
+//! thread. `delivered` leads with the message: ids rise with time, so rows are appended, and what is expired is one range.
+
+pub(super) const MIGRATIONS: &[&str] = &["
+CREATE TABLE account (
+    account_id    INTEGER PRIMARY KEY,
+    modseq        INTEGER NOT NULL,
+    log_floor     INTEGER NOT NULL,
+    log_rows      INTEGER NOT NULL,
+    next_mailbox  INTEGER NOT NULL,
+    next_email    INTEGER NOT NULL,
+    uid_validity  INTEGER NOT NULL,
+    messages      INTEGER NOT NULL,
+    size_bytes    INTEGER NOT NULL,
+    quota_bytes   INTEGER
+) STRICT;
+
+CREATE TABLE mailbox (
+    account_id      INTEGER NOT NULL,
+    mailbox_id      INTEGER NOT NULL,
+    name            TEXT NOT NULL,
+    role            TEXT,
+    uid_validity    INTEGER NOT NULL,
+    uid_next        INTEGER NOT NULL CHECK (uid_next < 4294967296),
+    highest_modseq  INTEGER NOT NULL,
+    changed_modseq  INTEGER NOT NULL,
+    created_modseq  INTEGER NOT NULL,
+    messages        INTEGER NOT NULL,
+    unseen          INTEGER NOT NULL,
+    deleted         INTEGER NOT NULL,
+    size_bytes      INTEGER NOT NULL,
+    PRIMARY KEY (account_id, mailbox_id)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX mailbox_name ON mailbox (account_id, name);
+CREATE UNIQUE INDEX mailbox_role ON mailbox (account_id, role) WHERE role IS NOT NULL;
+
+CREATE TABLE subscription (
+    account_id  INTEGER NOT NULL,
+    name        TEXT NOT NULL,
+    PRIMARY KEY (account_id, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE entry (
+    account_id      INTEGER NOT NULL,
+    mailbox_id      INTEGER NOT NULL,
+    uid             INTEGER NOT NULL,
+    email_id        INTEGER NOT NULL,
+    thread_id       INTEGER NOT NULL,
+    modseq          INTEGER NOT NULL,
+    created_modseq  INTEGER NOT NULL,
+    system          INTEGER NOT NULL,
+    keywords        TEXT,
+    internal_date   INTEGER NOT NULL,
+    size_bytes      INTEGER NOT NULL,
+    content_id      INTEGER NOT NULL,
+    PRIMARY KEY (account_id, mailbox_id, uid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX entry_modseq ON entry (account_id, modseq, created_modseq, email_id);
+CREATE UNIQUE INDEX entry_email ON entry (account_id, email_id);
+CREATE INDEX entry_thread ON entry (account_id, thread_id) WHERE thread_id <> email_id;
+
+CREATE TABLE content (
+    content_id  INTEGER PRIMARY KEY,
+    account_id  INTEGER NOT NULL,
+    blob_id     BLOB NOT NULL,
+    prefix      BLOB NOT NULL,
+    summary     BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE vanished (
+    account_id      INTEGER NOT NULL,
+    modseq          INTEGER NOT NULL,
+    mailbox_id      INTEGER NOT NULL,
+    uid             INTEGER NOT NULL,
+    email_id        INTEGER NOT NULL,
+    created_modseq  INTEGER NOT NULL,
+    is_move         INTEGER NOT NULL,
+    PRIMARY KEY (account_id, modseq, mailbox_id, uid)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mailbox_gone (
+    account_id  INTEGER NOT NULL,
+    modseq      INTEGER NOT NULL,
+    mailbox_id  INTEGER NOT NULL,
+    PRIMARY KEY (account_id, modseq, mailbox_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE thread_ref (
+    account_id  INTEGER NOT NULL,
+    key         INTEGER NOT NULL,
+    thread_id   INTEGER NOT NULL,
+    PRIMARY KEY (account_id, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE delivered (
+    message_id  BLOB NOT NULL,
+    account_id  INTEGER NOT NULL,
+    mailbox_id  INTEGER NOT NULL,
+    uid         INTEGER NOT NULL,
+    modseq      INTEGER NOT NULL,
+    email_id    INTEGER NOT NULL,
+    PRIMARY KEY (message_id, account_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE blob (
+    blob_id     BLOB NOT NULL PRIMARY KEY,
+    locator     BLOB NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    digest      BLOB NOT NULL,
+    refs        INTEGER NOT NULL CHECK (refs >= 0)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX blob_locator ON blob (locator);
+
+CREATE TABLE blob_release (
+    released_at  INTEGER NOT NULL,
+    blob_id      BLOB NOT NULL,
+    PRIMARY KEY (released_at, blob_id)
+) STRICT, WITHOUT ROWID;
+"];

@@ -1,0 +1,105 @@
+//! Everything a node needs of the store, built once.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base::{Clock, IdSource};
+use engine::EngineError;
+
+use crate::audit::{self, AuditOptions, AuditReport};
+use crate::blob::{SegmentSettings, SegmentStore};
+use crate::content::EntryContent;
+use crate::error::StoreError;
+use crate::gc::{Gc, GcReport, GcSettings};
+use crate::model::Entry;
+use crate::signal::Signals;
+use crate::sqlite::{SqliteSettings, SqliteStore};
+use crate::traits::{BlobIndex, BlobStore, MailStore};
+use crate::view::{ViewSettings, Views};
+
+/// Bounds of the embedded store.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StorageSettings {
+    pub sqlite: SqliteSettings,
+    pub segments: SegmentSettings,
+    pub views: ViewSettings,
+    pub gc: GcSettings,
+}
+
+/// The store as `roles/` builds it and hands it to everyone.
+pub struct Storage {
+    pub mail: Arc<dyn MailStore>,
+    pub blobs: Arc<dyn BlobStore>,
+    pub views: Arc<Views>,
+    pub signals: Arc<Signals>,
+    dir: PathBuf,
+    sqlite: Arc<SqliteStore>,
+    segments: Arc<SegmentStore>,
+    gc: Gc,
+}
+
+/// What `/readyz` and `/metrics` say about the store.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// False if the last word of the disk was that it is full or cannot be written.
+    pub is_writable: bool,
+    /// Free space for an unprivileged process, where the store lies.
+    pub free_bytes: u64,
+    pub open_views: usize,
+    pub view_entries: usize,
+}
+
+impl Storage {
+    /// Opens or creates the embedded store in `dir`: `mail.sqlite` and `blobs/`. Blocks.
+    ///
+    /// # Errors
+    /// One line that names the file and what is wrong with it.
+    pub fn open(
+        dir: &Path,
+        settings: StorageSettings,
+        clock: Arc<dyn Clock>,
+        ids: Arc<IdSource>,
+    ) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(|error| EngineError::from_io(dir, error))?;
+        let signals = Arc::new(Signals::new());
+        let sqlite = SqliteStore::open(dir, settings.sqlite, Arc::clone(&signals), Arc::clone(&clock))?;
+        let index: Arc<dyn BlobIndex> = sqlite.clone();
+        let segments = SegmentStore::open(dir, settings.segments, Arc::clone(&index), Arc::clone(&clock), ids)?;
+        let mail: Arc<dyn MailStore> = sqlite.clone();
+        let views = Views::new(Arc::clone(&mail), Arc::clone(&signals), Arc::clone(&clock), settings.views);
+        let gc = Gc::new(index, Arc::clone(&segments), clock, settings.gc);
+        Ok(Self {
+            mail,
+            blobs: segments.clone(),
+            views: Arc::new(views),
+            signals,
+            dir: dir.to_path_buf(),
+            sqlite,
+            segments,
+            gc,
+        })
+    }
+
+    /// The message of an entry, prefix and blob in one.
+    pub fn content(&self, entry: &Entry) -> EntryContent {
+        EntryContent::new(Arc::clone(&self.blobs), entry)
+    }
+
+    /// One bounded round of garbage collection; call it again while [`GcReport::has_more`]. One at a time: a second
+    /// caller waits.
+    pub async fn gc(&self) -> Result<GcReport, StoreError> {
+        self.gc.round().await
+    }
+
+    /// Checks every invariant of the store. May run while it is in use.
+    pub async fn audit(&self, options: AuditOptions) -> Result<AuditReport, StoreError> {
+        audit::run(&self.sqlite, &self.segments, options).await
+    }
+
+    pub fn health(&self) -> Health {
+        let facts = nix::sys::statvfs::statvfs(&self.dir);
+        let free_bytes = facts.map_or(0, |f| f.blocks_available().saturating_mul(f.fragment_size()));
+        let (open_views, view_entries) = self.views.size();
+        Health { is_writable: self.segments.is_writable(), free_bytes, open_views, view_entries }
+    }
+}
