@@ -203,7 +203,12 @@ async fn verify_here(resolver: &Resolver, facts: &ConnectionFacts, message: &[u8
         Some(parsed) => {
             let unchecked = SpfOutput::new(domain.clone());
             let input = DmarcParameters::new(parsed, &dkim, &domain, spf.as_ref().unwrap_or(&unchecked));
-            dmarc(resolver, input, last).await
+            let mut outcome = dmarc(resolver, input, last).await;
+            // SPF might have passed: without it nothing is known to fail.
+            if spf.is_none() && outcome.result == AuthResult::Fail {
+                outcome.result = AuthResult::None;
+            }
+            outcome
         }
         None => DmarcOutcome::default(),
     };
