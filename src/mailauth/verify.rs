@@ -77,6 +77,8 @@ pub enum SpfIdentity {
     Helo,
 }
 
+/// Deviation: of several records at one name the first counts, where RFC 7208 §4.5 asks for `permerror`; the library
+/// gives no more.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SpfOutcome {
     pub result: AuthResult,
