@@ -1,0 +1,304 @@
+//! The shell around a session: from greeting to goodbye.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base::event::{LOGIN_ACCEPTED, LOGIN_REFUSED, SESSION_CLOSED, SESSION_OPENED, STORE_FAILED};
+use base::{AccountId, Clock, IdSource, MailboxId, Secret, SessionId};
+use bytes::Bytes;
+use directory::{Directory, Login, LoginError, Protocol};
+use store::{BlobStore, Entry, FlagChange, Flags, MailStore, MailboxName, StoreError, SystemFlags};
+use tokio_util::sync::CancellationToken;
+
+use crate::command::parse;
+use crate::config::Config;
+use crate::maildrop::{Lock, Maildrop, Maildrops, Message};
+use crate::session::{Output, Phase, Session, Transport};
+use crate::stuffing::{Stuffer, Top};
+use crate::wire::{Closed, Duplex, Line, Wire};
+
+/// What sessions work on.
+pub struct Services {
+    pub mail: Arc<dyn MailStore>,
+    pub blobs: Arc<dyn BlobStore>,
+    pub directory: Arc<dyn Directory>,
+    pub maildrops: Arc<Maildrops>,
+    /// For STLS; `None` offers none.
+    pub tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+struct Connection {
+    wire: Wire,
+    session: Session,
+    services: Arc<Services>,
+    config: Arc<Config>,
+    peer: SocketAddr,
+    id: SessionId,
+    open: Option<Open>,
+}
+
+/// The inbox behind the maildrop.
+struct Open {
+    account: AccountId,
+    mailbox: MailboxId,
+    _lock: Lock,
+}
+
+enum Next {
+    Go,
+    Close,
+    StartTls,
+}
+
+/// Octets of a message held at once.
+const STEP: u64 = 256 * 1024;
+
+/// Serves one connection until it ends. `cancel` ends it between two commands, and then nothing is deleted.
+#[expect(clippy::too_many_arguments, reason = "the parts of one connection, named at the call")]
+pub async fn serve(
+    stream: impl Duplex + 'static,
+    is_tls: bool,
+    peer: SocketAddr,
+    config: Arc<Config>,
+    services: Arc<Services>,
+    ids: Arc<IdSource>,
+    clock: Arc<dyn Clock>,
+    cancel: CancellationToken,
+) {
+    let id = ids.session(clock.utc());
+    tracing::debug!(event = SESSION_OPENED, session = %id, protocol = "pop3", peer = %peer.ip());
+    let transport = match is_tls {
+        true => Transport::Tls,
+        false => Transport::Plain {
+            stls: services.tls.is_some(),
+            login: config.plain_login_on_loopback && peer.ip().is_loopback(),
+        },
+    };
+    let wire = Wire::new(Box::new(stream), config.write_timeout, cancel.clone());
+    let session = Session::new(transport, config.login_failures_max);
+    let mut connection = Connection { wire, session, services, config, peer, id, open: None };
+    connection.wire.out.extend_from_slice(b"+OK Ortler ready\r\n");
+    let closed = loop {
+        match connection.step().await {
+            Ok(Next::Go) => {}
+            Ok(Next::Close) => break None,
+            Ok(Next::StartTls) => match connection.start_tls(&cancel).await {
+                Some(upgraded) => connection = upgraded,
+                None => return,
+            },
+            Err(closed) => break Some(closed),
+        }
+    };
+    connection.mark_seen().await;
+    if matches!(closed, Some(Closed::Silent | Closed::Stopping)) {
+        connection.wire.out.extend_from_slice(b"-ERR [SYS/TEMP] Closing\r\n");
+    }
+    if closed != Some(Closed::Gone) {
+        connection.wire.close().await;
+    }
+    tracing::debug!(event = SESSION_CLOSED, session = %id, protocol = "pop3", reason = ?closed);
+}
+
+impl Connection {
+    /// One line and what follows from it.
+    async fn step(&mut self) -> Result<Next, Closed> {
+        let patience = match self.session.phase {
+            Phase::Open(_) => self.config.autologout,
+            Phase::Greeted { .. } | Phase::AnsweringSasl => self.config.login_timeout,
+        };
+        let output = match self.wire.line(patience).await? {
+            Line::TooLong => Output::Say("-ERR Line is too long\r\n".to_owned()),
+            Line::Whole(line) if self.session.expects_answer() => self.session.on_answer(&line),
+            Line::Whole(line) => match parse(&line) {
+                Ok(command) => self.session.on_command(command),
+                Err(fault) => Output::Say(format!("-ERR {fault}\r\n")),
+            },
+        };
+        // The work of a command is large state: an idle session must not hold room for it.
+        Box::pin(self.perform(output)).await
+    }
+
+    async fn perform(&mut self, output: Output) -> Result<Next, Closed> {
+        let mut output = output;
+        loop {
+            output = match output {
+                Output::Say(text) => {
+                    self.wire.out.extend_from_slice(text.as_bytes());
+                    self.wire.flush_some().await?;
+                    return Ok(Next::Go);
+                }
+                Output::Bye(text) => {
+                    self.wire.out.extend_from_slice(text.as_bytes());
+                    return Ok(Next::Close);
+                }
+                Output::StartTls(text) => {
+                    self.wire.out.extend_from_slice(text.as_bytes());
+                    self.wire.flush().await?;
+                    return Ok(Next::StartTls);
+                }
+                Output::CheckPassword { name, password } => self.check(&name, &password).await,
+                Output::Send { number, lines } => {
+                    self.send(number, lines).await?;
+                    return Ok(Next::Go);
+                }
+                Output::Commit => self.commit().await,
+            };
+        }
+    }
+
+    async fn check(&mut self, name: &str, password: &Secret<String>) -> Output {
+        let attempt = Login { name, password, protocol: Protocol::Pop3, peer: self.peer.ip() };
+        let account = match self.services.directory.authenticate(attempt).await {
+            Ok(account) => account,
+            Err(LoginError::Refused { delay }) => {
+                tracing::info!(event = LOGIN_REFUSED, session = %self.id, protocol = "pop3", peer = %self.peer.ip());
+                tokio::time::sleep(delay).await;
+                return self.session.on_refused();
+            }
+            Err(LoginError::TooMany) => {
+                return Output::Bye("-ERR [SYS/TEMP] Too many failures, try later\r\n".to_owned());
+            }
+            Err(LoginError::Unavailable(error)) => {
+                tracing::warn!(event = STORE_FAILED, session = %self.id, %error);
+                return Output::Say("-ERR [SYS/TEMP] Sign-in is not available, try later\r\n".to_owned());
+            }
+        };
+        tracing::info!(
+            event = LOGIN_ACCEPTED, session = %self.id, protocol = "pop3", peer = %self.peer.ip(),
+            account = %account.address
+        );
+        let Some(lock) = self.services.maildrops.lock(account.id) else {
+            return Output::Say("-ERR [IN-USE] Another session has this mailbox\r\n".to_owned());
+        };
+        match self.open_maildrop(account.id).await {
+            Ok((mailbox, maildrop)) => {
+                self.open = Some(Open { account: account.id, mailbox, _lock: lock });
+                self.session.on_login(maildrop)
+            }
+            Err(error) => self.unavailable(&error),
+        }
+    }
+
+    async fn open_maildrop(&self, account: AccountId) -> Result<(MailboxId, Maildrop), StoreError> {
+        let mail = &self.services.mail;
+        let inbox = mail.mailbox(account, &MailboxName::inbox()).await?;
+        let inbox = inbox.ok_or_else(|| StoreError::Damaged { what: format!("account {account} has no inbox") })?;
+        let states = mail.email_states(account, Some(inbox.id)).await?;
+        let message = |uid, size_bytes| Message { uid, size_bytes, deleted: false, retrieved: false };
+        let mut messages: Vec<Message> =
+            states.iter().map(|email| message(email.state.uid, email.size_bytes)).collect();
+        messages.sort_unstable_by_key(|message| message.uid);
+        Ok((inbox.id, Maildrop { uid_validity: inbox.uid_validity, messages }))
+    }
+
+    fn unavailable(&self, error: &StoreError) -> Output {
+        tracing::warn!(event = STORE_FAILED, session = %self.id, %error);
+        Output::Say("-ERR [SYS/TEMP] Store is not available, try later\r\n".to_owned())
+    }
+
+    /// RETR and TOP: in steps, the next read while this one is sent.
+    async fn send(&mut self, number: usize, lines: Option<u64>) -> Result<(), Closed> {
+        let entry = match self.entry(number).await {
+            Ok(Some(entry)) => entry,
+            Ok(None) => {
+                self.wire.out.extend_from_slice(b"-ERR No such message any more\r\n");
+                return Ok(());
+            }
+            Err(error) => {
+                if let Output::Say(text) = self.unavailable(&error) {
+                    self.wire.out.extend_from_slice(text.as_bytes());
+                }
+                return Ok(());
+            }
+        };
+        let services = Arc::clone(&self.services);
+        let blobs = &*services.blobs;
+        let mut piece = match read(blobs, &entry, 0).await {
+            Ok(piece) => piece,
+            Err(error) => {
+                if let Output::Say(text) = self.unavailable(&error) {
+                    self.wire.out.extend_from_slice(text.as_bytes());
+                }
+                return Ok(());
+            }
+        };
+        self.wire.out.extend_from_slice(format!("+OK {} octets\r\n", entry.size_bytes).as_bytes());
+        let mut stuffer = Stuffer::default();
+        let mut top = lines.map(Top::new);
+        let mut at = 0;
+        loop {
+            let (length, is_done) = top.as_mut().map_or((piece.len(), false), |top| top.take(&piece));
+            stuffer.push(&mut self.wire.out, piece.get(..length).unwrap_or_default());
+            at += piece.len() as u64;
+            if is_done || at >= entry.size_bytes {
+                break;
+            }
+            let (sent, next) = tokio::join!(self.wire.flush_some(), read(blobs, &entry, at));
+            sent?;
+            piece = match next {
+                Ok(next) if !next.is_empty() => next,
+                // The message was begun and cannot be ended: only closing tells the client.
+                Ok(_) | Err(_) => return Err(Closed::Gone),
+            };
+        }
+        stuffer.finish(&mut self.wire.out);
+        if lines.is_none() {
+            self.session.on_sent(number);
+        }
+        self.wire.flush_some().await
+    }
+
+    async fn entry(&self, number: usize) -> Result<Option<Entry>, StoreError> {
+        let (Some(open), Phase::Open(maildrop)) = (&self.open, &self.session.phase) else { return Ok(None) };
+        let Some(message) = maildrop.message(number) else { return Ok(None) };
+        let uids = vec![message.uid..=message.uid];
+        Ok(self.services.mail.entries(open.account, open.mailbox, uids, 1).await?.pop())
+    }
+
+    /// QUIT: what is marked goes, all at once (RFC 1939 §6).
+    async fn commit(&mut self) -> Output {
+        let (Some(open), Phase::Open(maildrop)) = (&self.open, &self.session.phase) else {
+            return Output::Bye("+OK Goodbye\r\n".to_owned());
+        };
+        let uids = maildrop.deleted_uids();
+        if !uids.is_empty()
+            && let Err(error) = self.services.mail.expunge(open.account, open.mailbox, uids, false).await
+        {
+            tracing::warn!(event = STORE_FAILED, session = %self.id, %error);
+            return Output::Bye("-ERR [SYS/TEMP] Messages are not deleted\r\n".to_owned());
+        }
+        Output::Bye("+OK Goodbye\r\n".to_owned())
+    }
+
+    /// What was retrieved has been seen, however the session ended.
+    async fn mark_seen(&self) {
+        let (Some(open), Phase::Open(maildrop)) = (&self.open, &self.session.phase) else { return };
+        let uids = maildrop.retrieved_uids();
+        let change = FlagChange::Add(Flags::system(SystemFlags::SEEN));
+        if !uids.is_empty()
+            && let Err(error) = self.services.mail.set_flags(open.account, open.mailbox, uids, change, None).await
+        {
+            tracing::warn!(event = STORE_FAILED, session = %self.id, %error);
+        }
+    }
+
+    /// What was said before TLS is forgotten. `None` if the peer sent more before it, or TLS failed.
+    async fn start_tls(self, cancel: &CancellationToken) -> Option<Self> {
+        let Self { wire, services, config, peer, id, .. } = self;
+        let acceptor = services.tls.clone()?;
+        let handshake = acceptor.accept(wire.into_stream_for_tls()?);
+        let stream = tokio::time::timeout(config.login_timeout, handshake).await.ok()?.ok()?;
+        let wire = Wire::new(Box::new(stream), config.write_timeout, cancel.clone());
+        let session = Session::new(Transport::Tls, config.login_failures_max);
+        Some(Self { wire, session, services, config, peer, id, open: None })
+    }
+}
+
+/// Octets of the message as a client sees it, from `at`: the entry's prefix, then the blob. Empty at the end.
+async fn read(blobs: &dyn BlobStore, entry: &Entry, at: u64) -> Result<Bytes, StoreError> {
+    let before = entry.prefix.len() as u64;
+    match usize::try_from(at) {
+        Ok(from) if at < before => Ok(entry.prefix.slice(from..)),
+        _ => blobs.read(entry.blob, at - before..at - before + STEP).await,
+    }
+}
