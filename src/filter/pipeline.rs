@@ -1,0 +1,214 @@
+//! All checks of one message, in the order of the stages: connect, helo, mail, rcpt, header, body, end of message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use base::{Clock, event};
+use mail::ReversePath;
+use mailauth::{AuthOutcome, AuthResult, ConnectionFacts, Resolver};
+use policy::{EffectivePolicy, Finding, ReasonClass, Score, VirusState};
+use tokio::sync::Semaphore;
+
+use crate::av::{Scanned, Scanner};
+use crate::facts::{MessageFacts, Source};
+use crate::milter::{External, MilterSettings};
+use crate::proof;
+use crate::rules::{Context, RuleSet, Targets};
+use crate::score;
+use crate::verdict::{Judgement, Seen};
+
+/// What a filter is built from.
+pub struct FilterParts {
+    /// Our own name: in `Authentication-Results`, in SPF macros, and what a liar may greet with.
+    pub host_name: String,
+    /// `None`: senders are not checked, no question goes to DNS.
+    pub resolver: Option<Resolver>,
+    pub rules: Arc<RuleSet>,
+    /// `None`: no virus scanner is configured.
+    pub scanner: Option<Arc<dyn Scanner>>,
+    /// External milters, asked in this order.
+    pub milters: Vec<MilterSettings>,
+    /// For the verdict, and for mail servers that use the filter as a milter.
+    pub policy: EffectivePolicy,
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Judges messages. Holds nothing that a restart would lose.
+pub struct Filter {
+    host_name: String,
+    resolver: Option<Resolver>,
+    rules: ArcSwap<RuleSet>,
+    scanner: Option<Arc<dyn Scanner>>,
+    milters: Vec<MilterSettings>,
+    policy: ArcSwap<EffectivePolicy>,
+    clock: Arc<dyn Clock>,
+    /// Rules run on as many threads as there are processors; more messages wait here.
+    processors: Arc<Semaphore>,
+}
+
+/// For all sender checks together.
+const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Filter {
+    pub fn new(parts: FilterParts) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            host_name: parts.host_name,
+            resolver: parts.resolver,
+            rules: ArcSwap::new(parts.rules),
+            scanner: parts.scanner,
+            milters: parts.milters,
+            policy: ArcSwap::from_pointee(parts.policy),
+            clock: parts.clock,
+            processors: Arc::new(Semaphore::new(processors)),
+        }
+    }
+
+    /// Judgements that begin after this use the new rules.
+    pub fn replace_rules(&self, rules: Arc<RuleSet>) {
+        self.rules.store(rules);
+    }
+
+    pub fn replace_policy(&self, policy: EffectivePolicy) {
+        self.policy.store(Arc::new(policy));
+    }
+
+    /// The system's policy.
+    pub fn policy(&self) -> Arc<EffectivePolicy> {
+        self.policy.load_full()
+    }
+
+    pub fn host_name(&self) -> &str {
+        &self.host_name
+    }
+
+    /// Runs every check that fits where the message comes from. Never fails, and ends in bounded time: what could
+    /// not be asked is part of the judgement. Cancel safe.
+    pub async fn judge(&self, facts: &MessageFacts) -> Judgement {
+        let start = self.clock.now();
+        let (auth, scanned, external) =
+            tokio::join!(self.authenticate(facts), self.scan(facts), self.ask_milters(facts));
+        let mut seen = Seen { external_recipients: external.recipients, ..Seen::default() };
+        if let Source::Client { ip, helo, .. } = &facts.source {
+            seen.findings.extend(proof::by_greeting(*ip, helo, &self.host_name));
+        }
+        if let Some(auth) = &auth {
+            seen.findings.extend(proof::by_authentication(auth));
+        }
+        seen.findings.extend(proof::by_author(&facts.message));
+        let (virus, virus_finding) = of_scan(scanned);
+        seen.findings.extend(virus_finding);
+        seen.findings.extend(external.findings);
+        let by_rules = self.run_rules(facts, auth.as_ref(), &seen.findings).await;
+        seen.findings.extend(by_rules);
+        seen.auth = auth;
+        seen.virus = virus;
+        seen.external = external.wish;
+        seen.header_changes = external.header_changes;
+        let judgement = Judgement::of(seen, &self.policy.load());
+        metrics::counter!("ortler_filter_verdicts_total", "verdict" => judgement.verdict.as_str()).increment(1);
+        metrics::histogram!("ortler_filter_seconds")
+            .record(self.clock.now().saturating_duration_since(start).as_secs_f64());
+        judgement
+    }
+
+    async fn authenticate(&self, facts: &MessageFacts) -> Option<AuthOutcome> {
+        let resolver = self.resolver.as_ref().filter(|_| !facts.source.is_outbound())?;
+        let connection = ConnectionFacts {
+            ip: facts.source.client_ip(),
+            helo: facts.source.helo().unwrap_or_default().to_owned(),
+            reverse_path: facts.envelope.reverse_path.clone(),
+            host_name: self.host_name.clone(),
+        };
+        Some(mailauth::verify(resolver, &connection, &facts.message, AUTH_TIMEOUT).await)
+    }
+
+    async fn scan(&self, facts: &MessageFacts) -> Option<Scanned> {
+        Some(self.scanner.as_ref()?.scan(&facts.message).await)
+    }
+
+    async fn ask_milters(&self, facts: &MessageFacts) -> External {
+        let mut all = External::default();
+        for settings in &self.milters {
+            all.join(crate::milter::ask(settings, facts, &self.host_name).await);
+            if all.wish.is_some() {
+                break;
+            }
+        }
+        all
+    }
+
+    async fn run_rules(&self, facts: &MessageFacts, auth: Option<&AuthOutcome>, before: &[Finding]) -> Vec<Finding> {
+        let rules = self.rules.load_full();
+        if rules.is_empty() {
+            return Vec::new();
+        }
+        let iprev = auth.and_then(|auth| auth.iprev.as_ref()).filter(|iprev| iprev.result == AuthResult::Pass);
+        let client_name = iprev.and_then(|iprev| iprev.name.clone());
+        let names: Vec<Arc<str>> = before.iter().map(|finding| finding.name.clone()).collect();
+        let facts = facts.clone();
+        // Never an error, for the semaphore is never closed. The permit goes along: a caller that gives up does not
+        // free a processor that still works for it.
+        let processor = self.processors.clone().acquire_owned().await;
+        let run = tokio::task::spawn_blocking(move || {
+            let findings = judge_content(&rules, &facts, client_name.as_deref(), &names);
+            drop(processor);
+            findings
+        });
+        run.await.unwrap_or_else(|panicked| {
+            tracing::error!(event = event::SESSION_PANICKED, part = "filter rules", %panicked);
+            vec![Finding {
+                class: ReasonClass::Content,
+                ..proof::finding("RULES_FAILED", 0, "Rules could not run", "")
+            }]
+        })
+    }
+}
+
+fn judge_content(rules: &RuleSet, facts: &MessageFacts, client_name: Option<&str>, names: &[Arc<str>]) -> Vec<Finding> {
+    let reverse_path = facts.envelope.reverse_path.to_string();
+    let recipients: Vec<String> = facts.envelope.forward_paths.iter().map(ToString::to_string).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    let is_file = facts.source == Source::File;
+    let context = Context {
+        // A file's envelope is not known, which is something else than the null path.
+        envelope_from: (!is_file || facts.envelope.reverse_path != ReversePath::Null).then_some(&*reverse_path),
+        recipients: &recipients,
+        client_ip: facts.source.client_ip(),
+        client_name,
+        helo: facts.source.helo(),
+        received_at: (!is_file).then_some(facts.received_at),
+        findings: &names,
+    };
+    score::by_rules(rules, &Targets::of(&facts.message, context)).0
+}
+
+fn of_scan(scanned: Option<Scanned>) -> (VirusState, Option<Finding>) {
+    let finding = |name: &str, description: &str, evidence: &str| Finding {
+        class: ReasonClass::Virus,
+        score: Score::ZERO,
+        ..proof::finding(name, 0, description, evidence)
+    };
+    match scanned {
+        None => (VirusState::NotScanned, None),
+        Some(Scanned::Clean) => (VirusState::Clean, None),
+        Some(Scanned::Found(name)) => {
+            let seen = finding("VIRUS_FOUND", "Carries a known virus", &name);
+            (VirusState::Found(name), Some(seen))
+        }
+        Some(Scanned::TooLarge) => {
+            (VirusState::NotScanned, Some(finding("VIRUS_TOO_LARGE", "Too long for the virus scanner", "")))
+        }
+        Some(Scanned::Unavailable(reason)) => {
+            tracing::warn!(event = event::SCANNER_UNAVAILABLE, %reason);
+            metrics::counter!("ortler_filter_scanner_unavailable_total").increment(1);
+            (VirusState::Unavailable, Some(finding("VIRUS_UNSCANNED", "No virus scanner answers", &reason)))
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

@@ -1,0 +1,201 @@
+//! From findings to a judgement. Pure.
+
+use std::sync::Arc;
+
+use mail::Status;
+use mailauth::{AuthOutcome, AuthResult, DmarcPolicy};
+use policy::{DmarcWish, EffectivePolicy, ExternalWish, Facts, Finding, Key, Score, VirusState};
+
+/// What the filter concludes, by the system's tag score.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verdict {
+    Ham,
+    Spam,
+    Virus,
+    /// A virus scanner is configured and none answered.
+    Unscanned,
+}
+
+impl Verdict {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ham => "ham",
+            Self::Spam => "spam",
+            Self::Virus => "virus",
+            Self::Unscanned => "unscanned",
+        }
+    }
+
+    fn of(score: Score, virus: &VirusState, system: &EffectivePolicy) -> Self {
+        match virus {
+            VirusState::Found(_) => Self::Virus,
+            _ if score >= system.score(Key::TagScore) => Self::Spam,
+            VirusState::Unavailable => Self::Unscanned,
+            VirusState::NotScanned | VirusState::Clean => Self::Ham,
+        }
+    }
+}
+
+/// All that was seen of one message: the same for every recipient, until policy meets it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Judgement {
+    /// In the order of the stages.
+    pub findings: Vec<Finding>,
+    /// Their sum.
+    pub score: Score,
+    /// `None` for outbound mail.
+    pub auth: Option<AuthOutcome>,
+    pub virus: VirusState,
+    /// What an external milter wants for all recipients.
+    pub external: Option<ExternalWish>,
+    /// What an external milter wants for one recipient: its place in the envelope, and the wish.
+    pub external_recipients: Vec<(usize, ExternalWish)>,
+    /// What an external milter wants changed in the header.
+    pub header_changes: Vec<HeaderChange>,
+    pub verdict: Verdict,
+}
+
+/// A change to the header of a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HeaderChange {
+    /// At the end of the header.
+    Add { name: String, value: String },
+    /// At this place, 0 is the top.
+    Insert { index: u32, name: String, value: String },
+    /// The `index`th field of that name, from 1; `None` removes it.
+    Replace { index: u32, name: String, value: Option<String> },
+}
+
+/// The parts of a judgement, as the checks made them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Seen {
+    pub findings: Vec<Finding>,
+    pub auth: Option<AuthOutcome>,
+    pub virus: VirusState,
+    pub external: Option<ExternalWish>,
+    pub external_recipients: Vec<(usize, ExternalWish)>,
+    pub header_changes: Vec<HeaderChange>,
+}
+
+impl Judgement {
+    /// Sums up. Of two findings of the same name the later counts: a rule file can give a built-in check another score.
+    pub fn of(seen: Seen, system: &EffectivePolicy) -> Self {
+        let mut findings: Vec<Finding> = Vec::with_capacity(seen.findings.len());
+        for finding in seen.findings {
+            match findings.iter_mut().find(|known| known.name == finding.name) {
+                Some(known) => *known = finding,
+                None => findings.push(finding),
+            }
+        }
+        let score = findings.iter().map(|finding| finding.score).sum();
+        Self {
+            verdict: Verdict::of(score, &seen.virus, system),
+            findings,
+            score,
+            auth: seen.auth,
+            virus: seen.virus,
+            external: seen.external,
+            external_recipients: seen.external_recipients,
+            header_changes: seen.header_changes,
+        }
+    }
+
+    /// What policy needs to decide for the `recipient`th of the envelope.
+    pub fn facts_for(&self, recipient: usize) -> Facts {
+        let own = self.external_recipients.iter().find(|(at, _)| *at == recipient).map(|(_, wish)| wish.clone());
+        Facts { external: self.external.clone().or(own), ..self.facts() }
+    }
+
+    /// What policy needs, where the recipient does not matter.
+    pub fn facts(&self) -> Facts {
+        let dmarc = self.auth.as_ref().map(|auth| &auth.dmarc);
+        let passes = dmarc.is_some_and(|dmarc| dmarc.result == AuthResult::Pass);
+        let spf = self.auth.as_ref().and_then(|auth| auth.spf.as_ref());
+        Facts {
+            score: self.score,
+            virus: self.virus.clone(),
+            spf_failed: !passes && spf.is_some_and(|spf| spf.result == AuthResult::Fail),
+            dmarc: match dmarc {
+                Some(dmarc) if dmarc.result == AuthResult::Fail => match dmarc.policy {
+                    DmarcPolicy::Reject => DmarcWish::Reject,
+                    DmarcPolicy::Quarantine => DmarcWish::Quarantine,
+                    DmarcPolicy::None => DmarcWish::Nothing,
+                },
+                Some(_) | None => DmarcWish::Nothing,
+            },
+            external: self.external.clone(),
+        }
+    }
+
+    pub fn virus_name(&self) -> Option<&Arc<str>> {
+        match &self.virus {
+            VirusState::Found(name) => Some(name),
+            VirusState::NotScanned | VirusState::Clean | VirusState::Unavailable => None,
+        }
+    }
+}
+
+/// The status that stands for an external milter's word without a text of its own.
+pub(crate) const EXTERNAL_REJECT: Status =
+    Status::fixed(550, mail::Enhanced(5, 7, 1), "Message refused by a content check");
+pub(crate) const EXTERNAL_DEFER: Status =
+    Status::fixed(451, mail::Enhanced(4, 7, 1), "Message could not be checked now, try again later");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mailauth::{DmarcOutcome, SpfIdentity, SpfOutcome};
+    use policy::ReasonClass;
+
+    fn finding(name: &str, score: i32) -> Finding {
+        let (name, description) = (name.into(), "x".into());
+        Finding { name, score: Score(score), class: ReasonClass::Content, description, evidence: String::new() }
+    }
+
+    fn judge(seen: Seen) -> Judgement {
+        Judgement::of(seen, &EffectivePolicy::defaults())
+    }
+
+    #[test]
+    fn findings_add_up_and_a_later_one_replaces_its_namesake() {
+        let findings = vec![finding("A", 1500), finding("B", 1000), finding("A", 2500)];
+        let judgement = judge(Seen { findings, ..Seen::default() });
+        assert_eq!((judgement.score, judgement.verdict), (Score(3500), Verdict::Ham));
+        assert_eq!(judgement.findings.len(), 2);
+        let spam = judge(Seen { findings: vec![finding("A", 4000)], ..Seen::default() });
+        assert_eq!(spam.verdict, Verdict::Spam);
+    }
+
+    #[test]
+    fn viruses_and_absent_scanners_are_verdicts() {
+        let with = |virus| judge(Seen { virus, ..Seen::default() }).verdict;
+        assert_eq!(with(VirusState::Found("x".into())), Verdict::Virus);
+        assert_eq!(with(VirusState::Unavailable), Verdict::Unscanned);
+        assert_eq!(with(VirusState::Clean), Verdict::Ham);
+    }
+
+    #[test]
+    fn spf_counts_only_where_dmarc_does_not_pass() {
+        let auth = |dmarc| AuthOutcome {
+            spf: Some(SpfOutcome {
+                result: AuthResult::Fail,
+                identity: SpfIdentity::MailFrom,
+                domain: "example.test".into(),
+            }),
+            dmarc: DmarcOutcome { result: dmarc, domain: "example.test".into(), policy: DmarcPolicy::Reject },
+            ..AuthOutcome::default()
+        };
+        let facts = |dmarc| judge(Seen { auth: Some(auth(dmarc)), ..Seen::default() }).facts();
+        assert!(!facts(AuthResult::Pass).spf_failed && facts(AuthResult::Pass).dmarc == DmarcWish::Nothing);
+        assert!(facts(AuthResult::Fail).spf_failed && facts(AuthResult::Fail).dmarc == DmarcWish::Reject);
+        assert_eq!(facts(AuthResult::TempError).dmarc, DmarcWish::Nothing);
+    }
+
+    #[test]
+    fn a_wish_for_one_recipient_reaches_that_one() {
+        let wish = ExternalWish::Reject(EXTERNAL_REJECT);
+        let judgement = judge(Seen { external_recipients: vec![(1, wish.clone())], ..Seen::default() });
+        assert_eq!(judgement.facts_for(0).external, None);
+        assert_eq!(judgement.facts_for(1).external, Some(wish));
+    }
+}
