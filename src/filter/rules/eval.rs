@@ -62,6 +62,7 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("check_from_in_welcomelist", |call| listed(call, "welcomelist_from", "from")),
     ("check_from_in_whitelist", |call| listed(call, "welcomelist_from", "from")),
     ("check_from_name_has_other_address", check_from_name_has_other_address),
+    ("check_from_is_to", check_from_is_to),
     ("check_header_count_range", check_header_count_range),
     ("check_https_http_mismatch", |call| link_mismatch(call, false)),
     ("check_https_ip_mismatch", |call| link_mismatch(call, true)),
@@ -249,6 +250,11 @@ fn check_from_name_has_other_address(call: &Call<'_>) -> Option<String> {
         }
     }
     None
+}
+
+fn check_from_is_to(call: &Call<'_>) -> Option<String> {
+    let from = first_address(call, "from")?;
+    first_address(call, "to").filter(|to| to.eq_ignore_ascii_case(&from))
 }
 
 fn check_header_count_range(call: &Call<'_>) -> Option<String> {

@@ -37,12 +37,20 @@ pub struct Targets<'a> {
     context: Context<'a>,
     fields: Vec<HeaderText<'a>>,
     parts: OnceLock<Vec<Part>>,
-    html: OnceLock<Html>,
+    rendered: OnceLock<Rendered>,
     body: OnceLock<Pieces>,
     raw_body: OnceLock<Pieces>,
     full: OnceLock<Pieces>,
     links: OnceLock<Links>,
     relays: OnceLock<Relays>,
+}
+
+/// HTML parts, read once.
+#[derive(Debug, Default)]
+struct Rendered {
+    html: Html,
+    /// For each part: its text, if it is HTML.
+    texts: Vec<Option<String>>,
 }
 
 /// One header field.
@@ -109,7 +117,7 @@ impl<'a> Targets<'a> {
             context,
             fields,
             parts: OnceLock::new(),
-            html: OnceLock::new(),
+            rendered: OnceLock::new(),
             body: OnceLock::new(),
             raw_body: OnceLock::new(),
             full: OnceLock::new(),
@@ -246,13 +254,20 @@ impl<'a> Targets<'a> {
 
     /// All HTML parts read as one.
     pub fn html(&self) -> &Html {
-        self.html.get_or_init(|| {
-            let mut all = Html::default();
-            for part in self.parts().iter().filter(|part| part.is_html() && !part.is_attachment) {
-                all.absorb(Html::read(part.text.as_deref().unwrap_or_default()));
-                all.text.push_str("\n\n");
+        &self.rendered().html
+    }
+
+    fn rendered(&self) -> &Rendered {
+        self.rendered.get_or_init(|| {
+            let mut out = Rendered::default();
+            for part in self.parts() {
+                let html = part.text.as_deref().filter(|_| part.is_html()).map(Html::read);
+                out.texts.push(html.as_ref().map(|html| html.text.clone()));
+                if let Some(html) = html.filter(|_| !part.is_attachment) {
+                    out.html.absorb(html);
+                }
             }
-            all
+            out
         })
     }
 
@@ -261,15 +276,12 @@ impl<'a> Targets<'a> {
     pub fn body(&self) -> &Pieces {
         self.body.get_or_init(|| {
             let mut text = String::new();
-            for part in self.parts().iter().filter(|part| part.text.is_some()) {
+            for (part, shown) in self.parts().iter().zip(&self.rendered().texts) {
+                let Some(part_text) = shown.as_ref().or(part.text.as_ref()) else { continue };
                 if !text.is_empty() {
                     text.push('\n');
                 }
-                match &part.text {
-                    Some(html) if part.is_html() => text.push_str(&Html::read(html).text),
-                    Some(plain) => text.push_str(plain),
-                    None => {}
-                }
+                text.push_str(part_text);
                 if text.len() > TEXT_BYTES_MAX {
                     text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
                     break;
