@@ -100,6 +100,7 @@ impl Storage {
         let facts = nix::sys::statvfs::statvfs(&self.dir);
         let free_bytes = facts.map_or(0, |f| f.blocks_available().saturating_mul(f.fragment_size()));
         let (open_views, view_entries) = self.views.size();
-        Health { is_writable: self.segments.is_writable(), free_bytes, open_views, view_entries }
+        let is_writable = self.segments.is_writable() && self.sqlite.is_writable();
+        Health { is_writable, free_bytes, open_views, view_entries }
     }
 }

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use crate::audit::AuditOptions;
 use crate::blob::SegmentSettings;
 use crate::contract::{self, EVERYTHING, NOW, Random, Subject};
-use crate::error::StoreError;
+use crate::error::{AppendError, StoreError};
 use crate::gc::GcSettings;
-use crate::model::{Role, Target};
+use crate::model::{Delivery, Role, Target};
 use crate::picture::Picture;
 use crate::storage::{Storage, StorageSettings};
 
@@ -71,4 +71,373 @@ async fn keeps_the_contract() {
     let node = open(dir.path());
     contract::all(&node.subject).await;
     node.audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_there_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..4 {
+        let node = open(dir.path());
+        assert_eq!(node.texts(1).await.len(), round * 40);
+        for n in 0..40 {
+            node.deliver(1, &format!("{round} {n} {}", "x".repeat(20_000))).await;
+        }
+        assert!(node.texts(1).await.iter().all(Result::is_ok));
+        node.audit_is_clean().await;
+    }
+}
+
+/// Offset after the last record of the newest segment that has any, and its file.
+fn tail(dir: &Path) -> (std::fs::File, u64) {
+    let mut files: Vec<_> = std::fs::read_dir(dir.join("blobs")).unwrap().map(|f| f.unwrap().path()).collect();
+    files.sort();
+    let path = files.pop().unwrap();
+    let content = std::fs::read(&path).unwrap();
+    let end = content.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+    (std::fs::File::options().read(true).write(true).open(path).unwrap(), end)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_tail_is_recognised_and_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    node.deliver(1, "delivered").await;
+    // Written, but the process dies before anything refers to it.
+    node.storage.blobs.put(vec![Bytes::from("an orphan that is whole")]).await.unwrap();
+    let orphan_end = tail(dir.path()).1;
+    node.storage.blobs.put(vec![Bytes::from("torn ".repeat(5000))]).await.unwrap();
+    drop(node);
+    for (round, damage) in [b"garbled".as_slice(), &[0; 64]].into_iter().enumerate() {
+        let (file, end) = tail(dir.path());
+        file.write_all_at(damage, end - damage.len() as u64).unwrap();
+        let node = open(dir.path());
+        if round == 0 {
+            assert_eq!(tail(dir.path()).1, orphan_end, "what is torn is gone, what is whole stays");
+        }
+        node.deliver(1, &format!("after crash {round}")).await;
+        node.storage.blobs.put(vec![Bytes::from("torn again ".repeat(5000))]).await.unwrap();
+        let texts: Vec<_> = node.texts(1).await.into_iter().map(Result::unwrap).collect();
+        assert_eq!(texts.len(), 2 + round);
+        assert_eq!(texts[0], "delivered");
+        node.audit_is_clean().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_blob_is_named_and_harms_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    node.deliver(1, "one").await;
+    let (file, end) = tail(dir.path());
+    node.deliver(1, "two").await;
+    file.write_all_at(b"!", end - 1).unwrap();
+    let texts = node.texts(1).await;
+    let Err(StoreError::Damaged { what }) = &texts[0] else { panic!("{:?}", texts[0]) };
+    assert!(what.contains("blob ") && what.contains("000001.seg"), "{what}");
+    assert_eq!(texts[1].as_ref().unwrap(), "two");
+    let report = node.storage.audit(AuditOptions { deep: true, ..AuditOptions::default() }).await.unwrap();
+    assert_eq!(report.problems.len(), 1);
+    assert!(report.problems[0].location.contains("blob "), "{:?}", report.problems);
+    assert_eq!((report.checked.entries, report.checked.blobs), (2, 2));
+}
+
+/// Every byte of a record matters: whichever is changed, the damage is noticed and nothing panics.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_changed_byte_of_a_record_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    node.deliver(1, &"some text that compresses ".repeat(8)).await;
+    let (file, end) = tail(dir.path());
+    for at in 64..end {
+        let mut byte = [0u8];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x41], at).unwrap();
+        assert!(matches!(node.texts(1).await[0], Err(StoreError::Damaged { .. })), "byte {at}");
+        file.write_all_at(&byte, at).unwrap();
+    }
+    node.audit_is_clean().await;
+}
+
+#[test]
+fn damaged_files_are_named_at_the_start() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    runtime.block_on(async { open(dir.path()).deliver(1, "x").await });
+    let refused = |name: &str| {
+        let error = try_open(dir.path()).err().unwrap();
+        let text = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        assert!(text.contains(name), "{text}");
+    };
+    let segment = dir.path().join("blobs/000001.seg");
+    let whole = std::fs::read(&segment).unwrap();
+    for broken in [&whole[..whole.len() - 1], &whole[..10], &[b"?", &whole[1..]].concat()] {
+        std::fs::write(&segment, broken).unwrap();
+        refused("000001.seg");
+    }
+    std::fs::write(&segment, &whole).unwrap();
+    drop(open(dir.path()));
+    let tables = dir.path().join("mail.sqlite");
+    let whole = std::fs::read(&tables).unwrap();
+    std::fs::write(&tables, [&[0x55; 4096], &whole[4096..]].concat()).unwrap();
+    refused("mail.sqlite");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_is_collected_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    let account = AccountId(1);
+    let mut random = Random(5);
+    for _ in 0..200 {
+        let text: String = random.bytes(9_000).iter().map(|b| char::from(b % 64 + 48)).collect();
+        node.deliver(1, &text).await;
+    }
+    let files = || std::fs::read_dir(dir.path().join("blobs")).unwrap().count();
+    let before = files();
+    let inbox = node.subject.mailbox(account, "INBOX").await.id;
+    let all = node.storage.mail.entries(account, inbox, vec![EVERYTHING], 1000).await.unwrap();
+    let kept = &all[199];
+    for entry in all.iter().filter(|entry| entry.uid.as_raw() % 10 != 0) {
+        node.storage.mail.expunge(account, inbox, vec![entry.uid..=entry.uid], false).await.unwrap();
+    }
+    // Within the grace period nothing goes: a delivery may be about to refer to one of them.
+    assert_eq!(node.storage.gc().await.unwrap().released, 0);
+    let late = std::time::Duration::from_secs(4_000_000_000);
+    node.clock.advance(late);
+    let before_gc = node.storage.content(kept).read(0..u64::MAX).await.unwrap();
+    let report = node.storage.gc().await.unwrap();
+    assert_eq!((report.released, report.stuck, report.has_more), (180, 0, false));
+    assert!(report.segments_removed > 0 && report.freed_bytes > 0 && report.moved > 0, "{report:?}");
+    assert!(files() < before);
+    assert_eq!(node.storage.content(kept).read(0..u64::MAX).await.unwrap(), before_gc);
+    assert_eq!(node.texts(1).await.iter().filter(|text| text.is_ok()).count(), 20);
+    node.audit_is_clean().await;
+    drop(node);
+    let node = open(dir.path());
+    assert_eq!(node.texts(1).await.iter().filter(|text| text.is_ok()).count(), 20);
+    node.audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_auditor_repairs_counters_and_reports_strangers() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    for n in 0..5 {
+        node.deliver(1, &format!("{n}")).await;
+    }
+    drop(node);
+    let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+    sql.execute_batch("UPDATE mailbox SET messages = 9 WHERE name = 'INBOX'; UPDATE account SET size_bytes = 1;")
+        .unwrap();
+    sql.execute_batch("UPDATE blob SET refs = 3 WHERE blob_id = (SELECT min(blob_id) FROM blob);").unwrap();
+    sql.execute_batch("UPDATE entry SET modseq = 99 WHERE uid = 2; DELETE FROM content WHERE content_id = 3;").unwrap();
+    drop(sql);
+    let node = open(dir.path());
+    let options = AuditOptions { repair: true, accounts: Some(vec![AccountId(7)]), ..AuditOptions::default() };
+    let report = node.storage.audit(options).await.unwrap();
+    let repaired = report.problems.iter().filter(|problem| problem.repaired).count();
+    assert!(report.problems.iter().any(|p| p.what.contains("not in the directory") && p.location == "account 1"));
+    assert!(report.problems.iter().any(|p| p.what.contains("mod-sequence") && p.location.ends_with("uid 2")));
+    assert!(report.problems.iter().any(|p| p.what.contains("no content") && p.location.ends_with("uid 3")));
+    assert!(repaired >= 4, "{:?}", report.problems);
+    let again = node.storage.audit(AuditOptions::default()).await.unwrap();
+    assert!(again.problems.iter().all(|p| p.what.contains("mod-sequence") || p.what.contains("no content")));
+    assert_eq!(node.subject.mailbox(AccountId(1), "INBOX").await.messages, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_is_shared_and_follows_signals() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    node.deliver(1, "a").await;
+    let inbox = node.subject.mailbox(AccountId(1), "INBOX").await.id;
+    let views = &node.storage.views;
+    let view = views.open(AccountId(1), inbox).await.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&view, &views.open(AccountId(1), inbox).await.unwrap().unwrap()));
+    let first = view.current();
+    assert!(Arc::ptr_eq(&first, &view.refresh().await.unwrap().unwrap()), "nothing happened");
+
+    let mut hints = view.hints();
+    node.deliver(1, "b").await;
+    tokio::time::timeout(Duration::from_secs(5), hints.changed()).await.unwrap().unwrap();
+    let (one, two) = tokio::join!(view.refresh(), view.refresh());
+    let second = one.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&second, &two.unwrap().unwrap()));
+    assert_eq!((first.len(), second.len(), Picture::differences(&first, &second).appended), (1, 2, 1));
+
+    // A change elsewhere in the account leaves the picture as it is.
+    node.storage.mail.create_mailbox(AccountId(1), &contract::name("x"), None).await.unwrap();
+    assert!(Arc::ptr_eq(&second, &view.refresh().await.unwrap().unwrap()));
+
+    let x = node.subject.mailbox(AccountId(1), "x").await.id;
+    let doomed = views.open(AccountId(1), x).await.unwrap().unwrap();
+    node.storage.mail.delete_mailbox(AccountId(1), &contract::name("x")).await.unwrap();
+    assert!(doomed.refresh().await.unwrap().is_none());
+    assert!(views.open(AccountId(1), x).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_nobody_holds_are_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(FakeClock::at(NOW));
+    let few = crate::view::ViewSettings { entries_max: 640, ..crate::view::ViewSettings::default() };
+    let settings = StorageSettings { views: few, ..settings() };
+    let storage = Storage::open(dir.path(), settings, clock, Arc::new(IdSource::system())).unwrap();
+    let mut held = None;
+    for account in 1..=128 {
+        let inbox = storage.mail.mailboxes(AccountId(account)).await.unwrap()[2].id;
+        let view = storage.views.open(AccountId(account), inbox).await.unwrap();
+        if account == 1 {
+            held = view;
+        }
+    }
+    let (open, weight) = storage.views.size();
+    assert!(weight <= 640 && open <= 11, "{open} {weight}");
+    let held = held.unwrap();
+    let again = storage.views.open(AccountId(1), held.mailbox()).await.unwrap().unwrap();
+    assert!(Arc::ptr_eq(&held, &again), "a view that a session holds stays the shared one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_reads_as_prefix_and_blob_in_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    let body: String = (0..90_000).map(|n| format!("{n} ")).collect();
+    node.deliver(1, &body).await;
+    let inbox = node.subject.mailbox(AccountId(1), "INBOX").await.id;
+    let entry = node.storage.mail.entries(AccountId(1), inbox, vec![EVERYTHING], 1).await.unwrap().remove(0);
+    let whole = [&entry.prefix[..], body.as_bytes()].concat();
+    let content = node.storage.content(&entry);
+    assert_eq!(content.len(), whole.len() as u64);
+    for range in [0..10, 0..40, 25..31, 31..32, 30..300_000, 500_000..u64::MAX, 0..u64::MAX, 9..9] {
+        let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(whole.len());
+        let start = usize::try_from(range.start).unwrap().min(end);
+        assert_eq!(content.read(range.clone()).await.unwrap(), &whole[start..end], "{range:?}");
+        let mut steps = content.steps(range);
+        let mut joined = Vec::new();
+        while let Some(piece) = steps.next().await {
+            let piece = piece.unwrap();
+            assert!(piece.len() as u64 <= crate::content::STEP);
+            joined.extend_from_slice(&piece);
+        }
+        assert_eq!(joined, &whole[start..end]);
+    }
+}
+
+/// A small file system, mounted where that is allowed.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path) -> Option<Self> {
+        let done = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(at).status();
+        done.is_ok_and(|status| status.success()).then(|| Self(at.to_path_buf()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_said_and_heals() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(dir.path()) else { return };
+    let ballast = dir.path().join("ballast");
+    std::fs::write(&ballast, vec![1; 1_500_000]).unwrap();
+    let node = open(dir.path());
+    let mut random = Random(1);
+    let mut texts = Vec::new();
+    let pattern = node.subject.delivery(AccountId(1), "pattern", Target::Role(Role::Inbox)).await;
+    loop {
+        let text: String = random.bytes(30_000).iter().map(|b| char::from(b % 64 + 48)).collect();
+        let blob = match node.storage.blobs.put(vec![Bytes::from(text.clone())]).await {
+            Ok(blob) => blob,
+            Err(StoreError::Full(_)) => break,
+            Err(other) => panic!("{other:?}"),
+        };
+        let delivery = Delivery { blob, message: node.subject.message(), ..pattern.clone() };
+        match node.storage.mail.deliver(vec![delivery]).await.remove(0) {
+            Ok(_) => texts.push(text),
+            Err(AppendError::Store(StoreError::Full(_))) => break,
+            Err(other) => panic!("{other:?}"),
+        }
+        assert!(texts.len() < 200, "the disk never filled");
+    }
+    assert!(!node.storage.health().is_writable);
+    assert!(texts.len() > 10, "{}", texts.len());
+    let read: Vec<_> = node.texts(1).await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(read, texts);
+    std::fs::remove_file(&ballast).unwrap();
+    node.deliver(1, "there is space again").await;
+    assert!(node.storage.health().is_writable);
+    node.audit_is_clean().await;
+    drop(node);
+    drop(disk);
+}
+
+/// Not a test by itself: the process that [`killed_at_any_moment`] kills. It says on stdout what it was promised.
+#[test]
+#[ignore = "run by killed_at_any_moment"]
+fn deliver_until_killed() {
+    use std::io::Write as _;
+    let Some(dir) = std::env::var_os("STORE_KILL_DIR") else { return };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let node = Arc::new(open(Path::new(&dir)));
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..8 {
+            let node = Arc::clone(&node);
+            writers.spawn(async move {
+                for n in 0..100_000 {
+                    let text = format!("{} {writer} {n} {}", std::process::id(), "k".repeat(n % 7000));
+                    node.deliver(1 + n as u64 % 3, &text).await;
+                    let id = text.split(" k").next().unwrap().trim_end();
+                    std::io::stdout().write_all(format!("\nacked {id}\n").as_bytes()).unwrap();
+                }
+            });
+        }
+        writers.join_all().await;
+    });
+}
+
+#[test]
+fn killed_at_any_moment() {
+    use std::collections::BTreeSet;
+    let dir = tempfile::tempdir().unwrap();
+    let mut promised = BTreeSet::new();
+    for round in 0..5u64 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "storage_tests::deliver_until_killed", "--ignored", "--nocapture"])
+            .env("STORE_KILL_DIR", dir.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = child.stdout.take().unwrap();
+        let reader = std::thread::spawn(move || std::io::read_to_string(output).unwrap());
+        std::thread::sleep(Duration::from_millis(250 + 70 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let output = reader.join().unwrap();
+        // A line that the kill cut short promised nothing.
+        let whole = output.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        promised.extend(whole.lines().filter_map(|line| line.strip_prefix("acked ")).map(str::to_owned));
+    }
+    assert!(promised.len() > 100, "{} promises", promised.len());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let node = open(dir.path());
+        let mut found = BTreeSet::new();
+        for account in 1..=3 {
+            for text in node.texts(account).await {
+                let text = String::from_utf8(text.unwrap().to_vec()).unwrap();
+                assert!(found.insert(text.split(" k").next().unwrap().trim_end().to_owned()), "delivered twice");
+            }
+        }
+        let lost: Vec<_> = promised.difference(&found).collect();
+        assert!(lost.is_empty(), "{lost:?}");
+        node.audit_is_clean().await;
+    });
 }

@@ -105,6 +105,7 @@ impl Views {
             picture: Mutex::new(Shown { picture: Arc::new(Picture::empty()), checked_at: None }),
             weight: AtomicUsize::new(VIEW_WEIGHT),
             gone: AtomicBool::new(false),
+            asking: AtomicBool::new(false),
             turn: tokio::sync::Mutex::new(()),
         });
         let place = Place { shared: Arc::downgrade(&view), kept: Some(Arc::clone(&view)), last_use };
@@ -155,6 +156,8 @@ pub struct View {
     picture: Mutex<Shown>,
     weight: AtomicUsize,
     gone: AtomicBool,
+    /// A question was begun and not answered yet: true also after one that failed or was given up.
+    asking: AtomicBool,
     /// Whoever holds it asks the store; the others wait and find the work done.
     turn: tokio::sync::Mutex<()>,
 }
@@ -198,17 +201,17 @@ impl View {
             return Ok(self.shown());
         }
         // Hints count as seen before the question, so that one which comes during it asks again.
+        self.asking.store(true, Ordering::Release);
         self.hints.lock().mark_unchanged();
-        let asked = self.ask().await;
-        if asked.is_err() {
-            self.hints.lock().mark_changed();
-        }
-        Ok(asked?.map(|picture| self.show(picture)))
+        let picture = self.ask().await?.map(|picture| self.show(picture));
+        self.asking.store(false, Ordering::Release);
+        Ok(picture)
     }
 
     fn is_fresh(&self) -> bool {
+        // In this order: `asking` is set before the hint is taken.
+        let hinted = self.hints.lock().has_changed().unwrap_or(true) || self.asking.load(Ordering::Acquire);
         let checked_at = self.picture.lock().checked_at;
-        let hinted = self.hints.lock().has_changed().unwrap_or(true);
         let is_recent = |at: Instant| self.clock.now().saturating_duration_since(at) < self.recheck_after;
         self.gone.load(Ordering::Acquire) || (!hinted && checked_at.is_some_and(is_recent))
     }

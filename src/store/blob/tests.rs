@@ -1,1 +1,88 @@
+//! The form of records on disk.
 
+use base::BlobId;
+use bytes::Bytes;
+
+use super::record::{BadRecord, Contexts, FRAME, HEAD, Head, Locator};
+
+fn id() -> BlobId {
+    BlobId::from_u128(0x0123_4567_89ab_cdef_0011_2233_4455_6677)
+}
+
+/// What is in the fixtures: one frame compressed, one that cannot be.
+fn content() -> Vec<u8> {
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    (0..FRAME).map(|n| b"Received: by mx\r\n"[n % 17]).chain((0..300).map(|_| noise())).collect()
+}
+
+fn unpack(record: &[u8]) -> Result<Vec<u8>, BadRecord> {
+    let head = Head::parse(record)?;
+    head.verify(record, true)?;
+    let mut out = Vec::new();
+    for (nth, stored) in head.frames_of(&(0..head.size_bytes)) {
+        head.unpack(nth, &record[stored], &(0..u64::MAX), &mut out)?;
+    }
+    Ok(out)
+}
+
+/// Records of every version ever shipped stay readable.
+#[test]
+fn version_1_reads_as_it_was_written() {
+    let record = include_bytes!("fixtures/record-v1.bin");
+    let head = Head::parse(record).unwrap();
+    assert_eq!((head.id, head.length as usize, head.size_bytes), (id(), record.len(), content().len() as u64));
+    assert_eq!(head.digest, *blake3::hash(&content()).as_bytes());
+    assert!(unpack(record).unwrap() == content());
+}
+
+#[test]
+fn what_is_written_today_reads_back_and_is_version_1() {
+    let record = Contexts::default().encode(id(), &[Bytes::from(content())]).unwrap();
+    assert!(unpack(&record.bytes).unwrap() == content());
+    assert_eq!(record.bytes[..HEAD - 8], include_bytes!("fixtures/record-v1.bin")[..HEAD - 8]);
+    assert!(record.bytes.len() < 2000, "repeated lines are compressed");
+}
+
+#[test]
+fn pieces_do_not_matter() {
+    let whole = content();
+    let contexts = Contexts::default();
+    let once = contexts.encode(id(), &[Bytes::from(whole.clone())]).unwrap();
+    for cut in [0, 1, 5000, FRAME - 1, FRAME, FRAME + 1] {
+        let (head, tail) = whole.split_at(cut);
+        let pieces = [Bytes::copy_from_slice(head), Bytes::new(), Bytes::copy_from_slice(tail)];
+        assert!(contexts.encode(id(), &pieces).unwrap().bytes == once.bytes);
+    }
+}
+
+#[test]
+fn any_cut_or_changed_record_is_refused() {
+    let record = Contexts::default().encode(id(), &[Bytes::from_static(b"a short message")]).unwrap().bytes;
+    for length in 0..record.len() {
+        assert!(unpack(&record[..length]).is_err(), "cut at {length}");
+    }
+    for at in 0..record.len() {
+        for bit in 0..8 {
+            let mut changed = record.clone();
+            changed[at] ^= 1 << bit;
+            assert!(unpack(&changed).is_err(), "byte {at}, bit {bit}");
+        }
+    }
+    assert_eq!(unpack(&[0; 4096]), Err(BadRecord::NoRecord));
+}
+
+#[test]
+fn locators_sort_by_place() {
+    let places = [(1, 64, 900), (1, 70_000, 80), (2, 64, 5), (300, 64, 5)];
+    let encoded: Vec<_> =
+        places.iter().map(|&(segment, offset, length)| Locator { segment, offset, length }.encode()).collect();
+    assert!(encoded.is_sorted());
+    assert_eq!(Locator::decode(&encoded[1]), Some(Locator { segment: 1, offset: 70_000, length: 80 }));
+    let (from, below) = Locator::bounds(1);
+    assert_eq!(encoded.iter().filter(|e| **e >= from && **e < below).count(), 2);
+    assert_eq!(Locator::decode(b"short"), None);
+}

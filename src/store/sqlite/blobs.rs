@@ -100,12 +100,11 @@ impl BlobIndex for SqliteStore {
         // Ids begin with their time.
         let oldest_kept = MessageId::from_u128(u128::try_from(before.0.max(0)).unwrap_or(0) << 80);
         self.write_sql(move |sql| {
-            Ok(sql
-                .prepare_cached(
-                    "DELETE FROM delivered WHERE (message_id, account_id) IN
-                     (SELECT message_id, account_id FROM delivered WHERE message_id < ?1 LIMIT ?2)",
-                )?
-                .execute((oldest_kept.to_bytes(), limit))?)
+            sql.prepare_cached(
+                "DELETE FROM delivered WHERE (message_id, account_id) IN
+                 (SELECT message_id, account_id FROM delivered WHERE message_id < ?1 LIMIT ?2)",
+            )?
+            .execute((oldest_kept.to_bytes(), limit))
         })
         .await
     }

@@ -10,11 +10,13 @@ mod mailboxes;
 mod read;
 mod rows;
 mod schema;
+#[cfg_attr(not(test), expect(dead_code, reason = "summaries cannot be decoded yet: every message is its own thread"))]
 mod thread;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use base::{AccountId, Clock, MailboxId, ModSeq, Uid};
@@ -49,6 +51,7 @@ pub struct SqliteStore {
     db: Database,
     signals: Arc<Signals>,
     clock: Arc<dyn Clock>,
+    is_writable: AtomicBool,
 }
 
 impl SqliteStore {
@@ -68,11 +71,16 @@ impl SqliteStore {
             cache_kib: settings.cache_kib,
         };
         let db = Database::open(&dir.join("mail.sqlite"), &engine)?;
-        Ok(Arc::new(Self { db, signals, clock }))
+        Ok(Arc::new(Self { db, signals, clock, is_writable: AtomicBool::new(true) }))
     }
 
     pub fn file(&self) -> &Path {
         self.db.file()
+    }
+
+    /// False after a commit failed, until one succeeds.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.is_writable.load(Ordering::Relaxed)
     }
 
     async fn write<T, E>(&self, work: impl FnOnce(&Connection) -> Outcome<T, E> + Send + 'static) -> Result<T, E>
@@ -80,7 +88,9 @@ impl SqliteStore {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        match self.db.write(work).await {
+        let written = self.db.write(work).await;
+        self.is_writable.store(written.is_ok(), Ordering::Relaxed);
+        match written {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(Refusal::Because(error))) => Err(error),
             Ok(Err(Refusal::Sql(error))) => Err(StoreError::from(self.db.error(error)).into()),
@@ -93,7 +103,7 @@ impl SqliteStore {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        Ok(self.db.write_sql(work).await?)
+        self.write(move |sql| Ok(work(sql)?)).await
     }
 
     async fn read<T: Send + 'static>(

@@ -35,7 +35,7 @@ CREATE TABLE mailbox (
     PRIMARY KEY (account_id, mailbox_id)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX mailbox_name ON mailbox (account_id, name);
-CREATE UNIQUE INDEX mailbox_role ON mailbox (account_id, role) WHERE role IS NOT NULL;
+CREATE UNIQUE INDEX mailbox_role ON mailbox (account_id, role);
 
 CREATE TABLE subscription (
     account_id  INTEGER NOT NULL,
