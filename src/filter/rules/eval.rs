@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use base::UtcMillis;
 
 use super::html::is_zero_width;
+use super::regex::Pattern;
 use super::target::{Part, Targets};
 use crate::url::{host, registered_domain};
 
@@ -13,6 +14,8 @@ use crate::url::{host, registered_domain};
 pub struct Call<'c> {
     pub targets: &'c Targets<'c>,
     pub arguments: &'c [String],
+    /// The argument that [`pattern_argument`] names, compiled.
+    pub pattern: Option<&'c Pattern>,
     /// Words of list directives, by directive.
     pub lists: &'c HashMap<String, Vec<String>>,
 }
@@ -23,6 +26,35 @@ pub type Function = fn(&Call<'_>) -> Option<String>;
 /// The function called `name`.
 pub fn find(name: &str) -> Option<Function> {
     FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, function)| *function)
+}
+
+/// What a function with a choice as first argument cannot tell: that choice, if it is none of those below.
+pub fn unknown_choice<'a>(function: &str, arguments: &'a [String]) -> Option<&'a str> {
+    let choices: &[&str] = match function {
+        "check_attachment_name" => &["archive", "double", "executable", "html", "macro"],
+        "check_for_mime" => &[
+            "mime_base64_count",
+            "mime_base64_encoded_text",
+            "mime_html_no_charset",
+            "mime_missing_boundary",
+            "mime_qp_count",
+        ],
+        "check_msg_parse_flags" => &["mime_epilogue_exists", "missing_head_body_separator", "missing_mime_headers"],
+        "html_eval" => &["hidden", "title"],
+        "html_range" => &["backhair_count", "length", "ratio", "unknown_elements"],
+        "html_test" => {
+            &["embeds", "font_low_contrast", "form_action_mailto", "has_form", "javascript", "unknown_elements"]
+        }
+        "html_text_match" => &["anchor", "comment", "title"],
+        _ => return None,
+    };
+    let choice = arguments.first().map_or("", String::as_str);
+    (!choices.contains(&choice)).then_some(choice)
+}
+
+/// The position of the argument that is a pattern, for functions that have one.
+pub fn pattern_argument(function: &str) -> Option<usize> {
+    (function == "html_text_match").then_some(1)
 }
 
 const FUNCTIONS: &[(&str, Function)] = &[
@@ -95,11 +127,9 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("html_tag_exists", |call| flag(call.targets.html().count(&argument(call, 0).to_ascii_lowercase()) > 0)),
     ("html_test", html_test),
     ("html_text_match", html_text_match),
-    ("html_title_subject_ratio", |_| None),
     ("multipart_alternative_difference", multipart_alternative_difference),
     ("short_url", short_url),
     ("subject_is_all_caps", subject_is_all_caps),
-    ("similar_recipients", |_| None),
 ];
 
 fn flag(holds: bool) -> Option<String> {
@@ -381,7 +411,6 @@ fn check_for_mime(call: &Call<'_>) -> Option<String> {
         "mime_missing_boundary" => flag(parts.iter().any(|part| {
             part.media_type.starts_with("multipart/") && part.defects.iter().any(|d| d.contains("boundary"))
         })),
-        "mime_bad_linefeed" | "mime_bad_iso_charset" | "mime_ascii_text_illegal" => None,
         _ => None,
     }
 }
@@ -439,7 +468,6 @@ fn check_msg_parse_flags(call: &Call<'_>) -> Option<String> {
         }
         "missing_mime_headers" => call.targets.has_field("content-type") && !call.targets.has_field("mime-version"),
         "mime_epilogue_exists" => call.targets.parts().iter().any(|p| p.defects.iter().any(|d| d.contains("epilogue"))),
-        "truncated_headers" => false,
         _ => return None,
     };
     flag(holds)
@@ -589,7 +617,6 @@ fn html_test(call: &Call<'_>) -> Option<String> {
             html.form_action.as_deref().is_some_and(|action| action.to_ascii_lowercase().starts_with("mailto:"))
         }
         "has_form" => html.form_action.is_some(),
-        "has_img_in_a" => false,
         "javascript" => html.count("script") > 0 || html.has_script_handler,
         "font_low_contrast" => html.hidden > 0,
         "embeds" => html.count("embed") + html.count("object") + html.count("applet") > 0,
@@ -683,9 +710,6 @@ fn html_text_match(call: &Call<'_>) -> Option<String> {
         "anchor" => html.links.iter().map(|link| link.text.as_str()).collect(),
         _ => return None,
     };
-    let text = argument(call, 1);
-    let (flags, pattern) = text.strip_prefix("(?i)").map_or(("", text), |rest| ("i", rest));
-    let pattern = super::regex::PatternText { pattern: pattern.to_owned(), flags: flags.to_owned() };
-    let (pattern, _) = super::regex::Pattern::compile(&pattern).ok()?;
+    let pattern = call.pattern?;
     texts.into_iter().find(|text| pattern.is_match(text.as_bytes())).map(str::to_owned)
 }

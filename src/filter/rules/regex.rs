@@ -14,6 +14,13 @@ pub struct PatternText {
     pub flags: String,
 }
 
+impl PatternText {
+    /// A pattern without flags.
+    pub fn plain(pattern: &str) -> Self {
+        Self { pattern: pattern.to_owned(), flags: String::new() }
+    }
+}
+
 /// A compiled pattern.
 #[derive(Debug)]
 pub enum Pattern {

@@ -11,7 +11,7 @@ use super::meta::{self, Expression};
 use super::parse::{Definition, Field, Flags, Source, Target, Test};
 use super::prefilter::{Prefilter, Scratch};
 use super::problem::{Location, Problem, Severity};
-use super::regex::Pattern;
+use super::regex::{Pattern, PatternText};
 use super::target::{Pieces, Targets};
 use super::{LoadError, eval, read};
 
@@ -31,7 +31,7 @@ pub struct RuleSet {
     rules: Vec<Rule>,
     groups: Vec<Group>,
     exists: Vec<(usize, Field)>,
-    evals: Vec<(usize, Function, Vec<String>)>,
+    evals: Vec<EvalTest>,
     /// In an order in which each comes after those it needs.
     metas: Vec<(usize, Expression, Vec<Operand>)>,
     lists: HashMap<String, Vec<String>>,
@@ -85,6 +85,14 @@ struct PatternTest {
     pattern: Pattern,
     negated: bool,
     if_unset: Option<String>,
+}
+
+#[derive(Debug)]
+struct EvalTest {
+    rule: usize,
+    function: Function,
+    arguments: Vec<String>,
+    pattern: Option<Pattern>,
 }
 
 /// What a name in a `meta` rule stands for.
@@ -192,11 +200,12 @@ impl RuleSet {
         for (rule, field) in &self.exists {
             outcome.hits[*rule] = u32::from(targets.has_field(&field.name));
         }
-        for (rule, function, arguments) in &self.evals {
-            let call = Call { targets, arguments, lists: &self.lists };
-            if let Some(evidence) = function(&call) {
-                outcome.hits[*rule] = 1;
-                outcome.evidence[*rule] = Some(one_line(evidence.as_bytes()));
+        for test in &self.evals {
+            let (arguments, pattern) = (&test.arguments, test.pattern.as_ref());
+            let call = Call { targets, arguments, pattern, lists: &self.lists };
+            if let Some(evidence) = (test.function)(&call) {
+                outcome.hits[test.rule] = 1;
+                outcome.evidence[test.rule] = Some(one_line(evidence.as_bytes()));
             }
         }
         let mut stack = Vec::new();
@@ -352,9 +361,21 @@ impl Builder {
                             format!("the function `{function}` is not there"),
                         );
                     }
+                    Some(_) if let Some(choice) = eval::unknown_choice(function, arguments) => {
+                        let message = format!("the function `{function}` cannot tell `{choice}`");
+                        self.problem(at, Severity::Unsupported, name, message);
+                    }
                     Some(found) if needed.contains(name) => {
+                        let text = eval::pattern_argument(function).and_then(|at| arguments.get(at));
+                        let pattern = match text.map(|text| Pattern::compile(&PatternText::plain(text))).transpose() {
+                            Ok(compiled) => compiled.map(|(pattern, _)| pattern),
+                            Err(message) => {
+                                self.problem(at, Severity::Error, name, message);
+                                continue;
+                            }
+                        };
                         let rule = self.add(name, at);
-                        self.out.evals.push((rule, found, arguments.clone()));
+                        self.out.evals.push(EvalTest { rule, function: found, arguments: arguments.clone(), pattern });
                     }
                     Some(_) => {}
                 },

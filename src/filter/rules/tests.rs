@@ -54,6 +54,8 @@ fn problems_of_the_whole_set() {
         ("meta A A", "x.cf:1: error: A: the rules need each other: A"),
         ("body A /(/", "x.cf:1: error: A: a group is not closed"),
         ("body A eval:tell_fortune()", "x.cf:1: unsupported: A: the function `tell_fortune` is not there"),
+        ("body A eval:html_test('moon')", "x.cf:1: unsupported: A: the function `html_test` cannot tell `moon`"),
+        ("body A eval:html_text_match('title', '(')", "x.cf:1: error: A: a group is not closed"),
         ("meta A B && C D", "x.cf:1: error: A: unexpected `D`"),
         ("meta A NOWHERE", "x.cf:1: warning: A: `NOWHERE` is not defined"),
     ] {
