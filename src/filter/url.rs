@@ -111,9 +111,10 @@ fn canonical(url: &str) -> String {
     };
     let scheme = scheme.to_ascii_lowercase();
     let rest = percent_decoded(rest);
-    let Some(after) = rest.trim_start_matches(['/', '\\']).get(..).filter(|_| scheme.starts_with("http")) else {
+    if !scheme.starts_with("http") {
         return format!("{scheme}:{rest}");
-    };
+    }
+    let after = rest.trim_start_matches(['/', '\\']);
     let end = after.find(['/', '?', '#', '\\']).unwrap_or(after.len());
     let (authority, path) = after.split_at(end);
     let (user, host_port) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
@@ -194,7 +195,7 @@ fn redirect_target(url: &str) -> Option<String> {
 fn urls_in(text: &str) -> Vec<String> {
     let mut out = Vec::new();
     for word in text.split(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '"' | '\u{a0}')) {
-        if word.len() < 5 || !word.is_ascii() && word.len() > 4 * LINK_BYTES_MAX {
+        if word.len() < 5 {
             continue;
         }
         if let Some(at) = scheme_at(word) {
