@@ -29,6 +29,7 @@ pub struct Database {
     file: PathBuf,
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
     writer: Option<JoinHandle<()>>,
+    checkpointer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
 }
 
@@ -40,9 +41,9 @@ struct Readers {
 /// Writers that may wait; beyond, callers wait for a place in the queue.
 const JOBS_MAX: usize = 1024;
 
-/// Pages in the log after which they go into the file itself (32 MiB). SQLite's own 1000 is reached by every second
-/// full group: measured, each of those commits then waits for two more syncs.
-const CHECKPOINT_PAGES: u32 = 8192;
+/// Pages in the log (64 MiB) after which the writer itself brings the rest into the file. SQLite's own 1000 is reached by
+/// every second full group: measured, each of those commits then waits for two more syncs.
+const CHECKPOINT_PAGES: u32 = 16_384;
 
 /// Prepared statements each connection keeps.
 const STATEMENTS_KEPT: usize = 128;
@@ -64,22 +65,28 @@ impl Database {
             .map(|_| open_reader(file, settings.cache_kib))
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed)?;
+        let beside = Connection::open(file).map_err(failed)?;
+        prepare(&beside, 1024).map_err(failed)?;
+        let no_thread = |error| EngineError::from_io(file, error);
+        let (ask, asked) = std::sync::mpsc::sync_channel(1);
         let (jobs, inbox) = mpsc::channel(JOBS_MAX);
         let writer = {
             let file = file.to_path_buf();
             std::thread::Builder::new()
                 .name(writer::thread_name(&file))
-                .spawn(move || writer::run(&connection, &file, inbox))
-                .map_err(|error| EngineError::Failed {
-                    file: PathBuf::from("thread"),
-                    source: Arc::new(rusqlite::Error::ToSqlConversionFailure(Box::new(error))),
-                })?
+                .spawn(move || writer::run(&connection, &file, inbox, ask))
+                .map_err(no_thread)?
         };
+        let checkpointer = std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || writer::run_checkpoints(&beside, &asked))
+            .map_err(no_thread)?;
         let permits = Semaphore::new(readers.len());
         Ok(Self {
             file: file.to_path_buf(),
             jobs: Some(jobs),
             writer: Some(writer),
+            checkpointer: Some(checkpointer),
             readers: Arc::new(Readers { idle: Mutex::new(readers), permits }),
         })
     }
@@ -158,6 +165,9 @@ impl Drop for Database {
         self.jobs.take();
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
+        }
+        if let Some(checkpointer) = self.checkpointer.take() {
+            let _ = checkpointer.join();
         }
     }
 }

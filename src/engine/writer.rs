@@ -1,6 +1,7 @@
 //! The writer thread: takes jobs, runs as many as are waiting in one transaction, commits, then answers.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -47,8 +48,25 @@ where
 /// Jobs in one transaction at most: bounds the wait of the first and the memory of all.
 const GROUP_MAX: usize = 256;
 
+/// Rows changed after which the log is worth bringing into the file: some ten megabytes of log under load.
+const ROWS_PER_CHECKPOINT: u64 = 10_000;
+
+/// Brings the log into the file whenever asked, beside the writer, which only has to do the rest when the log is long.
+pub(crate) fn run_checkpoints(connection: &Connection, asked: &Receiver<()>) {
+    while asked.recv().is_ok() {
+        // One that fails is made up for by the next, or by the writer itself.
+        let _ = connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
+    }
+}
+
 /// Runs until every sender is gone.
-pub(crate) fn run(connection: &Connection, file: &Path, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+pub(crate) fn run(
+    connection: &Connection,
+    file: &Path,
+    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+    checkpoints: SyncSender<()>,
+) {
+    let mut checkpointed = 0;
     let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(GROUP_MAX);
     while let Some(first) = jobs.blocking_recv() {
         let outcome = commit_group(connection, first, &mut jobs, &mut group);
@@ -62,7 +80,13 @@ pub(crate) fn run(connection: &Connection, file: &Path, mut jobs: mpsc::Receiver
         for job in group.drain(..) {
             job.finish(outcome.clone());
         }
+        if connection.total_changes() - checkpointed > ROWS_PER_CHECKPOINT {
+            checkpointed = connection.total_changes();
+            // One already asked for will do.
+            let _ = checkpoints.try_send(());
+        }
     }
+    drop(checkpoints);
     // Leaves one tidy file behind; after a crash, the next open replays the log instead.
     let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
 }
