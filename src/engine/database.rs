@@ -268,6 +268,35 @@ mod tests {
         assert_eq!(db.read(count).await.unwrap(), 0);
     }
 
+    #[tokio::test]
+    async fn a_panicking_write_is_undone_and_the_next_one_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Database::open(&folder.path().join("a.sqlite"), &SETTINGS).unwrap();
+        let panics = db.write_sql(|sql| -> rusqlite::Result<()> {
+            sql.execute("INSERT INTO t VALUES (1)", [])?;
+            panic!("as asked")
+        });
+        assert!(panics.await.is_err());
+        db.write_sql(|sql| sql.execute("INSERT INTO t VALUES (2)", [])).await.unwrap();
+        assert_eq!(db.read(count).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn closing_leaves_everything_in_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Database::open(&folder.path().join("a.sqlite"), &SETTINGS).unwrap();
+        for first in (0..30_000).step_by(100) {
+            let rows = move |sql: &Connection| {
+                (first..first + 100).try_for_each(|n| sql.execute("INSERT INTO t VALUES (?1)", [n]).map(drop))
+            };
+            db.write_sql(rows).await.unwrap();
+        }
+        drop(db);
+        let copy = folder.path().join("copy.sqlite");
+        std::fs::copy(folder.path().join("a.sqlite"), &copy).unwrap();
+        assert_eq!(count(&Connection::open(copy).unwrap()).unwrap(), 30_000);
+    }
+
     #[test]
     fn what_is_no_database_or_too_new_is_named() {
         let folder = tempfile::tempdir().unwrap();

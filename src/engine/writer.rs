@@ -1,5 +1,6 @@
 //! The writer thread: takes jobs, runs as many as are waiting in one transaction, commits, then answers.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender};
 
@@ -30,7 +31,9 @@ where
     E: Send,
 {
     fn run(&mut self, connection: &Connection) -> bool {
-        self.result = self.work.take().map(|work| work(connection));
+        // A panic ends this job alone: what it wrote is undone with its savepoint, the thread serves the others.
+        let caught = self.work.take().map(|work| catch_unwind(AssertUnwindSafe(|| work(connection))));
+        self.result = caught.and_then(Result::ok);
         matches!(self.result, Some(Ok(_)))
     }
 

@@ -90,6 +90,7 @@ impl SegmentStore {
     ) -> Result<Arc<Self>, StoreError> {
         let folder = dir.join("blobs");
         std::fs::create_dir_all(&folder).map_err(|error| EngineError::from_io(&folder, error))?;
+        file::sync_folder(dir).map_err(|error| EngineError::from_io(dir, error))?;
         let numbers = file::list_and_tidy(&folder)?;
         for number in &numbers {
             file::open(&folder, *number)?;
