@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use mail::mime::Summary;
-use store::{BlobStore, Entry, EntryView, FlagChange, Flags, Keyword, StoreError, SystemFlags};
+use store::{BlobStore, Entry, EntryContent, EntryView, FlagChange, Flags, Keyword, StoreError, SystemFlags};
 
 use crate::batch::{Batch, Batches};
 use crate::connection::{Connection, Services, Stop};
@@ -178,7 +178,7 @@ async fn row_items(
         }
         match (item, &summary) {
             (FetchItem::Section(section), Some(summary)) => {
-                write_section(wire, &*services.blobs, section, summary, entry).await?
+                write_section(wire, &services.blobs, section, summary, entry).await?
             }
             (item, summary) => write_item(&mut wire.out, item, view, entry, summary.as_ref()),
         }
@@ -265,22 +265,23 @@ fn write_item(out: &mut Vec<u8>, item: &FetchItem, view: EntryView<'_>, entry: &
 
 async fn write_section(
     wire: &mut Wire,
-    blobs: &dyn BlobStore,
+    blobs: &Arc<dyn BlobStore>,
     item: &SectionItem,
     summary: &Summary,
     entry: &Entry,
 ) -> Result<(), RowFailure> {
+    let content = || EntryContent::new(Arc::clone(blobs), entry);
     wire.out.extend_from_slice(&item.label);
     wire.out.push(b' ');
     match (locate(&item.section, summary, entry), &item.section.text) {
-        (Wanted::Octets(range), _) => write_octets(wire, blobs, entry, partial(range, item.partial)).await,
+        (Wanted::Octets(range), _) => write_octets(wire, &content(), entry, partial(range, item.partial)).await,
         (Wanted::Fields(range), SectionText::HeaderFields { names, except }) => {
             let mut fields = Vec::new();
             if item.section.path.is_empty() && content::are_common(names, *except) {
                 content::select_fields(&mut fields, &entry.prefix, names, *except);
                 content::select_fields(&mut fields, &summary.common_fields, names, *except);
             } else {
-                let header = content::read_header(blobs, entry, range).await.map_err(RowFailure::Content)?;
+                let header = content::read_header(&content(), range).await.map_err(RowFailure::Content)?;
                 content::select_fields(&mut fields, &header, names, *except);
             }
             // RFC 3501 §6.4.5: the delimiting blank line is always there.
@@ -302,14 +303,14 @@ async fn write_section(
 /// A literal, read and sent in steps: the next step is read while this one is sent.
 async fn write_octets(
     wire: &mut Wire,
-    blobs: &dyn BlobStore,
+    content: &EntryContent,
     entry: &Entry,
     range: Range<u64>,
 ) -> Result<(), RowFailure> {
     let step = |from: u64| from..range.end.min(from.saturating_add(STEP));
     let short = || RowFailure::Content(StoreError::Damaged { what: format!("blob {} is too short", entry.blob) });
     let mut at = range.start;
-    let mut piece = content::read(blobs, entry, step(at)).await.map_err(RowFailure::Content)?;
+    let mut piece = content.read(step(at)).await.map_err(RowFailure::Content)?;
     if piece.len() as u64 != step(at).end - at {
         return Err(short());
     }
@@ -320,7 +321,7 @@ async fn write_octets(
         if at >= range.end {
             return Ok(());
         }
-        let (sent, next) = tokio::join!(wire.flush_some(), content::read(blobs, entry, step(at)));
+        let (sent, next) = tokio::join!(wire.flush_some(), content.read(step(at)));
         sent?;
         piece = next.map_err(RowFailure::Content)?;
         if piece.len() as u64 != step(at).end - at {

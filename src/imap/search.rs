@@ -6,7 +6,7 @@ use base::{ModSeq, UtcMillis};
 use bytes::Bytes;
 use mail::HeaderFields;
 use mail::mime::Summary;
-use store::{BlobStore, Entry, EntryView, Picture, StoreError};
+use store::{BlobStore, Entry, EntryContent, EntryView, Picture, StoreError};
 
 use crate::batch::Batches;
 use crate::connection::{Connection, Stop};
@@ -74,7 +74,7 @@ async fn judge_contents(
         while running.len() < JUDGED_AT_ONCE
             && let Some((index, entry)) = rest.next()
         {
-            let content = content::read(&**blobs, &entry, 0..entry.size_bytes).await?;
+            let content = EntryContent::new(Arc::clone(blobs), &entry).read(0..entry.size_bytes).await?;
             let (query, picture) = (Arc::clone(query), Arc::clone(picture));
             running.spawn_blocking(move || query.judge_content(&picture, index, &entry, content));
         }

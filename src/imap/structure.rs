@@ -6,16 +6,15 @@ use mail::mime::{Disposition, EnvelopeAddress, Parameter, Part, PartBody};
 use crate::proto::write;
 
 pub fn envelope(out: &mut Vec<u8>, fields: &EnvelopeFields) {
-    // A message without Sender or Reply-To has those of From.
-    let or_from = |list: &'_ [EnvelopeAddress]| list.is_empty();
     out.push(b'(');
     write::nstring(out, fields.date.as_deref());
     out.push(b' ');
     write::nstring(out, fields.subject.as_deref());
+    // A message without Sender or Reply-To has those of From.
     for list in [
         &fields.from,
-        if or_from(&fields.sender) { &fields.from } else { &fields.sender },
-        if or_from(&fields.reply_to) { &fields.from } else { &fields.reply_to },
+        if fields.sender.is_empty() { &fields.from } else { &fields.sender },
+        if fields.reply_to.is_empty() { &fields.from } else { &fields.reply_to },
         &fields.to,
         &fields.cc,
         &fields.bcc,
@@ -182,4 +181,80 @@ fn parameters(out: &mut Vec<u8>, list: &[Parameter]) {
         write::string(out, parameter.value.as_bytes());
     }
     out.push(b')');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(kind: (&str, &str), content: std::ops::Range<u32>, body: PartBody) -> Part {
+        Part {
+            media_type: kind.0.to_owned(),
+            media_subtype: kind.1.to_owned(),
+            parameters: Vec::new(),
+            content_id: None,
+            description: None,
+            encoding: "7BIT".to_owned(),
+            md5: None,
+            disposition: None,
+            language: Vec::new(),
+            location: None,
+            header: 0..0,
+            content,
+            body,
+        }
+    }
+
+    fn check(part: &Part, extended: bool, expected: &str) {
+        let mut out = Vec::new();
+        structure(&mut out, part, extended);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn structures() {
+        let parameter = Parameter { name: "boundary".to_owned(), value: "x\"".to_owned() };
+        let text = part(("text", "plain"), 0..5, PartBody::Leaf { lines: 2 });
+        let mut image = part(("image", "png"), 5..105, PartBody::Leaf { lines: 9 });
+        let parameters = vec![Parameter { name: "filename".to_owned(), value: "é.png".to_owned() }];
+        image.disposition = Some(Disposition { kind: "attachment".to_owned(), parameters });
+        image.language = vec!["de".to_owned(), "it".to_owned()];
+        check(&text, false, "(\"text\" \"plain\" NIL NIL NIL \"7BIT\" 5 2)");
+        check(
+            &image,
+            true,
+            "(\"image\" \"png\" NIL NIL NIL \"7BIT\" 100 NIL (\"attachment\" (\"filename\" {6}\r\né.png)) (\"de\" \"it\") NIL)",
+        );
+        let body = PartBody::Message { envelope: Box::default(), root: Box::new(text.clone()), lines: 7 };
+        let message = part(("message", "rfc822"), 0..50, body);
+        let nils = "(NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL)";
+        let mut mixed = part(("multipart", "mixed"), 0..200, PartBody::Multipart { children: vec![text, message] });
+        mixed.parameters = vec![parameter];
+        check(
+            &mixed,
+            false,
+            &format!(
+                "((\"text\" \"plain\" NIL NIL NIL \"7BIT\" 5 2)(\"message\" \"rfc822\" NIL NIL NIL \"7BIT\" 50 {nils} \
+                 (\"text\" \"plain\" NIL NIL NIL \"7BIT\" 5 2) 7) \"mixed\")"
+            ),
+        );
+        let empty = part(("multipart", "mixed"), 0..9, PartBody::Multipart { children: Vec::new() });
+        check(&empty, false, "(\"TEXT\" \"PLAIN\" NIL NIL NIL \"7BIT\" 9 0)");
+    }
+
+    #[test]
+    fn envelopes() {
+        let mailbox = |local: &str| EnvelopeAddress::Mailbox {
+            name: Some(b"A \\ B".to_vec()),
+            local: local.into(),
+            domain: b"x.test".to_vec(),
+        };
+        let group = vec![EnvelopeAddress::GroupStart { name: b"g".to_vec() }, mailbox("b"), EnvelopeAddress::GroupEnd];
+        let fields = EnvelopeFields { from: vec![mailbox("a")], to: group, ..EnvelopeFields::default() };
+        let mut out = Vec::new();
+        envelope(&mut out, &fields);
+        let a = "((\"A \\\\ B\" NIL \"a\" \"x.test\"))";
+        let g = "((NIL NIL \"g\" NIL)(\"A \\\\ B\" NIL \"b\" \"x.test\")(NIL NIL NIL NIL))";
+        assert_eq!(String::from_utf8(out).unwrap(), format!("(NIL NIL {a} {a} {a} {g} NIL NIL NIL NIL)"));
+    }
 }

@@ -609,3 +609,42 @@ async fn goodbyes() {
     client.talk("C: Host: x\nS: Host: BAD …\nS: * BYE …").await;
     client.ends().await;
 }
+
+#[tokio::test]
+async fn large_bodies_stream() {
+    let node = node().await;
+    let mut client = node.signed_in().await;
+    let line = format!("{}\r\n", "0123456789".repeat(7));
+    let message = format!("Subject: large\r\n\r\n{}", line.repeat(20_000));
+    client.send(&format!("a APPEND INBOX {{{}+}}\r\n", message.len())).await;
+    client.send(&message).await;
+    client.talk("C: \nS: a OK …\nC: b EXAMINE INBOX").await;
+    while !client.line().await.starts_with("b OK") {}
+    client.talk(&format!("C: c UID FETCH 1 BODY[]\nS: * 1 FETCH (UID 1 BODY[] {{{}}}", message.len())).await;
+    let mut got = vec![0; message.len()];
+    tokio::io::AsyncReadExt::read_exact(&mut client.lines, &mut got).await.unwrap();
+    assert!(got == message.as_bytes());
+    client.talk("S: )\nS: c OK …").await;
+    let at = message.len() - 5;
+    client
+        .talk(&format!("C: d FETCH 1 BODY.PEEK[]<{at}.99>\nS: * 1 FETCH (BODY[]<{at}> {{5}}\nS: 789\nS: )\nS: d OK …"))
+        .await;
+}
+
+/// Ten thousand idle sessions cost ten thousand of these.
+#[tokio::test]
+async fn an_idle_session_is_small() {
+    let node = node().await;
+    let (_near, far) = tokio::io::duplex(64);
+    let work = serve(
+        far,
+        false,
+        "127.0.0.1:9".parse().unwrap(),
+        Arc::new(Config::default()),
+        Arc::clone(&node.services),
+        Arc::new(IdSource::system()),
+        Arc::new(SystemClock),
+        CancellationToken::new(),
+    );
+    assert!(size_of_val(&work) < 4096, "{} octets", size_of_val(&work));
+}

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use base::event::{LOGIN_ACCEPTED, LOGIN_REFUSED, SESSION_CLOSED, SESSION_OPENED, STORE_FAILED};
 use base::{AccountId, Clock, IdSource, MailboxId, Secret, SessionId};
-use bytes::Bytes;
 use directory::{Directory, Login, LoginError, Protocol};
-use store::{BlobStore, Entry, FlagChange, Flags, MailStore, MailboxName, StoreError, SystemFlags};
+use store::{BlobStore, Entry, EntryContent, FlagChange, Flags, MailStore, MailboxName, StoreError, SystemFlags};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::parse;
@@ -212,8 +211,8 @@ impl Connection {
             }
         };
         let services = Arc::clone(&self.services);
-        let blobs = &*services.blobs;
-        let mut piece = match read(blobs, &entry, 0).await {
+        let content = EntryContent::new(Arc::clone(&services.blobs), &entry);
+        let mut piece = match content.read(0..STEP).await {
             Ok(piece) => piece,
             Err(error) => {
                 if let Output::Say(text) = self.unavailable(&error) {
@@ -233,7 +232,7 @@ impl Connection {
             if is_done || at >= entry.size_bytes {
                 break;
             }
-            let (sent, next) = tokio::join!(self.wire.flush_some(), read(blobs, &entry, at));
+            let (sent, next) = tokio::join!(self.wire.flush_some(), content.read(at..at + STEP));
             sent?;
             piece = match next {
                 Ok(next) if !next.is_empty() => next,
@@ -291,14 +290,5 @@ impl Connection {
         let wire = Wire::new(Box::new(stream), config.write_timeout, cancel.clone());
         let session = Session::new(Transport::Tls, config.login_failures_max);
         Some(Self { wire, session, services, config, peer, id, open: None })
-    }
-}
-
-/// Octets of the message as a client sees it, from `at`: the entry's prefix, then the blob. Empty at the end.
-async fn read(blobs: &dyn BlobStore, entry: &Entry, at: u64) -> Result<Bytes, StoreError> {
-    let before = entry.prefix.len() as u64;
-    match usize::try_from(at) {
-        Ok(from) if at < before => Ok(entry.prefix.slice(from..)),
-        _ => blobs.read(entry.blob, at - before..at - before + STEP).await,
     }
 }
