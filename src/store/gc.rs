@@ -18,7 +18,8 @@ use crate::traits::{BlobIndex, Relocation};
 /// Bounds of a round.
 #[derive(Clone, Copy, Debug)]
 pub struct GcSettings {
-    /// How long a blob that nothing refers to stays: a delivery under way may be about to refer to it.
+    /// How long a blob that nothing refers to stays: a delivery under way may be about to refer to it. More than the
+    /// twelve hours for which the mail store takes content that was put.
     pub grace: Duration,
     /// How long a delivery is remembered, so that a retry makes no duplicate.
     pub deliveries_kept: Duration,

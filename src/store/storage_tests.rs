@@ -219,6 +219,23 @@ async fn garbage_is_collected_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn content_put_long_ago_is_not_delivered_for_it_may_be_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    let old = node.subject.delivery(AccountId(1), "old", Target::Role(Role::Inbox)).await;
+    let first = node.subject.delivery(AccountId(1), "first", Target::Role(Role::Inbox)).await;
+    node.storage.mail.deliver(vec![first.clone()]).await.remove(0).unwrap();
+    node.clock.advance(Duration::from_secs(13 * 3600));
+    let refused = node.storage.mail.deliver(vec![old]).await.remove(0);
+    assert!(matches!(refused, Err(AppendError::Store(StoreError::Unavailable(_)))));
+    // What has an entry is safe, however old.
+    let again = Delivery { message: node.subject.message(), ..first };
+    node.storage.mail.deliver(vec![again]).await.remove(0).unwrap();
+    node.deliver(1, "new").await;
+    node.audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_auditor_repairs_counters_and_reports_strangers() {
     let dir = tempfile::tempdir().unwrap();
     let node = open(dir.path());

@@ -16,7 +16,7 @@ use crate::model::{
 #[async_trait]
 pub trait BlobStore: Send + Sync {
     /// Stores the concatenation of `pieces`. On return it is durable; until an entry refers to it, it is an orphan that
-    /// garbage collection may take after its grace period.
+    /// garbage collection may take after its grace period; the mail store takes it for new entries for twelve hours.
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError>;
 
     /// Bytes `range` of the uncompressed content; shorter if the content ends before. Cost follows the range.

@@ -1,14 +1,37 @@
 //! Where each blob lies and how many entries refer to it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use base::{BlobId, MessageId, UtcMillis};
+use engine::EngineError;
 use rusqlite::{Connection, OptionalExtension, Result};
 
-use super::SqliteStore;
 use super::rows::{self, BLOB_COLUMNS};
-use crate::error::StoreError;
+use super::{Outcome, Refusal, SqliteStore};
+use crate::error::{AppendError, StoreError};
 use crate::model::StoredBlob;
 use crate::traits::{BlobIndex, Relocation};
+
+/// Content put longer ago than this must have an entry already, else garbage collection may be about to take it. Well
+/// below the grace period of [`crate::GcSettings`].
+const PUT_TO_ENTRY_MAX: Duration = Duration::from_secs(12 * 3600);
+
+/// Refuses content that was put so long ago that it may be gone; the caller puts it again.
+pub(super) fn refuse_stale(sql: &Connection, blob: &StoredBlob, now: UtcMillis) -> Outcome<(), AppendError> {
+    if now.since(blob.id.made_at()) <= PUT_TO_ENTRY_MAX {
+        return Ok(());
+    }
+    let is_known =
+        sql.prepare_cached("SELECT 1 FROM blob WHERE blob_id = ?1 AND refs > 0")?.exists([blob.id.to_bytes()])?;
+    if is_known {
+        return Ok(());
+    }
+    let source = std::io::Error::other(format!("blob {} was put too long ago, put it again", blob.id));
+    let error = EngineError::Io { file: "blobs".into(), source: Arc::new(source) };
+    Err(Refusal::Because(AppendError::Store(StoreError::Unavailable(error))))
+}
 
 /// One more entry refers to the blob.
 pub(super) fn refer(sql: &Connection, blob: &StoredBlob) -> Result<()> {

@@ -50,6 +50,7 @@ pub(super) fn deliver(sql: &Connection, prepared: &Prepared, now: UtcMillis) -> 
     if let Some(first) = delivered_before(sql, account, delivery.message)? {
         return Ok(first);
     }
+    blobs::refuse_stale(sql, &delivery.blob, now)?;
     let size_bytes = size_of(&delivery.blob, delivery.prefix.len());
     let room = match account::take_room(sql, account, 1, size_bytes) {
         Err(RoomError::NoAccount) => {
@@ -126,6 +127,9 @@ pub(super) fn append(
     account::ensure(sql, account, now)?;
     if entries.is_empty() {
         return Ok(Vec::new());
+    }
+    for own in entries {
+        blobs::refuse_stale(sql, &own.entry.blob, now)?;
     }
     let counted = Counted::of(entries.iter().map(|own| (&own.entry.flags, own.entry.blob.size_bytes)));
     let room = account::take_room(sql, account, counted.messages, counted.size_bytes)?;
