@@ -648,3 +648,38 @@ async fn an_idle_session_is_small() {
     );
     assert!(size_of_val(&work) < 4096, "{} octets", size_of_val(&work));
 }
+
+#[tokio::test]
+async fn start_tls() {
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
+    let made = rcgen::generate_simple_self_signed(["example.test".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let chain = vec![made.cert.der().clone()];
+    let server = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+
+    let mut node = node().await;
+    Arc::get_mut(&mut node.services).unwrap().tls = Some(Arc::new(server).into());
+    let mut plain = node.connect(Config::default());
+    plain.talk("S: * OK [CAPABILITY …STARTTLS LOGINDISABLED] …\nC: a STARTTLS\nS: a OK …").await;
+    let Client { lines, out, served: _served, cancel: _cancel, .. } = plain;
+    let stream = lines.into_inner().unsplit(out);
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+    let mut stream = BufReader::new(connector.connect("example.test".try_into().unwrap(), stream).await.unwrap());
+    stream.write_all(b"b LOGIN anna@example.test pw\r\nc STARTTLS\r\n").await.unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("b OK [CAPABILITY "), "{line}");
+    line.clear();
+    stream.read_line(&mut line).await.unwrap();
+    assert!(line.starts_with("c BAD "), "{line}");
+
+    // What is sent ahead of TLS is never taken for what came inside it.
+    let mut injecting = node.connect(Config::default());
+    injecting.talk("S: * OK …").await;
+    injecting.send("a STARTTLS\r\nb NOOP\r\n").await;
+    injecting.talk("S: a OK …").await;
+    injecting.ends().await;
+}
