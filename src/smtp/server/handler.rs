@@ -1,0 +1,117 @@
+//! Who decides: the seam between the session and mail flow.
+
+use std::net::SocketAddr;
+
+use async_trait::async_trait;
+use base::{AccountId, MessageId, Secret, SessionId};
+use mail::{Address, Envelope, ForwardPath, ReversePath, Status};
+use net::{Spool, Spooled, TlsFacts};
+
+use crate::proto::MailParameters;
+
+/// What is spoken, and to whom it is offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// Port 25: other servers.
+    Smtp,
+    /// Ports 587 and 465: users who sign in.
+    Submission,
+    /// RFC 2033: servers that trust us, one reply for each recipient.
+    Lmtp,
+}
+
+/// A user who signed in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    pub account: AccountId,
+    /// The account's primary address.
+    pub address: Address,
+}
+
+/// A name and a password.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Credentials {
+    pub login: String,
+    pub password: Secret<String>,
+}
+
+/// What is known of a session.
+#[derive(Clone, Debug)]
+pub struct SessionFacts {
+    pub id: SessionId,
+    pub protocol: Protocol,
+    /// The client: from the socket, the PROXY header or XCLIENT.
+    pub client: SocketAddr,
+    /// Reverse name, if XCLIENT told one.
+    pub client_name: Option<String>,
+    /// HELO, EHLO or LHLO, as given; empty before.
+    pub helo: String,
+    /// Greeted with EHLO or LHLO.
+    pub extended: bool,
+    pub tls: Option<TlsFacts>,
+    pub identity: Option<Identity>,
+    /// The client spoke before we greeted it.
+    pub early_talker: bool,
+}
+
+impl SessionFacts {
+    /// RFC 3848's word for `Received ... with`.
+    pub fn with_protocol(&self) -> &'static str {
+        match (self.protocol, self.extended, self.tls.is_some(), self.identity.is_some()) {
+            (Protocol::Lmtp, _, true, _) => "LMTPS",
+            (Protocol::Lmtp, _, false, _) => "LMTP",
+            (_, true, true, true) => "ESMTPSA",
+            (_, true, true, false) => "ESMTPS",
+            (_, true, false, true) => "ESMTPA",
+            (_, true, false, false) => "ESMTP",
+            (_, false, _, _) => "SMTP",
+        }
+    }
+}
+
+/// One message's envelope as it grows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transaction {
+    pub id: MessageId,
+    pub envelope: Envelope,
+}
+
+/// Mail flow as the session sees it. Each answer is told to the client as it is.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// A client connected. An error turns it away.
+    async fn connected(&self, facts: &SessionFacts) -> Result<(), Status>;
+
+    /// Checks a password. The handler delays refusals itself.
+    async fn authenticate(&self, facts: &SessionFacts, credentials: Credentials) -> Result<Identity, Status>;
+
+    /// MAIL FROM.
+    async fn sender(
+        &self,
+        facts: &SessionFacts,
+        id: MessageId,
+        reverse_path: &ReversePath,
+        parameters: &MailParameters,
+    ) -> Result<(), Status>;
+
+    /// RCPT TO, one more of `transaction`.
+    async fn recipient(
+        &self,
+        facts: &SessionFacts,
+        transaction: &Transaction,
+        forward_path: &ForwardPath,
+    ) -> Result<(), Status>;
+
+    /// A place for the content of a message.
+    fn spool(&self) -> Spool;
+
+    /// The whole message: CRLF line ends, not dot-stuffed. Success means that it is durable. One status for SMTP and
+    /// submission, one for each recipient of the envelope, in order, for LMTP.
+    async fn message(&self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status>;
+
+    /// A transaction ended without a message: RSET, a new MAIL, a refusal of the content, or the connection broke.
+    async fn abandoned(&self, facts: &SessionFacts, transaction: &Transaction, reason: &Status);
+
+    /// The connection is over.
+    async fn closed(&self, facts: &SessionFacts);
+}

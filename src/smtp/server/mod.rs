@@ -1,0 +1,11 @@
+//! The server side.
+
+mod handler;
+mod serve;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use handler::{Credentials, Handler, Identity, Protocol, SessionFacts, Transaction};
+pub use serve::{Config, serve};
+pub use session::{Limits, Output, Session};
