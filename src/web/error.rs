@@ -1,0 +1,94 @@
+//! What the API answers when it cannot do as asked: `{"error": kind, "message": text}`.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use directory::{DirectoryError, RegistryError};
+use jmap::BlobError;
+use serde_json::json;
+use store::StoreError;
+use trail::TrailError;
+
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// Not signed in. A client of the API is told how; a browser's dialog would be in the way of the sign-in page.
+    SignIn {
+        offer_basic: bool,
+    },
+    TooManyAttempts,
+    Forbidden,
+    NotFound,
+    Invalid(String),
+    Conflict(String),
+    TooLarge,
+    Busy,
+    Failed,
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, kind, message) = match &self {
+            Self::SignIn { .. } => (StatusCode::UNAUTHORIZED, "sign-in", "sign in first".to_owned()),
+            Self::TooManyAttempts => {
+                (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "too many failed attempts; wait".to_owned())
+            }
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "not allowed".to_owned()),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "no such thing".to_owned()),
+            Self::Invalid(why) => (StatusCode::BAD_REQUEST, "invalid", why.clone()),
+            Self::Conflict(why) => (StatusCode::CONFLICT, "conflict", why.clone()),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "too large".to_owned()),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "try again later".to_owned()),
+            Self::Failed => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again later".to_owned()),
+        };
+        let mut response = (status, axum::Json(json!({ "error": kind, "message": message }))).into_response();
+        if matches!(self, Self::SignIn { offer_basic: true }) {
+            let challenge = HeaderValue::from_static("Basic realm=\"Ortler\", charset=\"UTF-8\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ApiError {
+    tracing::error!(event = "web.failed", error = %error);
+    ApiError::Failed
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        failed(&error)
+    }
+}
+
+impl From<DirectoryError> for ApiError {
+    fn from(error: DirectoryError) -> Self {
+        failed(&error)
+    }
+}
+
+impl From<TrailError> for ApiError {
+    fn from(error: TrailError) -> Self {
+        failed(&error)
+    }
+}
+
+impl From<BlobError> for ApiError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::NotFound => Self::NotFound,
+            BlobError::TooLarge => Self::TooLarge,
+            BlobError::Busy => Self::Busy,
+            BlobError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Exists { .. } => Self::Conflict(error.to_string()),
+            RegistryError::Missing { .. } => Self::NotFound,
+            RegistryError::Refused { why } => Self::Invalid(why),
+            RegistryError::Unavailable(error) => failed(&error),
+        }
+    }
+}

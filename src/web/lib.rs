@@ -1,0 +1,28 @@
+//! The web role: sign-in, JMAP over HTTP, the JSON API, the four faces, health and metrics.
+//!
+//! Floor: 4. It must never know how anything is stored: it asks the store, the directory, the trail and JMAP.
+//! Main types: [`Web`], which serves connections; [`WebServices`], what it is built from; [`Health`], the other listener.
+//! Surprise: a message's HTML is a page of its own with its own policy, never part of the application's page; the
+//! sanitiser is the first wall and that policy the second.
+
+mod admin;
+mod api;
+mod assets;
+mod auth;
+mod error;
+mod events;
+mod health;
+mod jmap_http;
+mod log;
+mod login;
+mod message;
+mod openapi;
+mod sanitize;
+mod security;
+mod server;
+mod session_table;
+#[cfg(test)]
+mod tests;
+
+pub use health::Health;
+pub use server::{Peer, Web, WebServices, WebSettings};

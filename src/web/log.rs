@@ -1,0 +1,221 @@
+//! The log: lists, life stories, graphs, and what happens right now.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::response::sse::Event;
+use base::UtcMillis;
+use mail::date::format_utc;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use trail::{MessageRow, Outcome, Scope, Span, StoredEvent, Trail, Update};
+
+use crate::auth::Viewer;
+use crate::error::ApiError;
+use crate::events::{Place, Source};
+use crate::server::Inner;
+
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    #[serde(default)]
+    q: String,
+    /// Dates in RFC 3339.
+    before: Option<String>,
+    since: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct SpanQuery {
+    from: String,
+    to: String,
+    /// Minutes of one bar.
+    step: Option<u32>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct StreamQuery {
+    /// Where to go on; `Last-Event-ID` counts more.
+    after: Option<u64>,
+}
+
+const LIMIT_MAX: usize = 500;
+/// Rows told in one step of a stream.
+const STEP_MAX: usize = 200;
+
+pub(crate) async fn messages(
+    State(web): State<Arc<Inner>>,
+    Query(query): Query<ListQuery>,
+    viewer: Viewer,
+) -> Result<Json<Value>, ApiError> {
+    let mut wanted: trail::Query =
+        query.q.parse().map_err(|error: trail::InvalidQuery| ApiError::Invalid(error.to_string()))?;
+    wanted.before = query.before.as_deref().map(parse_date).transpose()?;
+    wanted.since = query.since.as_deref().map(parse_date).transpose()?;
+    let limit = query.limit.unwrap_or(100).clamp(1, LIMIT_MAX);
+    let trail = &web.services.trail;
+    // Before the rows are read: what changes meanwhile comes again by the stream, which does no harm.
+    let seq = trail.last_seq();
+    let rows = trail.messages(&viewer.scope(), &wanted, limit).await?;
+    let has_more = rows.len() == limit;
+    let rows: Vec<Value> = rows.iter().map(row_to_json).collect();
+    Ok(Json(json!({ "messages": rows, "hasMore": has_more, "seq": seq })))
+}
+
+pub(crate) async fn message(
+    State(web): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    viewer: Viewer,
+) -> Result<Json<Value>, ApiError> {
+    let id = id.parse().map_err(|_| ApiError::NotFound)?;
+    let (trail, scope) = (&web.services.trail, viewer.scope());
+    let row = trail.message(&scope, id).await?.ok_or(ApiError::NotFound)?;
+    let story = trail.story(&scope, id).await?;
+    let mut out = row_to_json(&row);
+    if let Some(fields) = out.as_object_mut() {
+        fields.insert("events".to_owned(), story.iter().map(event_to_json).collect());
+    }
+    Ok(Json(out))
+}
+
+pub(crate) async fn story(
+    State(web): State<Arc<Inner>>,
+    Path(id): Path<String>,
+    viewer: Viewer,
+) -> Result<Json<Value>, ApiError> {
+    let id = id.parse().map_err(|_| ApiError::NotFound)?;
+    let story = web.services.trail.story(&viewer.scope(), id).await?;
+    if story.is_empty() {
+        return Err(ApiError::NotFound);
+    }
+    Ok(Json(json!({ "events": story.iter().map(event_to_json).collect::<Vec<_>>() })))
+}
+
+pub(crate) async fn histogram(
+    State(web): State<Arc<Inner>>,
+    Query(query): Query<SpanQuery>,
+    viewer: Viewer,
+) -> Result<Json<Value>, ApiError> {
+    let step_minutes = query.step.unwrap_or(10).clamp(1, 1440);
+    let span = Span { from: parse_date(&query.from)?, to: parse_date(&query.to)?, step_minutes };
+    let buckets = span.to.0.saturating_sub(span.from.0) / (i64::from(step_minutes) * 60_000);
+    if !(0..=Span::BUCKETS_MAX).contains(&buckets) {
+        return Err(ApiError::Invalid("from, to and step make too many bars or none".to_owned()));
+    }
+    let buckets = web.services.trail.histogram(&viewer.scope(), span).await?;
+    let show = |bucket: &trail::Bucket| {
+        let counts = Outcome::ALL.iter().zip(bucket.counts);
+        let counts: serde_json::Map<String, Value> =
+            counts.map(|((_, name), count)| ((*name).to_owned(), json!(count))).collect();
+        json!({ "at": exact(bucket.at), "counts": counts })
+    };
+    let shown: Vec<Value> = buckets.iter().map(show).collect();
+    Ok(Json(json!({ "stepMinutes": step_minutes, "buckets": shown })))
+}
+
+/// New and changed messages as they come. A viewer that reconnects says what it saw last and misses nothing.
+pub(crate) async fn stream(
+    State(web): State<Arc<Inner>>,
+    Query(query): Query<StreamQuery>,
+    viewer: Viewer,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let place = Place::take(&web)?;
+    let trail = Arc::clone(&web.services.trail);
+    let updates = trail.subscribe();
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    let seq = last.or(query.after).unwrap_or_else(|| trail.last_seq());
+    let live = Live { scope: viewer.scope(), trail, updates, seq, pending: Vec::new(), is_behind: true };
+    Ok(place.answer(live, Some(std::time::Duration::from_secs(25))))
+}
+
+/// The live log of one viewer.
+struct Live {
+    scope: Scope,
+    trail: Arc<Trail>,
+    updates: broadcast::Receiver<Arc<Vec<Update>>>,
+    /// Last row told.
+    seq: u64,
+    /// Rows to tell, the next one last.
+    pending: Vec<MessageRow>,
+    is_behind: bool,
+}
+
+impl Source for Live {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(row) = self.pending.pop() {
+                self.seq = row.seq;
+                return Some(
+                    Event::default().event("message").id(row.seq.to_string()).data(row_to_json(&row).to_string()),
+                );
+            }
+            if self.is_behind {
+                // A query, so that scope is enforced in the one place that does; a failure ends the stream, and the
+                // viewer comes back.
+                let mut rows = self.trail.changed_after(&self.scope, self.seq, STEP_MAX).await.ok()?;
+                self.is_behind = rows.len() == STEP_MAX;
+                rows.sort_by_key(|row| std::cmp::Reverse(row.seq));
+                self.pending = rows;
+                if !self.pending.is_empty() {
+                    continue;
+                }
+            }
+            match self.updates.recv().await {
+                Ok(_) | Err(RecvError::Lagged(_)) => self.is_behind = true,
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+fn parse_date(text: &str) -> Result<UtcMillis, ApiError> {
+    let at = text.parse::<jiff::Timestamp>();
+    at.map(|at| UtcMillis(at.as_millisecond())).map_err(|_| ApiError::Invalid(format!("{text}: not a date")))
+}
+
+/// With milliseconds, so that a page can begin exactly where the last ended.
+fn exact(at: UtcMillis) -> String {
+    let whole = format_utc(at);
+    format!("{}.{:03}Z", whole.trim_end_matches('Z'), at.0.rem_euclid(1000))
+}
+
+fn row_to_json(row: &MessageRow) -> Value {
+    let party = |party: &trail::PartyRow| {
+        json!({
+            "address": party.address, "outcome": party.outcome.map(Outcome::as_str), "mailbox": party.mailbox,
+            "reason": party.reason,
+        })
+    };
+    json!({
+        "id": row.id.to_string(),
+        "seq": row.seq,
+        "at": exact(row.at),
+        "from": row.reverse_path,
+        "subject": row.subject,
+        "size": row.size_bytes,
+        "score": row.score.map(|score| f64::from(score) / 1000.0),
+        "client": row.client,
+        "reason": row.reason,
+        "tookMs": row.took_ms,
+        "outcome": row.outcome.map(Outcome::as_str),
+        "recipients": row.recipients.iter().map(party).collect::<Vec<_>>(),
+    })
+}
+
+fn event_to_json(event: &StoredEvent) -> Value {
+    json!({
+        "seq": event.seq,
+        "at": exact(event.at),
+        "session": event.session.map(|id| id.to_string()),
+        "kind": event.kind.as_str(),
+        "party": event.party,
+        "outcome": event.outcome.map(Outcome::as_str),
+        "fields": event.fields,
+    })
+}

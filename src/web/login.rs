@@ -1,0 +1,230 @@
+//! Signing in and out, without scripts.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Form;
+use axum::extract::State;
+use axum::extract::rejection::FormRejection;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use base::Secret;
+use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
+use trail::{Event, Kind, Party};
+
+use crate::auth::{check_origin, sign_in};
+use crate::error::ApiError;
+use crate::security::{PLAIN_POLICY, set_policy};
+use crate::server::{Inner, Peer};
+
+/// What the form sends.
+#[derive(Deserialize)]
+pub(crate) struct Credentials {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    password: String,
+}
+
+/// Longest password looked at; hashing is work.
+const PASSWORD_MAX: usize = 1024;
+
+/// Texts of the page.
+struct Words {
+    language: &'static str,
+    title: &'static str,
+    name: &'static str,
+    password: &'static str,
+    button: &'static str,
+    refused: &'static str,
+    too_many: &'static str,
+    insecure: &'static str,
+    unavailable: &'static str,
+}
+
+const ENGLISH: Words = Words {
+    language: "en",
+    title: "Sign in",
+    name: "E-mail address",
+    password: "Password",
+    button: "Sign in",
+    refused: "Address or password is wrong.",
+    too_many: "Too many failed attempts. Please wait a quarter of an hour.",
+    insecure: "This connection is not encrypted. Please sign in over https.",
+    unavailable: "Signing in is not possible right now. Please try again in a moment.",
+};
+const GERMAN: Words = Words {
+    language: "de",
+    title: "Anmelden",
+    name: "E-Mail-Adresse",
+    password: "Passwort",
+    button: "Anmelden",
+    refused: "Adresse oder Passwort ist falsch.",
+    too_many: "Zu viele Fehlversuche. Bitte warten Sie eine Viertelstunde.",
+    insecure: "Diese Verbindung ist nicht verschlüsselt. Bitte melden Sie sich über https an.",
+    unavailable: "Die Anmeldung ist gerade nicht möglich. Bitte versuchen Sie es gleich noch einmal.",
+};
+const ITALIAN: Words = Words {
+    language: "it",
+    title: "Accesso",
+    name: "Indirizzo e-mail",
+    password: "Password",
+    button: "Accedi",
+    refused: "Indirizzo o password non corretti.",
+    too_many: "Troppi tentativi falliti. Attenda un quarto d'ora.",
+    insecure: "Questa connessione non è cifrata. Acceda tramite https.",
+    unavailable: "Al momento l'accesso non è possibile. Riprovi tra poco.",
+};
+
+pub(crate) async fn page(
+    State(web): State<Arc<Inner>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    if web.session(&headers, peer).is_some() {
+        return Redirect::to("/mail").into_response();
+    }
+    show(StatusCode::OK, words(&headers), "", None)
+}
+
+pub(crate) async fn submit(
+    State(web): State<Arc<Inner>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+    form: Result<Form<Credentials>, FormRejection>,
+) -> Response {
+    let words = words(&headers);
+    if let Err(error) = check_origin(&headers) {
+        return error.into_response();
+    }
+    let Ok(Form(Credentials { name, password })) = form else {
+        return show(StatusCode::BAD_REQUEST, words, "", Some(words.refused));
+    };
+    let password = Secret::new(password);
+    if web.check_plain_login(peer).is_err() {
+        return show(StatusCode::FORBIDDEN, words, &name, Some(words.insecure));
+    }
+    let name = name.trim();
+    if name.len() > 320 || password.reveal().len() > PASSWORD_MAX {
+        return show(StatusCode::UNAUTHORIZED, words, "", Some(words.refused));
+    }
+    let now = web.services.clock.utc();
+    let event = |kind| {
+        let event = Event::new(now, kind).field("login", name).field("protocol", "web");
+        event.field("client", peer.address.to_string())
+    };
+    match sign_in(&web, peer, name, &password).await {
+        Ok(account) => {
+            let party = Party {
+                address: account.address.to_string(),
+                account: Some(account.id),
+                is_recipient: false,
+                outcome: None,
+            };
+            web.services.trail.record(event(Kind::LoginAccepted).party(party));
+            if let Some(old) = Inner::cookie(&headers, peer) {
+                web.sessions.close(old);
+            }
+            let key = web.sessions.open(account.id, now);
+            with_cookie(Redirect::to("/mail").into_response(), peer, &key, None)
+        }
+        Err(ApiError::TooManyAttempts) => show(StatusCode::TOO_MANY_REQUESTS, words, name, Some(words.too_many)),
+        Err(ApiError::SignIn { .. }) => {
+            web.services.trail.record(event(Kind::LoginRefused));
+            show(StatusCode::UNAUTHORIZED, words, name, Some(words.refused))
+        }
+        Err(_) => show(StatusCode::SERVICE_UNAVAILABLE, words, name, Some(words.unavailable)),
+    }
+}
+
+/// Needs no token: the cookie is not sent across sites, and signing somebody out is all one could do.
+pub(crate) async fn leave(
+    State(web): State<Arc<Inner>>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(error) = check_origin(&headers) {
+        return error.into_response();
+    }
+    if let Some(key) = Inner::cookie(&headers, peer) {
+        web.sessions.close(key);
+    }
+    let mut response = with_cookie(Redirect::to("/login").into_response(), peer, "", Some(0));
+    let clear = HeaderValue::from_static("\"cache\", \"storage\"");
+    response.headers_mut().insert("clear-site-data", clear);
+    response
+}
+
+pub(crate) async fn style() -> Response {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "max-age=3600")], STYLE)
+        .into_response()
+}
+
+fn with_cookie(mut response: Response, peer: Peer, value: &str, max_age: Option<u32>) -> Response {
+    let secure = if peer.is_tls { "; Secure" } else { "" };
+    let max_age = max_age.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
+    let name = Inner::cookie_name(peer);
+    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{max_age}");
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// The first language asked for that we speak.
+fn words(headers: &HeaderMap) -> &'static Words {
+    let wanted = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut languages = wanted.split(',').map(|language| language.trim().get(..2).unwrap_or_default());
+    let known = [&ENGLISH, &GERMAN, &ITALIAN];
+    let spoken = |language: &str| known.into_iter().find(|words| words.language.eq_ignore_ascii_case(language));
+    languages.find_map(spoken).unwrap_or(&ENGLISH)
+}
+
+fn show(status: StatusCode, words: &Words, name: &str, problem: Option<&str>) -> Response {
+    let page: Markup = html! {
+        (DOCTYPE)
+        html lang=(words.language) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (words.title) " · Ortler" }
+                link rel="stylesheet" href="/login.css";
+            }
+            body {
+                main {
+                    h1 { "Ortler" }
+                    form method="post" action="/login" {
+                        @if let Some(problem) = problem {
+                            p.problem role="alert" { (problem) }
+                        }
+                        label for="name" { (words.name) }
+                        input #name name="name" type="email" inputmode="email" autocomplete="username"
+                            value=(name) required autofocus[name.is_empty()];
+                        label for="password" { (words.password) }
+                        input #password name="password" type="password" autocomplete="current-password" required
+                            autofocus[!name.is_empty()];
+                        button type="submit" { (words.button) }
+                    }
+                }
+            }
+        }
+    };
+    let mut response = (status, page).into_response();
+    set_policy(response.headers_mut(), PLAIN_POLICY);
+    response
+}
+
+const STYLE: &str = "\
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 0; min-height: 100vh; display: grid; place-items: center; background: Canvas; color: CanvasText; }
+main { width: min(22rem, calc(100vw - 2rem)); padding: 1rem 0; }
+h1 { font-size: 1.5rem; margin: 0 0 1rem; }
+form { display: grid; gap: .5rem; }
+input, button { font: inherit; padding: .625rem .75rem; min-height: 2.75rem; box-sizing: border-box; border-radius: .375rem; }
+input { border: 1px solid GrayText; background: Field; color: FieldText; margin-bottom: .5rem; }
+button { border: 0; background: light-dark(#1f5fbf, #8db8f5); color: light-dark(#fff, #10243f); font-weight: 600; cursor: pointer; }
+:focus-visible { outline: 2px solid light-dark(#1f5fbf, #8db8f5); outline-offset: 2px; }
+.problem { margin: 0 0 .5rem; padding: .625rem .75rem; border-left: 4px solid #b3261e; background: light-dark(#fdecea, #3a1614); }
+";

@@ -1,0 +1,392 @@
+//! A message's HTML with everything taken out that is not known to be harmless.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+use ammonia::{Builder, UrlRelative};
+use maud::{DOCTYPE, PreEscaped, html};
+
+/// Layout and text; no scripts, forms, frames, media, SVG or MathML.
+const TAGS: &[&str] = &[
+    "a",
+    "abbr",
+    "address",
+    "article",
+    "b",
+    "bdi",
+    "bdo",
+    "big",
+    "blockquote",
+    "br",
+    "caption",
+    "center",
+    "cite",
+    "code",
+    "col",
+    "colgroup",
+    "dd",
+    "del",
+    "details",
+    "dfn",
+    "div",
+    "dl",
+    "dt",
+    "em",
+    "figcaption",
+    "figure",
+    "font",
+    "footer",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "header",
+    "hr",
+    "i",
+    "img",
+    "ins",
+    "kbd",
+    "li",
+    "mark",
+    "ol",
+    "p",
+    "pre",
+    "q",
+    "s",
+    "samp",
+    "section",
+    "small",
+    "span",
+    "strike",
+    "strong",
+    "sub",
+    "summary",
+    "sup",
+    "table",
+    "tbody",
+    "td",
+    "tfoot",
+    "th",
+    "thead",
+    "time",
+    "tr",
+    "tt",
+    "u",
+    "ul",
+    "var",
+    "wbr",
+];
+
+/// Elements whose text is no text.
+const DROPPED: &[&str] = &[
+    "script", "style", "title", "noscript", "template", "iframe", "object", "embed", "svg", "math", "textarea",
+    "select", "button", "audio", "video", "canvas",
+];
+
+const ATTRIBUTES: &[&str] = &[
+    "align",
+    "bgcolor",
+    "border",
+    "cellpadding",
+    "cellspacing",
+    "color",
+    "colspan",
+    "dir",
+    "face",
+    "height",
+    "lang",
+    "nowrap",
+    "rowspan",
+    "size",
+    "start",
+    "style",
+    "title",
+    "type",
+    "valign",
+    "value",
+    "width",
+];
+
+/// Properties that cannot load anything or leave the message's own box.
+const PROPERTIES: &[&str] = &[
+    "background-color",
+    "border",
+    "border-bottom",
+    "border-collapse",
+    "border-color",
+    "border-left",
+    "border-radius",
+    "border-right",
+    "border-spacing",
+    "border-style",
+    "border-top",
+    "border-width",
+    "color",
+    "direction",
+    "display",
+    "float",
+    "clear",
+    "font",
+    "font-family",
+    "font-size",
+    "font-style",
+    "font-variant",
+    "font-weight",
+    "height",
+    "letter-spacing",
+    "line-height",
+    "list-style-type",
+    "margin",
+    "margin-bottom",
+    "margin-left",
+    "margin-right",
+    "margin-top",
+    "max-height",
+    "max-width",
+    "min-height",
+    "min-width",
+    "overflow-wrap",
+    "padding",
+    "padding-bottom",
+    "padding-left",
+    "padding-right",
+    "padding-top",
+    "table-layout",
+    "text-align",
+    "text-decoration",
+    "text-indent",
+    "text-transform",
+    "vertical-align",
+    "white-space",
+    "width",
+    "word-break",
+    "word-wrap",
+];
+
+/// Deeper nesting than any message needs is a burden for whoever shows it; such HTML is shown as text.
+const SIZE_MAX: usize = 8 << 20;
+
+/// A page of the HTML. `image` says where the part lies that `cid:` names; pictures from elsewhere are left out, their
+/// text stays.
+pub(crate) fn html_page(source: &str, image: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> String {
+    let source = source.get(..source.floor_char_boundary(SIZE_MAX)).unwrap_or_default();
+    page(PreEscaped(fragment(source, image)), false)
+}
+
+/// A page of plain text, with its links.
+pub(crate) fn text_page(text: &str) -> String {
+    let content = html! {
+        div.text {
+            @for (at, line) in text.split('\n').enumerate() {
+                @if at > 0 { br; }
+                @for (is_link, piece) in links(line) {
+                    @if is_link {
+                        a href=(piece) target="_blank" rel="noopener noreferrer" { (piece) }
+                    } @else { (piece) }
+                }
+            }
+        }
+    };
+    page(content, true)
+}
+
+fn fragment(source: &str, image: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> String {
+    let set = |names: &'static [&'static str]| names.iter().copied().collect::<HashSet<_>>();
+    Builder::empty()
+        .tags(set(TAGS))
+        .clean_content_tags(set(DROPPED))
+        .generic_attributes(set(ATTRIBUTES))
+        .tag_attributes(HashMap::from([("a", HashSet::from(["href"])), ("img", HashSet::from(["src", "alt"]))]))
+        .url_schemes(HashSet::from(["http", "https", "mailto", "tel", "cid", "data"]))
+        // What the filter lets through is absolute, or our own path to a picture of this message.
+        .url_relative(UrlRelative::PassThrough)
+        .link_rel(Some("noopener noreferrer"))
+        .set_tag_attribute_value("a", "target", "_blank")
+        .filter_style_properties(set(PROPERTIES))
+        .strip_comments(true)
+        .attribute_filter(move |element, attribute, value| filter(element, attribute, value, &image))
+        .clean(source)
+        .to_string()
+}
+
+fn filter<'a>(
+    element: &str,
+    attribute: &str,
+    value: &'a str,
+    image: &impl Fn(&str) -> Option<String>,
+) -> Option<Cow<'a, str>> {
+    let lower = value.trim().to_ascii_lowercase();
+    match (element, attribute) {
+        ("img", "src") => match lower.strip_prefix("cid:") {
+            Some(_) => image(value.trim().get(4..)?).map(Cow::Owned),
+            None => is_data_image(&lower).then_some(Cow::Borrowed(value)),
+        },
+        ("a", "href") => ["http://", "https://", "mailto:", "tel:"]
+            .iter()
+            .any(|scheme| lower.starts_with(scheme))
+            .then_some(Cow::Borrowed(value)),
+        // Whatever is left after the properties were chosen must not load or compute.
+        (_, "style") => {
+            let is_active = ["url(", "expression", "image(", "image-set(", "\\", "@", "javascript:", "var("];
+            (!is_active.iter().any(|word| lower.contains(word))).then_some(Cow::Borrowed(value))
+        }
+        _ => Some(Cow::Borrowed(value)),
+    }
+}
+
+fn is_data_image(lower: &str) -> bool {
+    ["png", "jpeg", "gif", "webp", "bmp"].iter().any(|kind| lower.starts_with(&format!("data:image/{kind};base64,")))
+}
+
+/// Pieces of a line; true for links.
+fn links(line: &str) -> Vec<(bool, &str)> {
+    let mut out = Vec::new();
+    let mut rest = line;
+    while let Some(at) = [rest.find("https://"), rest.find("http://")].into_iter().flatten().min() {
+        let (before, from) = rest.split_at(at);
+        let end = from.find(|c: char| c.is_whitespace() || "<>\"'`".contains(c)).unwrap_or(from.len());
+        let link = from.get(..end).unwrap_or(from).trim_end_matches(['.', ',', ';', ':', '!', '?', ')', ']']);
+        out.push((false, before));
+        out.push((true, link));
+        rest = from.get(link.len()..).unwrap_or_default();
+    }
+    out.push((false, rest));
+    out.retain(|(_, piece)| !piece.is_empty());
+    out
+}
+
+fn page(content: maud::Markup, is_text: bool) -> String {
+    html! {
+        (DOCTYPE)
+        html {
+            head {
+                meta charset="utf-8";
+                meta name="color-scheme" content=(if is_text { "light dark" } else { "light" });
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (content) }
+        }
+    }
+    .into_string()
+}
+
+const STYLE: &str = "body{margin:0;padding:1rem;font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}\
+    img{max-width:100%;height:auto}table{max-width:100%}pre{white-space:pre-wrap}\
+    blockquote{margin:.5rem 0;padding-left:.75rem;border-left:3px solid #8888}.text{white-space:pre-wrap}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clean(source: &str) -> String {
+        fragment(source, |cid| (cid == "known@x").then(|| "/own/e1-2-3-2".to_owned()))
+    }
+
+    /// What is hostile leaves no trace that a browser would act on.
+    #[test]
+    fn hostile_html_is_disarmed() {
+        for source in [
+            "<script>alert(1)</script>",
+            "<scr<script>ipt>alert(1)</script>",
+            "<img src=x onerror=alert(1)>",
+            "<img src=\"https://tracker.example/1.gif\">",
+            "<img src=//tracker.example/1.gif>",
+            "<img src=/api/v1/accounts>",
+            "<img srcset=\"https://tracker.example/1.gif 1x\">",
+            "<svg><animate onbegin=alert(1) attributeName=x></svg>",
+            "<svg><image href=\"https://tracker.example/1.gif\"></svg>",
+            "<svg><style><img src=x onerror=alert(1)></style></svg>",
+            "<math><mtext><table><mglyph><style><!--</style><img title=\"--&gt;&lt;img src=1 onerror=alert(1)&gt;\">",
+            "<p style=\"background:url(https://tracker.example/1.gif)\">x</p>",
+            "<p style=\"background-color:url(https://tracker.example/1.gif)\">x</p>",
+            "<p style=\"width:expression(alert(1))\">x</p>",
+            "<p style=\"color:\\75rl(https://tracker.example)\">x</p>",
+            "<p style=\"position:fixed;top:0\">x</p>",
+            "<style>@import 'https://tracker.example/x.css'; p{color:red}</style>",
+            "<link rel=stylesheet href=https://tracker.example/x.css>",
+            "<a href=\"javascript:alert(1)\">x</a>",
+            "<a href=\" jAvAsCrIpT:alert(1)\">x</a>",
+            "<a href=\"java&#10;script:alert(1)\">x</a>",
+            "<a href=\"data:text/html,<script>alert(1)</script>\">x</a>",
+            "<a href=\"vbscript:x\">x</a>",
+            "<img src=\"data:image/svg+xml;base64,PHN2Zz4=\">",
+            "<meta http-equiv=refresh content=\"0;url=https://tracker.example\">",
+            "<base href=\"https://tracker.example/\">",
+            "<form action=https://tracker.example><input name=password><button>x</button></form>",
+            "<iframe src=\"https://tracker.example\"></iframe><iframe srcdoc=\"<script>alert(1)</script>\"></iframe>",
+            "<object data=x></object><embed src=x><video src=x onerror=alert(1)></video><audio src=x></audio>",
+            "<body background=\"https://tracker.example/1.gif\" onload=alert(1)>",
+            "<table background=\"https://tracker.example/1.gif\"><tr><td>x</table>",
+            "<!--[if IE]><script>alert(1)</script><![endif]-->",
+            "<noscript><p title=\"</noscript><img src=x onerror=alert(1)>\">",
+            "<template><script>alert(1)</script></template>",
+            "<img src=\"cid:unknown@x\">",
+        ] {
+            let out = clean(source).to_ascii_lowercase();
+            let page = html_page(source, |_| None);
+            assert!(page.starts_with("<!DOCTYPE html>"));
+            for word in [
+                "<script",
+                "onerror=a",
+                "onload",
+                "onbegin",
+                "tracker",
+                "<svg",
+                "<math",
+                "javascript:",
+                "vbscript",
+                "data:",
+                "<meta",
+                "<base",
+                "<form",
+                "<input",
+                "<iframe",
+                "<object",
+                "<embed",
+                "<video",
+                "<link",
+                "<style",
+                "expression",
+                "url(",
+                "position",
+                "/api/",
+                "src=",
+                "srcset",
+                "background=",
+            ] {
+                // Inside a title attribute the words are harmless text.
+                let visible = out.split("title=\"").next().unwrap_or_default();
+                assert!(!visible.contains(word), "{source} gives {out}");
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_html_stays() {
+        for (source, expected) in [
+            ("<p style=\"color: red; position: fixed\">a</p>", "<p style=\"color:red\">a</p>"),
+            (
+                "<a href=\"https://x.example/?a=1\">x</a>",
+                "<a href=\"https://x.example/?a=1\" target=\"_blank\" rel=\"noopener noreferrer\">x</a>",
+            ),
+            ("<img src=\"cid:known@x\" alt=\"a\">", "<img src=\"/own/e1-2-3-2\" alt=\"a\">"),
+            ("<img src=\"data:image/png;base64,AAAA\">", "<img src=\"data:image/png;base64,AAAA\">"),
+            ("<td colspan=2 bgcolor=\"#fff\">x", "x"),
+            ("<b>1 &lt; 2</b>", "<b>1 &lt; 2</b>"),
+        ] {
+            assert_eq!(clean(source), expected);
+        }
+    }
+
+    #[test]
+    fn plain_text_is_escaped_and_its_links_work() {
+        let page = text_page("<b>a</b>\nsee https://x.example/a?b=1&c, ok");
+        assert!(
+            page.contains("&lt;b&gt;a&lt;/b&gt;<br>see <a href=\"https://x.example/a?b=1&amp;c\" target=\"_blank\"")
+        );
+        assert!(page.contains("</a>, ok"));
+        assert_eq!(links("no link"), [(false, "no link")]);
+    }
+}

@@ -1,0 +1,233 @@
+//! From a connection to a route and back.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderMap, Request, Response, header};
+use axum::routing::{get, post};
+use base::Clock;
+use directory::{Directory, EmbeddedDirectory};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use jmap::Jmap;
+use store::Storage;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use trail::Trail;
+
+use crate::error::ApiError;
+use crate::session_table::{Session, SessionTable};
+use crate::{admin, api, assets, jmap_http, log, login, message, openapi, security};
+
+/// What the web role is built from.
+pub struct WebServices {
+    pub storage: Arc<Storage>,
+    pub directory: Arc<dyn Directory>,
+    /// The same directory, for administration.
+    pub registry: Arc<EmbeddedDirectory>,
+    pub trail: Arc<Trail>,
+    pub jmap: Arc<Jmap>,
+    pub clock: Arc<dyn Clock>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WebSettings {
+    /// Name of this node, as `/api/v1/node` shows it.
+    pub node_name: String,
+    /// Passwords may be sent over plain HTTP from loopback: the demonstration mode.
+    pub plain_login_on_loopback: bool,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The client's address, as told by a trusted proxy where there is one.
+    pub address: IpAddr,
+    pub is_tls: bool,
+}
+
+/// Serves HTTP/1.1 and HTTP/2 on connections that somebody else accepted.
+pub struct Web {
+    inner: Arc<Inner>,
+    router: Router,
+}
+
+pub(crate) struct Inner {
+    pub services: WebServices,
+    pub settings: WebSettings,
+    pub sessions: SessionTable,
+    /// Event streams open at a time.
+    pub streams: Arc<Semaphore>,
+    /// Ends event streams when the node stops.
+    pub closing: CancellationToken,
+}
+
+const STREAMS_MAX: usize = 10_000;
+/// From the first octet of a request to the end of its header; also how long an idle connection is kept.
+const HEADER_WAIT: Duration = Duration::from_secs(60);
+/// A whole request with its body and its answer up to the first octet.
+const REQUEST_WAIT: Duration = Duration::from_secs(300);
+const HTTP2_STREAMS_MAX: u32 = 100;
+
+impl Web {
+    pub fn new(services: WebServices, settings: WebSettings) -> Self {
+        let inner = Arc::new(Inner {
+            services,
+            settings,
+            sessions: SessionTable::default(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            closing: CancellationToken::new(),
+        });
+        let router = router(Arc::clone(&inner));
+        Self { inner, router }
+    }
+
+    /// Ends event streams, so that connections can finish. New ones end at once.
+    pub fn close(&self) {
+        self.inner.closing.cancel();
+    }
+
+    /// Serves one connection until it ends; after [`Web::close`] it finishes the requests under way. On TLS, `h2` and
+    /// `http/1.1` may be offered by ALPN. Not cancel safe: dropping it drops requests under way.
+    pub async fn serve<S>(&self, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = self.router.clone();
+        let service =
+            hyper::service::service_fn(move |request: Request<Incoming>| answer(router.clone(), request, peer));
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT).max_buf_size(64 * 1024);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .max_header_list_size(64 * 1024)
+            .keep_alive_interval(HEADER_WAIT)
+            .keep_alive_timeout(Duration::from_secs(20));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.inner.closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(event = "web.connection_ended", client = %peer.address, error = %error);
+        }
+    }
+}
+
+async fn answer(
+    router: Router,
+    mut request: Request<Incoming>,
+    peer: Peer,
+) -> Result<Response<Body>, std::convert::Infallible> {
+    // HTTP/2 has no Host field; the rest of us looks there.
+    if let (None, Some(authority)) = (request.headers().get(header::HOST), request.uri().authority())
+        && let Ok(host) = authority.as_str().parse()
+    {
+        request.headers_mut().insert(header::HOST, host);
+    }
+    request.extensions_mut().insert(peer);
+    let answered = tokio::time::timeout(REQUEST_WAIT, router.oneshot(request.map(Body::new))).await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => axum::response::IntoResponse::into_response(ApiError::Busy),
+    };
+    security::set_common(response.headers_mut(), peer.is_tls);
+    Ok(response)
+}
+
+fn router(inner: Arc<Inner>) -> Router {
+    let uploads = Router::new()
+        .route("/jmap/upload/{account}/", post(jmap_http::upload))
+        .route("/jmap/upload/{account}", post(jmap_http::upload))
+        .layer(DefaultBodyLimit::max(Jmap::UPLOAD_SIZE_MAX.as_usize()));
+    let calls = Router::new()
+        .route("/jmap/", post(jmap_http::call))
+        .route("/jmap", post(jmap_http::call))
+        .layer(DefaultBodyLimit::max(Jmap::REQUEST_SIZE_MAX.as_usize()));
+    Router::new()
+        .route("/login", get(login::page).post(login::submit))
+        .route("/login.css", get(login::style))
+        .route("/logout", post(login::leave))
+        .route("/.well-known/jmap", get(jmap_http::session))
+        .route("/jmap/session", get(jmap_http::session))
+        .route("/jmap/download/{account}/{blob}/{name}", get(jmap_http::download))
+        .route("/jmap/eventsource/", get(jmap_http::event_source))
+        .route("/jmap/eventsource", get(jmap_http::event_source))
+        .merge(uploads)
+        .merge(calls)
+        .merge(api_router())
+        .route("/assets/{*path}", get(assets::file))
+        .route("/favicon.ico", get(assets::favicon))
+        .route("/", get(assets::shell))
+        .route("/mail", get(assets::shell))
+        .route("/mail/{*rest}", get(assets::shell))
+        .route("/filter", get(assets::shell))
+        .route("/filter/{*rest}", get(assets::shell))
+        .route("/log", get(assets::shell))
+        .route("/log/{*rest}", get(assets::shell))
+        .route("/admin", get(assets::shell))
+        .route("/admin/{*rest}", get(assets::shell))
+        .with_state(inner)
+}
+
+/// The JSON API. [`openapi`] describes every route of it, which a test checks.
+fn api_router() -> Router<Arc<Inner>> {
+    Router::new()
+        .route("/api/v1/openapi.json", get(openapi::document))
+        .route("/api/v1/session", get(api::session))
+        .route("/api/v1/node", get(api::node))
+        .route("/api/v1/message/{email}/body", get(message::body))
+        .route("/api/v1/message/{email}/inline/{blob}", get(message::inline))
+        .route("/api/v1/log/messages", get(log::messages))
+        .route("/api/v1/log/messages/{id}", get(log::message))
+        .route("/api/v1/log/messages/{id}/events", get(log::story))
+        .route("/api/v1/log/histogram", get(log::histogram))
+        .route("/api/v1/log/stream", get(log::stream))
+        .route("/api/v1/domains", get(admin::domains).post(admin::add_domain))
+        .route("/api/v1/domains/{name}", axum::routing::delete(admin::delete_domain))
+        .route("/api/v1/accounts", get(admin::accounts).post(admin::add_account))
+        .route(
+            "/api/v1/accounts/{address}",
+            get(admin::account).patch(admin::set_account).delete(admin::delete_account),
+        )
+        .route("/api/v1/aliases", get(admin::aliases))
+        .route("/api/v1/aliases/{address}", axum::routing::put(admin::put_alias).delete(admin::delete_alias))
+        .layer(DefaultBodyLimit::max(64 * 1024))
+}
+
+impl Inner {
+    /// The cookie's name: `__Host-` binds it to this host and to TLS.
+    pub fn cookie_name(peer: Peer) -> &'static str {
+        if peer.is_tls { "__Host-ortler" } else { "ortler" }
+    }
+
+    pub fn cookie(headers: &HeaderMap, peer: Peer) -> Option<&str> {
+        let pairs = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut pairs = pairs.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(name, _)| *name == Self::cookie_name(peer)).map(|(_, value)| value)
+    }
+
+    pub fn session(&self, headers: &HeaderMap, peer: Peer) -> Option<Session> {
+        self.sessions.find(Self::cookie(headers, peer)?, self.services.clock.utc())
+    }
+
+    /// A password must not travel in the clear.
+    pub fn check_plain_login(&self, peer: Peer) -> Result<(), ApiError> {
+        let is_allowed = peer.is_tls || (self.settings.plain_login_on_loopback && peer.address.is_loopback());
+        if is_allowed { Ok(()) } else { Err(ApiError::Forbidden) }
+    }
+}
