@@ -54,14 +54,20 @@ pub fn check(paths: &[PathBuf]) -> Result<CheckReport, LoadError> {
 fn read(paths: &[PathBuf]) -> Result<Source, LoadError> {
     let mut source = Source::default();
     for path in paths {
-        let fail = |error| LoadError { path: path.clone(), source: error };
-        for file in files(path).map_err(fail)? {
-            let content = std::fs::read(&file).map_err(|error| LoadError { path: file.clone(), source: error })?;
-            source.read(&file.display().to_string(), &content);
-        }
+        read_into(&mut source, path)?;
     }
     source.finish();
     Ok(source)
+}
+
+/// Reads a file, or the `*.cf` files of a folder in order of name, behind what `source` has already.
+pub fn read_into(source: &mut Source, path: &Path) -> Result<(), LoadError> {
+    let fail = |error| LoadError { path: path.to_owned(), source: error };
+    for file in files(path).map_err(fail)? {
+        let content = std::fs::read(&file).map_err(|error| LoadError { path: file.clone(), source: error })?;
+        source.read(&file.display().to_string(), &content);
+    }
+    Ok(())
 }
 
 fn files(path: &Path) -> io::Result<Vec<PathBuf>> {

@@ -10,7 +10,6 @@ mod mailboxes;
 mod read;
 mod rows;
 mod schema;
-#[cfg_attr(not(test), expect(dead_code, reason = "summaries cannot be decoded yet: every message is its own thread"))]
 mod thread;
 
 use std::ops::RangeInclusive;

@@ -17,8 +17,14 @@ const MARKS: &[&str] = &["re", "fw", "fwd", "aw", "wg", "antw", "r", "rif", "i",
 impl ThreadKeys {
     /// Of an encoded summary; no keys if it cannot be read.
     pub(super) fn of(summary: &[u8]) -> Self {
-        let _ = summary;
-        Self::default()
+        let Ok(summary) = mail::mime::Summary::decode(summary) else { return Self::default() };
+        let fields = &summary.envelope;
+        Self::from_fields(
+            fields.message_id.as_deref(),
+            fields.in_reply_to.as_deref(),
+            fields.references.as_deref(),
+            fields.subject.as_deref().map(mail::mime::decode::decode_header_text).as_deref().map(str::as_bytes),
+        )
     }
 
     fn from_fields(

@@ -1,0 +1,301 @@
+//! `ortler domain|account|alias|tenant add|list|show|set|delete`.
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use super::{Where, print};
+use crate::roles::control::{AccountPatch, Request, Secrets};
+
+#[derive(Args, Debug)]
+pub struct List {
+    /// Only entries that contain this text.
+    #[arg(long, default_value = "")]
+    search: String,
+    /// At most this many.
+    #[arg(long, default_value_t = 1000)]
+    limit: u32,
+    /// Only entries after this one: the next page.
+    #[arg(long, default_value = "")]
+    after: String,
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: Where,
+}
+
+/// A command without more to say than its answer.
+#[derive(Args, Debug)]
+pub struct Common {
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: Where,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum DomainCommand {
+    /// Adds a domain whose mail this system takes.
+    Add {
+        name: String,
+        /// The tenant that owns it.
+        #[arg(long)]
+        tenant: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    List(List),
+    Show {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Changes the tenant that owns the domain.
+    Set {
+        name: String,
+        #[arg(long, required_unless_present = "no_tenant")]
+        tenant: Option<String>,
+        #[arg(long, conflicts_with = "tenant")]
+        no_tenant: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Deletes a domain without accounts, with its aliases.
+    Delete {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+impl DomainCommand {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let (request, common) = match self {
+            Self::List(list) => {
+                let request = Request::DomainList { search: list.search, after: list.after, limit: list.limit };
+                return list.node.ask_and_print(request, list.json);
+            }
+            Self::Add { name, tenant, common } => (Request::DomainAdd { name, tenant }, common),
+            Self::Show { name, common } => (Request::DomainShow { name }, common),
+            Self::Set { name, tenant, no_tenant: _, common } => (Request::DomainSet { name, tenant }, common),
+            Self::Delete { name, common } => (Request::DomainDelete { name }, common),
+        };
+        common.node.ask_and_print(request, common.json)
+    }
+}
+
+#[derive(Args, Debug)]
+#[group(multiple = false)]
+pub struct Password {
+    /// Read the password from standard input.
+    #[arg(long)]
+    password_stdin: bool,
+    /// A ready hash: $argon2id$…, {SSHA}…, {SSHA256}…, {SSHA512}… or {PLAIN}….
+    #[arg(long, value_name = "HASH")]
+    password_hash: Option<String>,
+}
+
+impl Password {
+    fn read(self) -> anyhow::Result<Option<Secrets>> {
+        if !self.password_stdin {
+            return Ok(self.password_hash.map(Secrets::Hash));
+        }
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).context("cannot read the password from standard input")?;
+        let password = text.trim_end_matches(['\r', '\n']);
+        if password.is_empty() {
+            return Err(print::Usage("standard input held no password".to_owned()).into());
+        }
+        Ok(Some(Secrets::Password(password.to_owned())))
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum AccountCommand {
+    /// Adds an account; its domain must exist.
+    Add {
+        address: String,
+        /// The person's name.
+        #[arg(long, default_value = "")]
+        name: String,
+        /// May administer this system.
+        #[arg(long)]
+        admin: bool,
+        /// Limit of stored mail, such as `2 GB`.
+        #[arg(long)]
+        quota: Option<String>,
+        #[command(flatten)]
+        password: Password,
+        #[command(flatten)]
+        common: Common,
+    },
+    List {
+        /// Only accounts of this domain.
+        #[arg(long)]
+        domain: Option<String>,
+        #[command(flatten)]
+        list: List,
+    },
+    Show {
+        address: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Changes what is given, keeps the rest.
+    Set {
+        address: String,
+        #[arg(long)]
+        name: Option<String>,
+        /// `user` or `admin`.
+        #[arg(long, value_parser = ["user", "admin"])]
+        access: Option<String>,
+        /// `true` or `false`: whether it may sign in.
+        #[arg(long)]
+        enabled: Option<bool>,
+        /// Limit of stored mail, such as `2 GB`, or `none`.
+        #[arg(long)]
+        quota: Option<String>,
+        #[command(flatten)]
+        password: Password,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Deletes an account with all its mail.
+    Delete {
+        address: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+impl AccountCommand {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let (request, common) = match self {
+            Self::List { domain, list } => {
+                let request =
+                    Request::AccountList { domain, search: list.search, after: list.after, limit: list.limit };
+                return list.node.ask_and_print(request, list.json);
+            }
+            Self::Add { address, name, admin, quota, password, common } => {
+                let Some(secrets) = password.read()? else {
+                    let what = "an account needs --password-stdin or --password-hash HASH";
+                    return Err(print::Usage(what.to_owned()).into());
+                };
+                (Request::AccountAdd { address, name, admin, quota, secrets }, common)
+            }
+            Self::Show { address, common } => (Request::AccountShow { address }, common),
+            Self::Set { address, name, access, enabled, quota, password, common } => {
+                let patch = AccountPatch { name, access, enabled, quota, secrets: password.read()? };
+                if patch == AccountPatch::default() {
+                    return Err(print::Usage("nothing to change: give at least one option".to_owned()).into());
+                }
+                (Request::AccountSet { address, patch }, common)
+            }
+            Self::Delete { address, common } => (Request::AccountDelete { address }, common),
+        };
+        common.node.ask_and_print(request, common.json)
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum AliasCommand {
+    /// Adds an alias `local@domain`, or `@domain` for a catch-all.
+    Add {
+        address: String,
+        #[arg(required = true)]
+        targets: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    List {
+        /// Only aliases of this domain.
+        #[arg(long)]
+        domain: Option<String>,
+        #[command(flatten)]
+        list: List,
+    },
+    Show {
+        address: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Replaces the targets.
+    Set {
+        address: String,
+        #[arg(required = true)]
+        targets: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    Delete {
+        address: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+impl AliasCommand {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let (request, common) = match self {
+            Self::List { domain, list } => {
+                let request = Request::AliasList { domain, search: list.search, after: list.after, limit: list.limit };
+                return list.node.ask_and_print(request, list.json);
+            }
+            Self::Add { address, targets, common } => (Request::AliasPut { address, targets, replace: false }, common),
+            Self::Set { address, targets, common } => (Request::AliasPut { address, targets, replace: true }, common),
+            Self::Show { address, common } => (Request::AliasShow { address }, common),
+            Self::Delete { address, common } => (Request::AliasDelete { address }, common),
+        };
+        common.node.ask_and_print(request, common.json)
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum TenantCommand {
+    Add {
+        name: String,
+        /// May have customers below it.
+        #[arg(long)]
+        reseller: bool,
+        /// The reseller above.
+        #[arg(long)]
+        parent: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    List(Common),
+    Show {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    Set {
+        name: String,
+        /// The new name.
+        #[arg(long)]
+        rename: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Deletes a tenant that owns nothing.
+    Delete {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+impl TenantCommand {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let (request, common) = match self {
+            Self::Add { name, reseller, parent, common } => (Request::TenantAdd { name, reseller, parent }, common),
+            Self::List(common) => (Request::TenantList, common),
+            Self::Show { name, common } => (Request::TenantShow { name }, common),
+            Self::Set { name, rename, common } => (Request::TenantRename { name, to: rename }, common),
+            Self::Delete { name, common } => (Request::TenantDelete { name }, common),
+        };
+        common.node.ask_and_print(request, common.json)
+    }
+}

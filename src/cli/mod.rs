@@ -1,0 +1,96 @@
+//! The command line: one file for each group of commands. Results go to stdout, talk to stderr.
+//! Exit code 0: success, 1: failed, 2: wrong usage.
+
+mod config;
+mod directory;
+mod node;
+mod print;
+mod rules;
+mod run;
+mod scan;
+mod store;
+mod trace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Mail cluster appliance: filtering MTA, mailbox store and webmail in one.
+#[derive(Parser, Debug)]
+#[command(name = "ortler", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Runs all roles in one process on loopback, with test accounts.
+    Demo(run::Demo),
+    /// Runs a node as its configuration says.
+    Serve(run::Serve),
+    /// Checks a configuration or lists all options.
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Mail domains of this system.
+    #[command(subcommand)]
+    Domain(directory::DomainCommand),
+    /// Accounts: who signs in and owns mailboxes.
+    #[command(subcommand)]
+    Account(directory::AccountCommand),
+    /// Addresses that lead to other addresses.
+    #[command(subcommand)]
+    Alias(directory::AliasCommand),
+    /// Resellers and customers that own domains.
+    #[command(subcommand)]
+    Tenant(directory::TenantCommand),
+    /// Judges messages without delivering them.
+    Scan(scan::Scan),
+    /// Filter rules.
+    #[command(subcommand)]
+    Rules(rules::Command),
+    /// A message's life story, or the messages of a sender or recipient.
+    Trace(trace::Trace),
+    /// Checks every invariant of the store.
+    Audit(store::Audit),
+    /// Collects garbage and says what was freed.
+    Gc(store::Gc),
+}
+
+/// Which node a command works on.
+#[derive(Args, Debug, Clone)]
+struct Where {
+    /// Folder of the node.
+    #[arg(long, value_name = "DIR", default_value = "./ortler-demo")]
+    dir: PathBuf,
+    /// Configuration of the node, instead of --dir.
+    #[arg(long, value_name = "FILE", conflicts_with = "dir")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Demo(command) => command.run(),
+        Command::Serve(command) => command.run(),
+        Command::Config(command) => command.run(),
+        Command::Domain(command) => command.run(),
+        Command::Account(command) => command.run(),
+        Command::Alias(command) => command.run(),
+        Command::Tenant(command) => command.run(),
+        Command::Scan(command) => command.run(),
+        Command::Rules(command) => command.run(),
+        Command::Trace(command) => command.run(),
+        Command::Audit(command) => command.run(),
+        Command::Gc(command) => command.run(),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            print::error(&error);
+            ExitCode::from(if error.is::<print::Usage>() { 2 } else { 1 })
+        }
+    }
+}

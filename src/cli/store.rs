@@ -1,0 +1,46 @@
+//! `ortler audit` and `ortler gc`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Where, print};
+use crate::roles::control::Request;
+
+#[derive(Args, Debug)]
+pub struct Audit {
+    /// Read every message and compare its digest, too.
+    #[arg(long)]
+    deep: bool,
+    /// Repair what can be repaired.
+    #[arg(long)]
+    repair: bool,
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: Where,
+}
+
+impl Audit {
+    /// Exit code 1 if anything is wrong that was not repaired.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let report = self.node.ask(Request::Audit { deep: self.deep, repair: self.repair })?;
+        print::value(&report, self.json);
+        let clean = report["problems"].as_array().is_none_or(|problems| problems.iter().all(|one| one["repaired"] == true));
+        Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Gc {
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: Where,
+}
+
+impl Gc {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        self.node.ask_and_print(Request::Gc, self.json)
+    }
+}

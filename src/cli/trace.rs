@@ -1,0 +1,48 @@
+//! `ortler trace ID|--from A|--to A`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Where;
+use crate::roles::control::Request;
+
+#[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["id", "from", "to", "query"])))]
+pub struct Trace {
+    /// A message's id: its whole story.
+    #[arg(conflicts_with_all = ["from", "to", "query"])]
+    id: Option<String>,
+    /// Messages whose envelope sender contains this.
+    #[arg(long)]
+    from: Option<String>,
+    /// Messages with a recipient that contains this.
+    #[arg(long)]
+    to: Option<String>,
+    /// Any query, such as `outcome:refused subject:invoice`.
+    #[arg(long)]
+    query: Option<String>,
+    /// At most this many messages, newest first.
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: Where,
+}
+
+impl Trace {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let request = match self.id {
+            Some(id) => Request::Story { id },
+            None => {
+                let quoted = |field: &str, word: Option<String>| {
+                    word.map(|word| format!("{field}:\"{}\"", word.replace('"', ""))).unwrap_or_default()
+                };
+                let query = [quoted("from", self.from), quoted("to", self.to), self.query.unwrap_or_default()].join(" ");
+                Request::Messages { query, limit: self.limit.clamp(1, 10_000) }
+            }
+        };
+        self.node.ask_and_print(request, self.json)
+    }
+}

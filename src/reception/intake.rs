@@ -1,0 +1,366 @@
+//! From a whole message to what is answered for it.
+
+use std::sync::Arc;
+
+use base::{Clock, IdSource, MessageId, SessionId, event};
+use bytes::Bytes;
+use directory::{Directory, Recipient, Resolution};
+use filter::{Filter, Judgement, MessageFacts, Source};
+use mail::mime::Summary;
+use mail::mime::decode::decode_header_text;
+use mail::{Enhanced, Envelope, ForwardPath, Status};
+use net::{MemoryBudget, SpoolSettings};
+use policy::{Decision, Disposition, SessionOutcome};
+use store::{AppendError, Committed, Delivery, Flags, Role, Storage, StoreError, StoredBlob, Target};
+use trail::{Outcome, Trail};
+
+use crate::content;
+use crate::received::{self, Way};
+use crate::story::Story;
+
+/// What the flow is built from.
+pub struct IntakeParts {
+    pub host_name: String,
+    pub directory: Arc<dyn Directory>,
+    pub storage: Arc<Storage>,
+    pub filter: Arc<Filter>,
+    pub trail: Arc<Trail>,
+    pub spool: Arc<SpoolSettings>,
+    pub budget: MemoryBudget,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<IdSource>,
+}
+
+/// The flow of messages into mailboxes.
+pub struct Intake {
+    pub(crate) parts: IntakeParts,
+}
+
+/// One message with all that is known of it.
+pub(crate) struct Incoming<'a> {
+    pub id: MessageId,
+    pub session: Option<SessionId>,
+    pub way: Way<'a>,
+    pub source: Source,
+    pub envelope: Envelope,
+    pub content: Bytes,
+    /// Answer for each recipient, not for all at once: LMTP and our own webmail.
+    pub answers_each: bool,
+}
+
+/// Where one recipient of the envelope leads, and what is done there.
+struct Destination {
+    recipients: Vec<Recipient>,
+    decision: Decision,
+    disposition: Disposition,
+}
+
+pub(crate) const UNKNOWN: Status = Status::fixed(550, Enhanced(5, 1, 1), "No such recipient here");
+pub(crate) const RELAY: Status = Status::fixed(554, Enhanced(5, 7, 1), "Relay access denied");
+pub(crate) const FOREIGN: Status =
+    Status::fixed(550, Enhanced(5, 7, 1), "This system delivers to its own domains only");
+pub(crate) const UNAVAILABLE: Status = Status::fixed(451, Enhanced(4, 3, 0), "Temporary failure, try again later");
+pub(crate) const FULL: Status = Status::fixed(452, Enhanced(4, 3, 1), "Insufficient storage, try again later");
+const LOOP: Status = Status::fixed(554, Enhanced(5, 4, 6), "Message refused: it runs in a circle");
+const OVER_QUOTA: Status = Status::fixed(452, Enhanced(4, 2, 2), "The mailbox is full, try again later");
+
+/// Messages up to this size are summed up on the spot; larger ones where work may block.
+const INLINE_MAX: usize = 256 * 1024;
+
+impl Intake {
+    pub fn new(parts: IntakeParts) -> Self {
+        Self { parts }
+    }
+
+    /// Where a recipient leads, or why it is refused.
+    pub(crate) async fn resolve(&self, path: &ForwardPath, is_own_user: bool) -> Result<Vec<Recipient>, Status> {
+        match self.parts.directory.resolve(path).await {
+            Ok(Resolution::Local(recipients)) => Ok(recipients),
+            Ok(Resolution::UnknownAddress) => Err(UNKNOWN),
+            Ok(Resolution::ForeignDomain) if is_own_user => Err(FOREIGN),
+            Ok(Resolution::ForeignDomain) => Err(RELAY),
+            Err(error) => {
+                tracing::error!(event = event::STORE_FAILED, what = "directory", %error);
+                Err(UNAVAILABLE)
+            }
+        }
+    }
+
+    /// Judges, decides, commits. One status for each recipient of the envelope, in order; where the protocol has one
+    /// answer for all, they are all the same.
+    pub(crate) async fn accept(&self, incoming: Incoming<'_>) -> Vec<Status> {
+        let count = incoming.envelope.forward_paths.len();
+        let story = Story {
+            trail: &self.parts.trail,
+            session: incoming.session,
+            message: incoming.id,
+            at: self.parts.clock.utc(),
+        };
+        let mut resolved = Vec::with_capacity(count);
+        for path in &incoming.envelope.forward_paths {
+            // Known a moment ago, at RCPT: what is gone by now is asked to come again and is refused there.
+            match self.resolve(path, incoming.source.is_outbound()).await {
+                Ok(recipients) => resolved.push(recipients),
+                Err(_gone) => return vec![UNAVAILABLE; count],
+            }
+        }
+        if content::hops(&incoming.content) > content::HOPS_MAX {
+            return turn_away(&story, &resolved, &LOOP);
+        }
+        let judgement = self.judge(&incoming, &story).await;
+        let decided = self.decide(&incoming, &judgement, resolved);
+        let destinations = match decided {
+            Ok(destinations) => destinations,
+            Err((resolved, status)) => return turn_away(&story, &resolved, &status),
+        };
+        let statuses = self.commit(&incoming, &judgement, &destinations, &story).await;
+        if incoming.answers_each { statuses } else { unanimous(statuses) }
+    }
+
+    async fn judge(&self, incoming: &Incoming<'_>, story: &Story<'_>) -> Judgement {
+        let begun = self.parts.clock.now();
+        let facts = MessageFacts {
+            source: incoming.source.clone(),
+            envelope: incoming.envelope.clone(),
+            message: incoming.content.clone(),
+            received_at: story.at,
+        };
+        let judgement = self.parts.filter.judge(&facts).await;
+        let field = |name: &str| {
+            let found = mail::HeaderFields::of(&incoming.content).find(|field| field.is(name));
+            let text = found.map(|field| decode_header_text(&field.unfolded())).unwrap_or_default();
+            text.chars().take(300).collect::<String>()
+        };
+        let took = self.parts.clock.now().saturating_duration_since(begun).as_millis();
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
+        story.judged(&judgement, &field("Subject"), &field("From"), incoming.content.len(), took);
+        judgement
+    }
+
+    /// What is done for each recipient, or the one refusal for all.
+    #[expect(clippy::type_complexity, reason = "the refusal gives the recipients back, for the trail")]
+    fn decide(
+        &self,
+        incoming: &Incoming<'_>,
+        judgement: &Judgement,
+        resolved: Vec<Vec<Recipient>>,
+    ) -> Result<Vec<Destination>, (Vec<Vec<Recipient>>, Status)> {
+        let policy = self.parts.filter.policy();
+        let decisions: Vec<Decision> =
+            (0..resolved.len()).map(|at| policy::decide(&policy, &judgement.facts_for(at))).collect();
+        let wished: Vec<Disposition> = decisions.iter().map(|decision| decision.disposition.clone()).collect();
+        let dispositions = if incoming.answers_each {
+            wished
+        } else {
+            match policy::combine(&wished) {
+                SessionOutcome::Accept(dispositions) => dispositions,
+                SessionOutcome::Reject(status) | SessionOutcome::Defer(status) => return Err((resolved, status)),
+            }
+        };
+        let joined = resolved.into_iter().zip(decisions).zip(dispositions);
+        Ok(joined
+            .map(|((recipients, decision), disposition)| Destination { recipients, decision, disposition })
+            .collect())
+    }
+
+    /// Content first, then the entries; only their proof makes a success.
+    async fn commit(
+        &self,
+        incoming: &Incoming<'_>,
+        judgement: &Judgement,
+        destinations: &[Destination],
+        story: &Story<'_>,
+    ) -> Vec<Status> {
+        let host_name = &self.parts.host_name;
+        let paths = &incoming.envelope.forward_paths;
+        let mut front = received::field(&incoming.way, host_name, incoming.id, paths, story.at);
+        if let Some(auth) = &judgement.auth {
+            front.insert_str(0, &mailauth::authentication_results(host_name, auth));
+        }
+        if incoming.source.is_outbound() {
+            front.push_str(&content::missing_fields(&incoming.content, incoming.id, host_name, story.at));
+        }
+        let whole = content::stored(&front, &incoming.content, host_name, &judgement.header_changes);
+        let mut variants = Variants { plain: None, tagged: None };
+        let mut plan: Vec<(usize, &Recipient)> = Vec::new();
+        let mut deliveries: Vec<Delivery> = Vec::new();
+        let mut statuses: Vec<Option<Status>> = vec![None; destinations.len()];
+        for (at, destination) in destinations.iter().enumerate() {
+            let (target, tag) = match &destination.disposition {
+                Disposition::Deliver => (Role::Inbox, None),
+                Disposition::DeliverTagged { subject_tag } => (Role::Inbox, subject_tag.clone()),
+                Disposition::Junk => (Role::Junk, None),
+                Disposition::Quarantine => (Role::Quarantine, None),
+                Disposition::Reject(status) | Disposition::Defer(status) => {
+                    destination.recipients.iter().for_each(|recipient| story.turned_away(recipient, status));
+                    if let Some(slot) = statuses.get_mut(at) {
+                        *slot = Some(status.clone());
+                    }
+                    continue;
+                }
+            };
+            let (blob, summary) = match variants.get(&self.parts.storage, &whole, tag.as_deref()).await {
+                Ok(variant) => variant,
+                Err(error) => return vec![self.failed(&error, incoming.id); destinations.len()],
+            };
+            for recipient in &destination.recipients {
+                story.decided(recipient, &destination.decision, &destination.disposition);
+                // Two addresses that lead to one account: one copy.
+                if plan.iter().any(|(_, known)| known.account == recipient.account) {
+                    continue;
+                }
+                plan.push((at, recipient));
+                deliveries.push(Delivery {
+                    account: recipient.account,
+                    message: incoming.id,
+                    target: Target::Role(target),
+                    blob: blob.clone(),
+                    prefix: self.prefix(incoming, judgement, &destination.decision, &destination.disposition, recipient),
+                    summary: Arc::clone(&summary),
+                    flags: Flags::default(),
+                    received_at: story.at,
+                });
+            }
+        }
+        let outcomes = self.parts.storage.mail.deliver(deliveries).await;
+        for ((at, recipient), outcome) in plan.iter().zip(outcomes) {
+            let status = self.answer(incoming.id, recipient, destinations.get(*at), outcome, story);
+            if let Some(slot) = statuses.get_mut(*at) {
+                // The worst of a recipient's accounts counts: a failure must come again.
+                *slot = Some(match slot.take() {
+                    Some(known) if !known.is_success() => known,
+                    Some(_) | None => status,
+                });
+            }
+        }
+        // A recipient without an own delivery shares its account with another one, whose commit speaks for it.
+        let shared = statuses.iter().flatten().find(|status| status.is_success()).cloned();
+        statuses.into_iter().map(|status| status.or_else(|| shared.clone()).unwrap_or(UNAVAILABLE)).collect()
+    }
+
+    /// The proof of a commit, or what failed, as a status.
+    fn answer(
+        &self,
+        id: MessageId,
+        recipient: &Recipient,
+        destination: Option<&Destination>,
+        outcome: Result<Committed, AppendError>,
+        story: &Story<'_>,
+    ) -> Status {
+        let status = match outcome {
+            Ok(committed) => {
+                let outcome = match destination.map(|destination| &destination.disposition) {
+                    Some(Disposition::Junk) => Outcome::Junk,
+                    Some(Disposition::Quarantine) => Outcome::Quarantined,
+                    _ => Outcome::Delivered,
+                };
+                story.delivered(recipient, outcome, committed.mailbox_name().as_str(), committed.uid().as_raw());
+                metrics::counter!("ortler_messages_delivered_total", "outcome" => outcome.as_str()).increment(1);
+                tracing::info!(
+                    event = event::MESSAGE_ACCEPTED,
+                    message = %id,
+                    account = committed.account().0,
+                    mailbox = %committed.mailbox_name(),
+                    uid = committed.uid().as_raw(),
+                );
+                return Status::with_text(250, Enhanced(2, 0, 0), &format!("Queued as {id}"));
+            }
+            Err(AppendError::OverQuota { .. }) => OVER_QUOTA,
+            Err(AppendError::Store(error)) => self.failed(&error, id),
+            Err(error @ AppendError::NoMailbox) => {
+                tracing::error!(event = event::STORE_FAILED, message = %id, account = recipient.account.0, %error);
+                UNAVAILABLE
+            }
+        };
+        story.turned_away(recipient, &status);
+        status
+    }
+
+    fn failed(&self, error: &StoreError, id: MessageId) -> Status {
+        match error {
+            StoreError::Full(_) => {
+                tracing::warn!(event = event::DISK_FULL, message = %id, %error);
+                FULL
+            }
+            StoreError::Unavailable(source) => {
+                tracing::error!(event = event::STORE_FAILED, message = %id, error = %source);
+                UNAVAILABLE
+            }
+            StoreError::Damaged { what } => {
+                tracing::error!(event = event::STORE_FAILED, message = %id, %what);
+                UNAVAILABLE
+            }
+        }
+    }
+
+    /// The lines that only this recipient has.
+    fn prefix(
+        &self,
+        incoming: &Incoming<'_>,
+        judgement: &Judgement,
+        decision: &Decision,
+        done: &Disposition,
+        recipient: &Recipient,
+    ) -> Bytes {
+        let required = self.parts.filter.policy().score(policy::option::Key::TagScore);
+        let done = Decision { disposition: done.clone(), ..decision.clone() };
+        let spam = filter::headers::spam_fields(&judgement.findings, &done, required);
+        let reverse_path = &incoming.envelope.reverse_path;
+        format!("Return-Path: <{reverse_path}>\r\nDelivered-To: {}\r\n{spam}", recipient.address).into()
+    }
+}
+
+/// A message is stored once, and once more where policy writes into the subject.
+struct Variants {
+    plain: Option<(StoredBlob, Arc<[u8]>)>,
+    tagged: Option<(StoredBlob, Arc<[u8]>)>,
+}
+
+impl Variants {
+    async fn get(
+        &mut self,
+        storage: &Storage,
+        whole: &Bytes,
+        tag: Option<&str>,
+    ) -> Result<(StoredBlob, Arc<[u8]>), StoreError> {
+        let slot = if tag.is_some() { &mut self.tagged } else { &mut self.plain };
+        if let Some(known) = slot {
+            return Ok(known.clone());
+        }
+        let content = match tag {
+            Some(tag) => content::with_subject_tag(whole, tag),
+            None => whole.clone(),
+        };
+        let summary = summarise(content.clone()).await;
+        let blob = storage.blobs.put(vec![content]).await?;
+        Ok(slot.insert((blob, summary)).clone())
+    }
+}
+
+/// [`Summary::of`], encoded, without holding up other sessions.
+pub(crate) async fn summarise(content: Bytes) -> Arc<[u8]> {
+    if content.len() <= INLINE_MAX {
+        return Summary::of(&content).encode().into();
+    }
+    let summed = tokio::task::spawn_blocking(move || Summary::of(&content).encode());
+    // Summing up never fails; if it did, the message is kept with an empty summary.
+    summed.await.unwrap_or_else(|_| Summary::of(b"").encode()).into()
+}
+
+fn turn_away(story: &Story<'_>, resolved: &[Vec<Recipient>], status: &Status) -> Vec<Status> {
+    resolved.iter().flatten().for_each(|recipient| story.turned_away(recipient, status));
+    let event = if status.is_transient() { event::MESSAGE_DEFERRED } else { event::MESSAGE_REFUSED };
+    tracing::info!(event, message = %story.message, %status);
+    vec![status.clone(); resolved.len()]
+}
+
+/// One answer for all recipients: success only if every one is durable. Else the client keeps the message and comes
+/// again; a copy that was committed already then arrives twice, which is better than not at all.
+fn unanimous(statuses: Vec<Status>) -> Vec<Status> {
+    let failure = statuses.iter().find(|status| !status.is_success()).cloned();
+    match failure {
+        None => statuses,
+        Some(status) if status.is_transient() => vec![status; statuses.len()],
+        Some(_) => vec![UNAVAILABLE; statuses.len()],
+    }
+}

@@ -1,0 +1,16 @@
+//! The flow of a message: recipients checked, judged, decided for each of them, committed, answered.
+//!
+//! Floor: 4. It must never know about sockets, engines or the language of SMTP.
+//! Main types: [`Intake`], the flow itself; [`Reception`], the flow as SMTP, submission and LMTP sessions see it.
+//! Surprise: a success status exists only as the answer to the store's `Committed`; everything else asks the client to
+//! keep the message.
+
+mod content;
+mod intake;
+mod received;
+mod handler;
+mod story;
+mod submit;
+
+pub use intake::{Intake, IntakeParts};
+pub use handler::Reception;

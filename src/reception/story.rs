@@ -1,0 +1,114 @@
+//! What the trail is told.
+
+use base::{MessageId, SessionId, UtcMillis};
+use directory::Recipient;
+use filter::Judgement;
+use mail::{ForwardPath, ReversePath, Status};
+use policy::{Decision, Disposition};
+use serde_json::{Value, json};
+use trail::{Event, Kind, Outcome, Party, Trail};
+
+/// Writes the events of one message.
+pub struct Story<'a> {
+    pub trail: &'a Trail,
+    pub session: Option<SessionId>,
+    pub message: MessageId,
+    pub at: UtcMillis,
+}
+
+/// Findings told of one message: the heaviest.
+const FINDINGS_MAX: usize = 40;
+
+impl Story<'_> {
+    fn event(&self, kind: Kind) -> Event {
+        let event = Event::new(self.at, kind).message(self.message);
+        match self.session {
+            Some(session) => event.session(session),
+            None => event,
+        }
+    }
+
+    pub fn started(&self, from: &ReversePath, client: &str, helo: &str, sender: Option<Party>) {
+        let mut event = self.event(Kind::Started).field("from", from.to_string()).field("client", client);
+        if !helo.is_empty() {
+            event = event.field("helo", helo);
+        }
+        self.trail.record(match sender {
+            Some(party) => event.party(party),
+            None => event,
+        });
+    }
+
+    pub fn recipient_accepted(&self, path: &ForwardPath) {
+        self.trail.record(self.event(Kind::RecipientAccepted).field("recipient", path.to_string()));
+    }
+
+    pub fn recipient_refused(&self, path: &ForwardPath, status: &Status) {
+        let outcome = if status.is_transient() { Outcome::Deferred } else { Outcome::Refused };
+        let party = Party { address: path.to_string(), account: None, is_recipient: true, outcome: Some(outcome) };
+        self.trail.record(self.event(Kind::RecipientRefused).party(party).field("status", status.to_string()));
+    }
+
+    pub fn judged(&self, judgement: &Judgement, subject: &str, author: &str, size: usize, took_ms: u64) {
+        let mut findings: Vec<_> = judgement.findings.iter().collect();
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.score.0.unsigned_abs()));
+        let told: Vec<Value> = findings
+            .iter()
+            .take(FINDINGS_MAX)
+            .map(|finding| {
+                json!({
+                    "name": &*finding.name,
+                    "score": finding.score.0,
+                    "class": finding.class.as_str(),
+                    "description": &*finding.description,
+                    "evidence": finding.evidence,
+                })
+            })
+            .collect();
+        let event = self
+            .event(Kind::Judged)
+            .field("subject", subject)
+            .field("header_from", author)
+            .field("size", size)
+            .field("score", judgement.score.0)
+            .field("verdict", judgement.verdict.as_str())
+            .field("took_ms", took_ms)
+            .field("findings", told);
+        self.trail.record(match judgement.virus_name() {
+            Some(virus) => event.field("virus", virus.to_string()),
+            None => event,
+        });
+    }
+
+    pub fn decided(&self, recipient: &Recipient, decision: &Decision, done: &Disposition) {
+        let event = self
+            .event(Kind::Decided)
+            .party(party(recipient, None))
+            .field("disposition", done.as_str())
+            .field("decided_by", decision.cause.to_string())
+            .field("score", decision.score.0);
+        self.trail.record(event);
+    }
+
+    pub fn delivered(&self, recipient: &Recipient, outcome: Outcome, mailbox: &str, uid: u32) {
+        let event = self.event(Kind::Delivered).party(party(recipient, Some(outcome)));
+        self.trail.record(event.field("mailbox", mailbox).field("uid", uid));
+    }
+
+    /// The message is not ours: refused or deferred, for this recipient.
+    pub fn turned_away(&self, recipient: &Recipient, status: &Status) {
+        let (kind, outcome) = match status.is_transient() {
+            true => (Kind::Deferred, Outcome::Deferred),
+            false => (Kind::Refused, Outcome::Refused),
+        };
+        self.trail.record(self.event(kind).party(party(recipient, Some(outcome))).field("status", status.to_string()));
+    }
+
+    pub fn abandoned(&self, reason: &Status) {
+        self.trail.record(self.event(Kind::Abandoned).field("status", reason.to_string()));
+    }
+}
+
+fn party(recipient: &Recipient, outcome: Option<Outcome>) -> Party {
+    Party { address: recipient.address.to_string(), account: Some(recipient.account), is_recipient: true, outcome }
+}

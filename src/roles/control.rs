@@ -1,0 +1,359 @@
+//! The control socket: one JSON line in, one JSON line out, for the command line on the same machine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base::{ByteSize, MessageId, Secret};
+use directory::{
+    Access, Account, AccountChange, Alias, Listing, NewAccount, PasswordHash, RegistryError, Tenant, TenantKind,
+};
+use mail::{Address, Domain};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use trail::{MessageRow, Query, Scope, StoredEvent};
+
+use super::Engines;
+
+/// What a command asks of its node.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Request {
+    DomainAdd { name: String, tenant: Option<String> },
+    DomainList { search: String, after: String, limit: u32 },
+    DomainShow { name: String },
+    DomainSet { name: String, tenant: Option<String> },
+    DomainDelete { name: String },
+    AccountAdd { address: String, name: String, admin: bool, quota: Option<String>, secrets: Secrets },
+    AccountList { domain: Option<String>, search: String, after: String, limit: u32 },
+    AccountShow { address: String },
+    AccountSet { address: String, patch: AccountPatch },
+    AccountDelete { address: String },
+    AliasPut { address: String, targets: Vec<String>, replace: bool },
+    AliasList { domain: Option<String>, search: String, after: String, limit: u32 },
+    AliasShow { address: String },
+    AliasDelete { address: String },
+    TenantAdd { name: String, reseller: bool, parent: Option<String> },
+    TenantList,
+    TenantShow { name: String },
+    TenantRename { name: String, to: String },
+    TenantDelete { name: String },
+    Story { id: String },
+    Messages { query: String, limit: usize },
+    Audit { deep: bool, repair: bool },
+    Gc,
+}
+
+/// A password, or a ready hash of one. The socket is its owner's alone.
+#[derive(Serialize, Deserialize, Clone, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Secrets {
+    Password(String),
+    Hash(String),
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Changes to an account; `None` stays.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
+pub struct AccountPatch {
+    pub name: Option<String>,
+    pub access: Option<String>,
+    pub enabled: Option<bool>,
+    /// A size, or `none`.
+    pub quota: Option<String>,
+    pub secrets: Option<Secrets>,
+}
+
+/// Answers are `{"ok": …}` or `{"error": "…"}`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Answer {
+    Ok(Value),
+    Error(String),
+}
+
+/// A request line longer than this is no request of ours.
+const REQUEST_MAX: u64 = 1 << 20;
+/// An audit of a big store takes its time.
+const ANSWER_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Path of the socket in a node's data folder.
+pub fn socket(data: &Path) -> PathBuf {
+    data.join("control.sock")
+}
+
+/// Asks the node that runs on `data`; `None` if none runs there.
+pub async fn ask(data: &Path, request: &Request) -> anyhow::Result<Option<Value>> {
+    let path = socket(data);
+    let stream = match UnixStream::connect(&path).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            use std::io::ErrorKind;
+            return match error.kind() {
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(None),
+                _ => Err(error).with_context(|| format!("{}: cannot reach the running node", path.display())),
+            };
+        }
+    };
+    let (reader, mut writer) = stream.into_split();
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    let mut answer = String::new();
+    tokio::time::timeout(ANSWER_WAIT, async {
+        writer.write_all(line.as_bytes()).await?;
+        BufReader::new(reader).read_line(&mut answer).await
+    })
+    .await
+    .context("the node did not answer")?
+    .context("the node closed the control socket; see its log")?;
+    match serde_json::from_str(&answer).context("the node's answer makes no sense; is it of the same version?")? {
+        Answer::Ok(value) => Ok(Some(value)),
+        Answer::Error(text) => Err(anyhow::anyhow!(text)),
+    }
+}
+
+/// Serves one connection of the control socket.
+pub async fn serve(stream: UnixStream, engines: &Engines) -> std::io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(reader.take(REQUEST_MAX)).read_line(&mut line).await?;
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(request) => match execute(engines, request).await {
+            Ok(value) => Answer::Ok(value),
+            Err(error) => Answer::Error(format!("{error:#}")),
+        },
+        Err(error) => Answer::Error(format!("the request makes no sense: {error}")),
+    };
+    let mut text = serde_json::to_string(&answer)?;
+    text.push('\n');
+    writer.write_all(text.as_bytes()).await
+}
+
+/// Carries out a request on the node's engines.
+pub async fn execute(engines: &Engines, request: Request) -> anyhow::Result<Value> {
+    let directory = &engines.directory;
+    match request {
+        Request::DomainAdd { name, tenant } => {
+            directory.add_domain(parse_domain(&name)?, tenant).await?;
+            domain(engines, &name).await
+        }
+        Request::DomainList { search, after, limit } => {
+            let found = directory.domains(Listing { search, domain: None, after, limit }).await?;
+            Ok(found.iter().map(domain_value).collect())
+        }
+        Request::DomainShow { name } => domain(engines, &name).await,
+        Request::DomainSet { name, tenant } => {
+            directory.set_domain_tenant(parse_domain(&name)?, tenant).await?;
+            domain(engines, &name).await
+        }
+        Request::DomainDelete { name } => {
+            directory.delete_domain(parse_domain(&name)?).await?;
+            Ok(Value::Null)
+        }
+        Request::AccountAdd { address, name, admin, quota, secrets } => {
+            let account = NewAccount {
+                address: parse_address(&address)?,
+                name,
+                access: if admin { Access::Admin } else { Access::User },
+                password: hash(secrets).await?,
+                quota: quota.as_deref().map(parse_quota).transpose()?.flatten(),
+            };
+            directory.add_account(account).await?;
+            account_show(engines, &address).await
+        }
+        Request::AccountList { domain, search, after, limit } => {
+            let domain = domain.as_deref().map(parse_domain).transpose()?;
+            let found = directory.accounts(Listing { search, domain, after, limit }).await?;
+            Ok(found.iter().map(account_value).collect())
+        }
+        Request::AccountShow { address } => account_show(engines, &address).await,
+        Request::AccountSet { address, patch } => {
+            let change = AccountChange {
+                name: patch.name,
+                access: patch.access.as_deref().and_then(Access::from_name),
+                enabled: patch.enabled,
+                quota: patch.quota.as_deref().map(parse_quota).transpose()?,
+                password: match patch.secrets {
+                    Some(secrets) => Some(hash(secrets).await?),
+                    None => None,
+                },
+            };
+            directory.set_account(&parse_address(&address)?, change).await?;
+            account_show(engines, &address).await
+        }
+        Request::AccountDelete { address } => {
+            let id = directory.delete_account(&parse_address(&address)?).await?;
+            engines.storage.mail.delete_account(id).await?;
+            Ok(Value::Null)
+        }
+        Request::AliasPut { address, targets, replace } => {
+            let targets = targets.iter().map(|target| parse_address(target)).collect::<anyhow::Result<_>>()?;
+            directory.put_alias(&address, targets, replace).await?;
+            alias(engines, &address).await
+        }
+        Request::AliasList { domain, search, after, limit } => {
+            let domain = domain.as_deref().map(parse_domain).transpose()?;
+            let found = directory.aliases(Listing { search, domain, after, limit }).await?;
+            Ok(found.iter().map(alias_value).collect())
+        }
+        Request::AliasShow { address } => alias(engines, &address).await,
+        Request::AliasDelete { address } => {
+            directory.delete_alias(&address).await?;
+            Ok(Value::Null)
+        }
+        Request::TenantAdd { name, reseller, parent } => {
+            let kind = if reseller { TenantKind::Reseller } else { TenantKind::Customer };
+            directory.add_tenant(&name, kind, parent).await?;
+            tenant(engines, &name).await
+        }
+        Request::TenantList => Ok(directory.tenants().await?.iter().map(tenant_value).collect()),
+        Request::TenantShow { name } => tenant(engines, &name).await,
+        Request::TenantRename { name, to } => {
+            directory.rename_tenant(&name, &to).await?;
+            tenant(engines, &to).await
+        }
+        Request::TenantDelete { name } => {
+            directory.delete_tenant(&name).await?;
+            Ok(Value::Null)
+        }
+        Request::Story { id } => {
+            let id: MessageId = id.parse().with_context(|| format!("{id}: not a message id"))?;
+            let story = engines.trail.story(&Scope::System, id).await?;
+            anyhow::ensure!(!story.is_empty(), "{id}: no such message in the log; it may be older than the retention");
+            Ok(story.iter().map(event_value).collect())
+        }
+        Request::Messages { query, limit } => {
+            let query: Query = query.parse()?;
+            let found = engines.trail.messages(&Scope::System, &query, limit).await?;
+            Ok(found.iter().map(message_value).collect())
+        }
+        Request::Audit { deep, repair } => engines.audit(deep, repair).await,
+        Request::Gc => engines.gc().await,
+    }
+}
+
+async fn domain(engines: &Engines, name: &str) -> anyhow::Result<Value> {
+    let name = parse_domain(name)?;
+    let listing = Listing { search: name.as_str().to_owned(), ..Listing::default() };
+    let found = engines.directory.domains(listing).await?;
+    let missing = || RegistryError::Missing { what: format!("the domain {name}") };
+    Ok(found.iter().find(|domain| domain.name == name).map(domain_value).ok_or_else(missing)?)
+}
+
+async fn account_show(engines: &Engines, address: &str) -> anyhow::Result<Value> {
+    let found = engines.directory.account_by_address(&parse_address(address)?).await?;
+    let missing = || RegistryError::Missing { what: format!("the account {address}") };
+    Ok(found.as_ref().map(account_value).ok_or_else(missing)?)
+}
+
+async fn alias(engines: &Engines, address: &str) -> anyhow::Result<Value> {
+    let wanted = address.to_lowercase();
+    let listing = Listing { search: wanted.clone(), ..Listing::default() };
+    let found = engines.directory.aliases(listing).await?;
+    let missing = || RegistryError::Missing { what: format!("the alias {address}") };
+    Ok(found.iter().find(|alias| alias.address == wanted).map(alias_value).ok_or_else(missing)?)
+}
+
+async fn tenant(engines: &Engines, name: &str) -> anyhow::Result<Value> {
+    let found = engines.directory.tenants().await?;
+    let missing = || RegistryError::Missing { what: format!("the tenant {name}") };
+    Ok(found.iter().find(|tenant| tenant.name.eq_ignore_ascii_case(name)).map(tenant_value).ok_or_else(missing)?)
+}
+
+fn domain_value(domain: &directory::DomainEntry) -> Value {
+    json!({
+        "name": domain.name.as_str(),
+        "tenant": domain.tenant,
+        "accounts": domain.accounts,
+        "aliases": domain.aliases,
+        "created": mail::date::format_utc(domain.created_at),
+    })
+}
+
+fn account_value(account: &Account) -> Value {
+    json!({
+        "address": account.address.to_string(),
+        "name": account.name,
+        "access": account.access.as_str(),
+        "enabled": account.enabled,
+        "quota": account.quota.map(|quota| quota.to_string()),
+        "created": mail::date::format_utc(account.created_at),
+        "id": account.id.0,
+    })
+}
+
+fn alias_value(alias: &Alias) -> Value {
+    json!({
+        "address": alias.address,
+        "targets": alias.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "created": mail::date::format_utc(alias.created_at),
+    })
+}
+
+fn tenant_value(tenant: &Tenant) -> Value {
+    json!({
+        "name": tenant.name,
+        "kind": tenant.kind.as_str(),
+        "parent": tenant.parent,
+        "domains": tenant.domains,
+        "created": mail::date::format_utc(tenant.created_at),
+    })
+}
+
+fn event_value(event: &StoredEvent) -> Value {
+    json!({
+        "at": mail::date::format_utc(event.at),
+        "kind": event.kind.as_str(),
+        "party": event.party,
+        "outcome": event.outcome.map(trail::Outcome::as_str),
+        "fields": event.fields,
+    })
+}
+
+fn message_value(row: &MessageRow) -> Value {
+    json!({
+        "id": row.id.to_string(),
+        "at": mail::date::format_utc(row.at),
+        "outcome": row.outcome.map(trail::Outcome::as_str),
+        "from": row.reverse_path,
+        "to": row.recipients.iter().map(|party| party.address.as_str()).collect::<Vec<_>>(),
+        "subject": row.subject,
+        "score": row.score.map(|score| policy::Score(score).to_string()),
+        "size": row.size_bytes,
+        "client": row.client,
+        "reason": row.reason,
+    })
+}
+
+/// Hashing costs tens of milliseconds: not on an async thread.
+async fn hash(secrets: Secrets) -> anyhow::Result<PasswordHash> {
+    match secrets {
+        Secrets::Hash(text) => Ok(text.parse::<PasswordHash>()?),
+        Secrets::Password(text) => {
+            let password = Secret::new(text);
+            Ok(tokio::task::spawn_blocking(move || PasswordHash::make(&password)).await?)
+        }
+    }
+}
+
+fn parse_quota(text: &str) -> anyhow::Result<Option<ByteSize>> {
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(None);
+    }
+    Ok(Some(text.parse().with_context(|| format!("quota `{text}`"))?))
+}
+
+fn parse_domain(text: &str) -> anyhow::Result<Domain> {
+    text.parse().with_context(|| format!("`{text}`"))
+}
+
+fn parse_address(text: &str) -> anyhow::Result<Address> {
+    text.parse().with_context(|| format!("`{text}`"))
+}

@@ -1,0 +1,137 @@
+//! The engines of a node: what a command needs even when the node does not run.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base::{Clock, IdSource, SystemClock};
+use config::Config;
+use directory::{EmbeddedDirectory, LoginGuard};
+use serde_json::{Value, json};
+use store::{AuditOptions, Storage, StorageSettings};
+use trail::{Trail, Worker};
+
+/// Store, directory and trail of one node, opened by this process alone.
+pub struct Engines {
+    pub storage: Arc<Storage>,
+    pub directory: Arc<EmbeddedDirectory>,
+    pub trail: Arc<Trail>,
+    pub clock: Arc<dyn Clock>,
+    pub ids: Arc<IdSource>,
+    worker: Option<Worker>,
+    /// Held as long as the engines are open.
+    _lock: File,
+}
+
+/// Rounds of garbage collection in one command.
+const GC_ROUNDS_MAX: usize = 10_000;
+
+impl Engines {
+    /// Opens what lies in the configuration's data folder, or makes it.
+    pub async fn open(config: &Config) -> anyhow::Result<Self> {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || Self::open_blocking(&config)).await?
+    }
+
+    fn open_blocking(config: &Config) -> anyhow::Result<Self> {
+        let data = &config.data;
+        std::fs::create_dir_all(data).with_context(|| data.display().to_string())?;
+        let lock = lock(data)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let ids = Arc::new(IdSource::system());
+        let storage = Storage::open(data, StorageSettings::default(), Arc::clone(&clock), Arc::clone(&ids))
+            .map_err(|error| explain(&error))?;
+        let guard = LoginGuard::new(config.plaintext_on_loopback);
+        let file = data.join("directory.sqlite");
+        let directory = EmbeddedDirectory::open(&file, Arc::clone(&clock), config.postmaster.clone(), guard)?;
+        let mut settings = trail::Settings::in_folder(data.join("trail"));
+        settings.retention = config.trail_retention;
+        let (trail, worker) = Trail::open(settings, Arc::clone(&clock))?;
+        Ok(Self {
+            storage: Arc::new(storage),
+            directory: Arc::new(directory),
+            trail,
+            clock,
+            ids,
+            worker: Some(worker),
+            _lock: lock,
+        })
+    }
+
+    /// The trail's writing half: the running node takes it.
+    pub fn take_worker(&mut self) -> Option<Worker> {
+        self.worker.take()
+    }
+
+    /// Writes out what is left and closes.
+    pub async fn close(mut self) {
+        if let Some(worker) = self.take_worker() {
+            worker.run(std::future::ready(())).await;
+        }
+        // Closing joins writer threads: not on an async thread.
+        let closed = tokio::task::spawn_blocking(move || drop(self));
+        let _ = tokio::time::timeout(Duration::from_secs(60), closed).await;
+    }
+
+    pub async fn audit(&self, deep: bool, repair: bool) -> anyhow::Result<Value> {
+        let accounts = Some(self.directory.account_ids().await?);
+        let report = self.storage.audit(AuditOptions { deep, repair, accounts }).await.map_err(|e| explain(&e))?;
+        let problems: Vec<Value> = report
+            .problems
+            .iter()
+            .map(|problem| json!({ "what": problem.what, "where": problem.location, "repaired": problem.repaired }))
+            .collect();
+        Ok(json!({
+            "clean": report.is_clean(),
+            "accounts": report.checked.accounts,
+            "mailboxes": report.checked.mailboxes,
+            "messages": report.checked.entries,
+            "blobs": report.checked.blobs,
+            "problems": problems,
+        }))
+    }
+
+    pub async fn gc(&self) -> anyhow::Result<Value> {
+        let (mut released, mut freed, mut segments, mut moved) = (0u64, 0u64, 0u64, 0u64);
+        for _ in 0..GC_ROUNDS_MAX {
+            let round = self.storage.gc().await.map_err(|error| explain(&error))?;
+            released += round.released;
+            freed += round.freed_bytes;
+            segments += round.segments_removed;
+            moved += round.moved;
+            if !round.has_more {
+                break;
+            }
+        }
+        Ok(json!({
+            "released_messages": released,
+            "freed_bytes": freed,
+            "removed_segments": segments,
+            "moved_messages": moved,
+        }))
+    }
+}
+
+/// The store's error with its cause, on one line.
+pub fn explain(error: &store::StoreError) -> anyhow::Error {
+    match std::error::Error::source(error) {
+        Some(source) => anyhow::anyhow!("{source}"),
+        None => anyhow::anyhow!("{error}"),
+    }
+}
+
+/// One process for each data folder.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("node.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            anyhow::bail!("{}: in use by a running node; stop it first or use another folder", data.display())
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
+    }
+}

@@ -1,0 +1,102 @@
+//! The filter as the configuration wants it.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use base::Clock;
+use config::{Config, WhenDown};
+use filter::rules::parse::Source;
+use filter::rules::{Problem, RuleSet, ScoreSet, Severity};
+use filter::{Clamd, ClamdSettings, Filter, FilterParts, MilterSettings, Scanner, WhenAway};
+use mailauth::{Resolver, ResolverSettings};
+use policy::{EffectivePolicy, Layer, Presets};
+
+use super::shipped::shipped_rules;
+
+/// The shipped rules, then those of the configuration. Problems of the configuration's files are told.
+pub fn load_rules(config: &Config) -> anyhow::Result<(RuleSet, Vec<Problem>)> {
+    let mut source = Source::default();
+    for (name, text) in shipped_rules() {
+        source.read(&name, &text);
+    }
+    for path in &config.rules {
+        filter::rules::read_into(&mut source, path)
+            .map_err(|error| anyhow::anyhow!("{error}: {}", error.source))?;
+    }
+    source.finish();
+    Ok(RuleSet::compile(source, ScoreSet::default()))
+}
+
+/// What applies to everybody: the configuration's policy file over the shipped presets.
+pub fn load_policy(config: &Config) -> anyhow::Result<EffectivePolicy> {
+    let Some(file) = &config.policy else { return Ok(EffectivePolicy::defaults()) };
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).with_context(|| name.clone())?;
+    let mut layer = Layer::parse(policy::option::Level::System, &name, &text)?;
+    apply_scanner_mode(config, &mut layer);
+    Ok(EffectivePolicy::resolve(&Presets::shipped(), &[layer]))
+}
+
+/// `filter.clamd_down = "pass"` is the node's word where policy says nothing.
+fn apply_scanner_mode(config: &Config, layer: &mut Layer) {
+    let key = policy::option::Key::ScannerUnavailable;
+    if config.clamd_down == WhenDown::Pass
+        && layer.get(key).is_none()
+        && let Ok(pass) = Layer::parse(policy::option::Level::System, "filter.clamd_down", "scanner-unavailable = \"deliver\"")
+        && let Some(setting) = pass.get(key)
+    {
+        layer.set(key, setting.clone());
+    }
+}
+
+/// The filter with everything that the configuration names.
+pub fn build_filter(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Filter>> {
+    let (rules, problems) = load_rules(config)?;
+    for problem in problems.iter().filter(|problem| problem.severity == Severity::Error) {
+        tracing::warn!(event = "rules.problem", %problem);
+    }
+    let mut policy = load_policy(config)?;
+    if config.policy.is_none() && config.clamd_down == WhenDown::Pass {
+        let mut layer = Layer::empty(policy::option::Level::System, "filter.clamd_down");
+        apply_scanner_mode(config, &mut layer);
+        policy = EffectivePolicy::resolve(&Presets::shipped(), &[layer]);
+    }
+    let resolver = ResolverSettings {
+        name_servers: config.dns_servers.clone(),
+        query_timeout: config.dns_timeout,
+        ..ResolverSettings::default()
+    };
+    let resolver = match Resolver::new(&resolver) {
+        Ok(resolver) => Some(resolver),
+        Err(error) => {
+            tracing::warn!(event = "dns.absent", %error, next_step = "name servers in dns.servers");
+            None
+        }
+    };
+    let parse = |text: &String| text.parse().map_err(|error| anyhow::anyhow!("`{text}`: {error}"));
+    let scanner = match config.clamd.as_slice() {
+        [] => None,
+        servers => {
+            let servers = servers.iter().map(parse).collect::<anyhow::Result<Vec<filter::ServiceAddress>>>()?;
+            let clamd = Clamd::new(ClamdSettings::new(servers), Arc::clone(clock));
+            Some(Arc::new(clamd) as Arc<dyn Scanner>)
+        }
+    };
+    let milters = config.milters.iter().map(|text| {
+        let mut settings = MilterSettings::new(text.parse().map_err(|error| anyhow::anyhow!("`{text}`: {error}"))?);
+        settings.when_away = match config.milter_down {
+            WhenDown::Defer => WhenAway::Defer,
+            WhenDown::Pass => WhenAway::Pass,
+        };
+        Ok(settings)
+    });
+    Ok(Arc::new(Filter::new(FilterParts {
+        host_name: config.node_name.clone(),
+        resolver,
+        rules: Arc::new(rules),
+        scanner,
+        milters: milters.collect::<anyhow::Result<_>>()?,
+        policy,
+        clock: Arc::clone(clock),
+    })))
+}

@@ -1,0 +1,233 @@
+//! Each listener with the service behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{ByteSize, Clock, IdSource, event};
+use config::{Config, Listener, Role, Service};
+use filter::Filter;
+use net::{Accepted, Acceptor, AcceptorSettings, Cidr, Stream, Tasks, Tls};
+use reception::Reception;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::engines::Engines;
+
+/// Everything that listeners hand to sessions.
+#[derive(Clone)]
+pub struct Services {
+    pub config: Arc<Config>,
+    pub tls: Tls,
+    pub reception: Arc<Reception>,
+    pub imap: Arc<imap::Services>,
+    pub pop3: Arc<pop3::Services>,
+    pub web: Arc<web::Web>,
+    pub health: Arc<web::Health>,
+    pub filter: Arc<Filter>,
+    pub ids: Arc<IdSource>,
+    pub clock: Arc<dyn Clock>,
+}
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The role that a service belongs to.
+pub fn role(service: Service) -> Option<Role> {
+    match service {
+        Service::Smtp | Service::Submission | Service::Submissions | Service::Lmtp | Service::Milter => Some(Role::Filter),
+        Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s => Some(Role::Store),
+        Service::Http | Service::Https => Some(Role::Web),
+        Service::Health => None,
+    }
+}
+
+/// Sessions at a time: in all, and of one client.
+pub fn limits(config: &Config, service: Service) -> (usize, usize) {
+    match service {
+        Service::Smtp | Service::Submission | Service::Submissions => {
+            (config.smtp_sessions_max, config.smtp_sessions_per_client_max)
+        }
+        // Servers that trust us come from few addresses with many sessions.
+        Service::Lmtp | Service::Milter => (config.smtp_sessions_max, config.smtp_sessions_max),
+        Service::Imap | Service::Imaps => (config.imap_sessions_max, config.imap_sessions_per_client_max),
+        Service::Pop3 | Service::Pop3s => (config.pop3_sessions_max, config.pop3_sessions_per_client_max),
+        Service::Http | Service::Https => (config.web_sessions_max, config.web_sessions_max),
+        Service::Health => (100, 100),
+    }
+}
+
+/// Accepts connections of one listener in tasks of `sessions`, until `tasks` stop.
+pub fn serve(
+    listener: Listener,
+    socket: TcpListener,
+    services: &Services,
+    tasks: &Tasks,
+    sessions: &Tasks,
+) -> anyhow::Result<()> {
+    let service = listener.service;
+    let (sessions_max, sessions_per_client_max) = limits(&services.config, service);
+    let trusted = services.config.trusted_proxies.iter();
+    let settings = AcceptorSettings {
+        name: service.as_str(),
+        sessions_max,
+        sessions_per_client_max,
+        trusted: trusted.map(|network| Cidr::new(network.address, network.prefix)).collect(),
+        refusal: refusal(service),
+    };
+    let implicit = matches!(service, Service::Submissions | Service::Imaps | Service::Pop3s | Service::Https);
+    let acceptor = match (implicit, service) {
+        (true, Service::Https) => Some(services.tls.acceptor(&["h2", "http/1.1"])?),
+        (true, _) => Some(services.tls.acceptor(&[])?),
+        (false, _) => None,
+    };
+    let session = Arc::new(SessionMaker::new(service, services)?);
+    let stop = sessions.stopping();
+    let serve = move |accepted: Accepted| {
+        let (session, acceptor, stop) = (Arc::clone(&session), acceptor.clone(), stop.clone());
+        async move { session.serve(accepted, acceptor, stop).await }
+    };
+    let accepting = Acceptor::new(socket, settings).run(sessions.clone(), tasks.stopping(), serve);
+    tasks.spawn("accept", accepting);
+    Ok(())
+}
+
+/// Makes sessions of one service.
+struct SessionMaker {
+    service: Service,
+    services: Services,
+    smtp: Option<Arc<smtp::server::Config>>,
+    imap: Arc<imap::Config>,
+    pop3: Arc<pop3::Config>,
+}
+
+impl SessionMaker {
+    fn new(service: Service, services: &Services) -> anyhow::Result<Self> {
+        let config = &services.config;
+        let plain = config.plaintext_on_loopback;
+        let protocol = match service {
+            Service::Smtp => Some(smtp::Protocol::Smtp),
+            Service::Submission | Service::Submissions => Some(smtp::Protocol::Submission),
+            Service::Lmtp => Some(smtp::Protocol::Lmtp),
+            _ => None,
+        };
+        let starttls = services.tls.acceptor(&[])?;
+        let smtp = protocol.map(|protocol| {
+            Arc::new(smtp::server::Config {
+                host_name: config.node_name.clone(),
+                protocol,
+                limits: smtp::Limits {
+                    message_size_max: config.message_size_max,
+                    recipients_max: config.recipients_max,
+                    ..smtp::Limits::default()
+                },
+                tls: Some(starttls),
+                plain_login_on_loopback: plain,
+            })
+        });
+        let imap = imap::Config {
+            message_size_max: config.message_size_max,
+            plain_login_on_loopback: plain,
+            ..imap::Config::default()
+        };
+        let pop3 = pop3::Config { plain_login_on_loopback: plain, ..pop3::Config::default() };
+        Ok(Self { service, services: services.clone(), smtp, imap: Arc::new(imap), pop3: Arc::new(pop3) })
+    }
+
+    async fn serve(&self, accepted: Accepted, acceptor: Option<TlsAcceptor>, stop: CancellationToken) {
+        let Accepted { stream, client, local: _, trusted, seat: _seat } = accepted;
+        let stream = match acceptor {
+            None => Stream::Plain(stream),
+            Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => Stream::Tls(Box::new(stream)),
+                Ok(Err(error)) => {
+                    tracing::debug!(event = event::SESSION_CLOSED, peer = %client.ip(), reason = "tls", %error);
+                    return;
+                }
+                Err(_elapsed) => return,
+            },
+        };
+        let services = &self.services;
+        let (ids, clock) = (Arc::clone(&services.ids), Arc::clone(&services.clock));
+        let is_tls = stream.tls_facts().is_some();
+        match self.service {
+            Service::Smtp | Service::Submission | Service::Submissions | Service::Lmtp => {
+                let Some(config) = self.smtp.clone() else { return };
+                let handler: Arc<dyn smtp::Handler> = services.reception.clone();
+                Box::pin(smtp::serve(stream, client, trusted, config, handler, ids, clock, stop)).await;
+            }
+            Service::Imap | Service::Imaps => {
+                let (config, services) = (Arc::clone(&self.imap), Arc::clone(&services.imap));
+                imap::serve(stream, is_tls, client, config, services, ids, clock, stop).await;
+            }
+            Service::Pop3 | Service::Pop3s => {
+                let (config, services) = (Arc::clone(&self.pop3), Arc::clone(&services.pop3));
+                Box::pin(pop3::serve(stream, is_tls, client, config, services, ids, clock, stop)).await;
+            }
+            Service::Http | Service::Https => {
+                Box::pin(services.web.serve(stream, web::Peer { address: client.ip(), is_tls })).await;
+            }
+            Service::Health => services.health.serve(stream).await,
+            Service::Milter => {
+                let size_max = services.config.message_size_max.as_usize();
+                let served = Box::pin(filter::milter::serve(stream, Arc::clone(&services.filter), clock, size_max));
+                tokio::select! {
+                    served = served => {
+                        if let Err(error) = served {
+                            tracing::debug!(event = event::SESSION_CLOSED, peer = %client.ip(), protocol = "milter", %error);
+                        }
+                    }
+                    () = stop.cancelled() => {}
+                }
+            }
+        }
+    }
+}
+
+/// What a client hears that is turned away.
+const fn refusal(service: Service) -> &'static [u8] {
+    match service {
+        Service::Smtp | Service::Submission | Service::Lmtp => b"421 4.7.0 Too many sessions, try again later\r\n",
+        Service::Imap => b"* BYE Too many sessions, try again later\r\n",
+        Service::Pop3 => b"-ERR [SYS/TEMP] Too many sessions, try again later\r\n",
+        Service::Submissions
+        | Service::Imaps
+        | Service::Pop3s
+        | Service::Milter
+        | Service::Http
+        | Service::Https
+        | Service::Health => b"",
+    }
+}
+
+/// The budget and spool of messages on their way in.
+pub fn spool(config: &Config) -> (Arc<net::SpoolSettings>, net::MemoryBudget) {
+    let settings = net::SpoolSettings {
+        folder: config.data.join("spool"),
+        memory_max: ByteSize::kib(256),
+        size_max: config.message_size_max,
+    };
+    (Arc::new(settings), net::MemoryBudget::new(config.memory_for_messages))
+}
+
+/// What IMAP sessions work on.
+pub fn imap_services(engines: &Engines, tls: &Tls) -> anyhow::Result<Arc<imap::Services>> {
+    Ok(Arc::new(imap::Services {
+        mail: Arc::clone(&engines.storage.mail),
+        blobs: Arc::clone(&engines.storage.blobs),
+        views: Arc::clone(&engines.storage.views),
+        directory: engines.directory.clone(),
+        mime: Arc::new(super::mime::Mime),
+        tls: Some(tls.acceptor(&[])?),
+    }))
+}
+
+/// What POP3 sessions work on.
+pub fn pop3_services(engines: &Engines, tls: &Tls) -> anyhow::Result<Arc<pop3::Services>> {
+    Ok(Arc::new(pop3::Services {
+        mail: Arc::clone(&engines.storage.mail),
+        blobs: Arc::clone(&engines.storage.blobs),
+        directory: engines.directory.clone(),
+        maildrops: Arc::default(),
+        tls: Some(tls.acceptor(&[])?),
+    }))
+}

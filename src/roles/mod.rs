@@ -1,0 +1,33 @@
+//! Builds a node from its configuration: the one place that knows all concrete types.
+
+pub mod control;
+mod engines;
+mod judge;
+mod listeners;
+mod machine;
+mod mime;
+mod node;
+mod shipped;
+
+use config::Config;
+
+pub use engines::Engines;
+pub use judge::{load_policy, load_rules};
+pub use machine::start_logging;
+pub use node::run;
+
+/// The configuration that a demonstration leaves in its folder, so that commands find their node by `--dir`.
+pub const DEMO_CONFIG: &str = "ortler.toml";
+
+/// What `ortler config check` looks at beyond the file itself: certificate, policy and rules that it names.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    if let Some(files) = &config.tls {
+        net::Tls::from_files(&files.certificate, &files.key)?;
+    }
+    judge::load_policy(config)?;
+    load_rules(config)?;
+    for server in config.clamd.iter().chain(&config.milters) {
+        server.parse::<filter::ServiceAddress>().map_err(|error| anyhow::anyhow!("`{server}`: {error}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! A node from start to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base::event;
+use config::{Config, Listener};
+use jmap::{Jmap, JmapServices};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use net::{Tasks, Tls};
+use reception::{Intake, IntakeParts, Reception};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::engines::{Engines, explain};
+use super::listeners::{self, Services};
+use super::{control, judge, machine};
+
+/// Garbage collection starts so often.
+const GC_EVERY: Duration = Duration::from_secs(3600);
+const METRICS_UPKEEP: Duration = Duration::from_secs(10);
+
+/// Runs a node until it is told to stop. `ready` is called once everything listens.
+pub async fn run(config: Config, prepare: impl AsyncFnOnce(&Engines) -> anyhow::Result<()>, ready: impl FnOnce()) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    machine::raise_open_files(&config)?;
+    // Ports first: a busy one is found before anything is touched.
+    let mut sockets: Vec<(Listener, TcpListener)> = Vec::new();
+    for listener in &config.listeners {
+        let serves = listeners::role(listener.service).is_none_or(|role| config.roles.contains(&role));
+        if serves {
+            let socket = net::bind(listener.address).await;
+            let name = || format!("cannot listen for {}", listener.service.as_str());
+            sockets.push((*listener, socket.with_context(name)?));
+        }
+    }
+    std::fs::create_dir_all(config.data.join("spool")).with_context(|| config.data.display().to_string())?;
+    let tls = match &config.tls {
+        Some(files) => Tls::from_files(&files.certificate, &files.key)?,
+        None => Tls::self_signed_in(&config.data, vec![config.node_name.clone(), "localhost".to_owned()])?,
+    };
+    machine::drop_privileges(&config)?;
+    let mut engines = Engines::open(&config).await?;
+    prepare(&engines).await?;
+    let control_socket = bind_control(&config)?;
+    let metrics = PrometheusBuilder::new().install_recorder().context("cannot start metrics")?;
+    let draining = Arc::new(AtomicBool::new(false));
+
+    let filter = judge::build_filter(&config, &engines.clock)?;
+    let (spool, budget) = listeners::spool(&config);
+    let intake = Arc::new(Intake::new(IntakeParts {
+        host_name: config.node_name.clone(),
+        directory: engines.directory.clone(),
+        storage: Arc::clone(&engines.storage),
+        filter: Arc::clone(&filter),
+        trail: Arc::clone(&engines.trail),
+        spool,
+        budget,
+        clock: Arc::clone(&engines.clock),
+        ids: Arc::clone(&engines.ids),
+    }));
+    let jmap = Arc::new(Jmap::new(JmapServices {
+        mail: Arc::clone(&engines.storage.mail),
+        blobs: Arc::clone(&engines.storage.blobs),
+        signals: Arc::clone(&engines.storage.signals),
+        directory: engines.directory.clone(),
+        submitter: intake.clone(),
+        mime: Arc::new(super::mime::Mime),
+        clock: Arc::clone(&engines.clock),
+        ids: Arc::clone(&engines.ids),
+    }));
+    let web = Arc::new(web::Web::new(
+        web::WebServices {
+            storage: Arc::clone(&engines.storage),
+            directory: engines.directory.clone(),
+            registry: Arc::clone(&engines.directory),
+            trail: Arc::clone(&engines.trail),
+            jmap,
+            clock: Arc::clone(&engines.clock),
+        },
+        web::WebSettings {
+            node_name: config.node_name.clone(),
+            plain_login_on_loopback: config.plaintext_on_loopback,
+        },
+    ));
+    let health = {
+        let (metrics, draining) = (metrics.clone(), Arc::clone(&draining));
+        let is_draining = move || draining.load(Ordering::Relaxed);
+        web::Health::new(Arc::clone(&engines.storage), move || metrics.render(), is_draining)
+    };
+    let services = Services {
+        config: Arc::clone(&config),
+        imap: listeners::imap_services(&engines, &tls)?,
+        pop3: listeners::pop3_services(&engines, &tls)?,
+        tls,
+        reception: Arc::new(Reception::new(intake)),
+        web: Arc::clone(&web),
+        health: Arc::new(health),
+        filter,
+        ids: Arc::clone(&engines.ids),
+        clock: Arc::clone(&engines.clock),
+    };
+
+    // Three owners, stopped one after the other: accepting, sessions, and what serves them.
+    let (accepting, sessions, background) = (Tasks::new(), Tasks::new(), Tasks::new());
+    let trail_stop = background.stopping();
+    if let Some(worker) = engines.take_worker() {
+        background.spawn("trail", worker.run(async move { trail_stop.cancelled().await }));
+    }
+    let engines = Arc::new(engines);
+    spawn_gc(&engines, &accepting);
+    let metrics_stop = accepting.stopping();
+    accepting.spawn("metrics", async move {
+        while tokio::time::timeout(METRICS_UPKEEP, metrics_stop.cancelled()).await.is_err() {
+            metrics.run_upkeep();
+        }
+    });
+    serve_control(control_socket, &engines, &accepting, &sessions);
+    for (listener, socket) in sockets {
+        listeners::serve(listener, socket, &services, &accepting, &sessions)?;
+    }
+    // Not under systemd: nobody listens.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(event = event::NODE_READY, node = %config.node_name, listeners = config.listeners.len());
+    ready();
+
+    let signal = machine::stop_signal().await?;
+    tracing::info!(event = event::NODE_STOPPING, signal);
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    draining.store(true, Ordering::Relaxed);
+    accepting.shutdown(Duration::from_secs(5)).await;
+    web.close();
+    let left = sessions.shutdown(config.shutdown_wait).await;
+    background.shutdown(Duration::from_secs(10)).await;
+    let _ = std::fs::remove_file(control::socket(&config.data));
+    drop((services, web));
+    match Arc::try_unwrap(engines) {
+        Ok(engines) => engines.close().await,
+        // A session that would not end still holds them; the store is safe to leave at any moment.
+        Err(engines) => drop(engines),
+    }
+    tracing::info!(event = event::NODE_STOPPED, sessions_cut = left);
+    Ok(())
+}
+
+fn spawn_gc(engines: &Arc<Engines>, tasks: &Tasks) {
+    let (engines, stop) = (Arc::clone(engines), tasks.stopping());
+    tasks.spawn("gc", async move {
+        while tokio::time::timeout(GC_EVERY, stop.cancelled()).await.is_err() {
+            loop {
+                match engines.storage.gc().await {
+                    Ok(round) if round.has_more && !stop.is_cancelled() => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(event = event::STORE_FAILED, what = "gc", error = %explain(&error));
+                        break;
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// The socket is its owner's alone. What a crash left behind is removed: the lock proves that nobody uses it.
+fn bind_control(config: &Config) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = control::socket(&config.data);
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).with_context(|| path.display().to_string())?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn serve_control(listener: UnixListener, engines: &Arc<Engines>, accepting: &Tasks, sessions: &Tasks) {
+    let (engines, stop, sessions) = (Arc::clone(engines), accepting.stopping(), sessions.clone());
+    accepting.spawn("control", async move {
+        loop {
+            let stream = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = stop.cancelled() => return,
+            };
+            let Ok((stream, _)) = stream else { continue };
+            let engines = Arc::clone(&engines);
+            sessions.spawn("control", async move {
+                if let Err(error) = control::serve(stream, &engines).await {
+                    tracing::debug!(event = event::SESSION_CLOSED, protocol = "control", %error);
+                }
+            });
+        }
+    });
+}
