@@ -1,1 +1,6 @@
-//! Black-box tests of the binary.
+//! Black-box tests: the real binary, real sockets, real clients. One binary, one module for each scenario.
+//! `ORTLER_TESTS=all` also runs what is slow or needs programs and corpora beyond the toolchain.
+
+mod flows;
+mod harness;
+mod tidy;

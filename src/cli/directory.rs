@@ -10,7 +10,7 @@ use super::{Where, print};
 use crate::roles::control::{AccountPatch, Request, Secrets};
 
 #[derive(Args, Debug)]
-pub struct List {
+pub struct Page {
     /// Only entries that contain this text.
     #[arg(long, default_value = "")]
     search: String,
@@ -46,7 +46,7 @@ pub enum DomainCommand {
         #[command(flatten)]
         common: Common,
     },
-    List(List),
+    List(Page),
     Show {
         name: String,
         #[command(flatten)]
@@ -136,7 +136,7 @@ pub enum AccountCommand {
         #[arg(long)]
         domain: Option<String>,
         #[command(flatten)]
-        list: List,
+        list: Page,
     },
     Show {
         address: String,
@@ -214,7 +214,7 @@ pub enum AliasCommand {
         #[arg(long)]
         domain: Option<String>,
         #[command(flatten)]
-        list: List,
+        list: Page,
     },
     Show {
         address: String,

@@ -61,7 +61,10 @@ impl Demo {
                 for listener in &listeners {
                     print::line(&format!("{:<12} {}", listener.service.as_str(), listener.address));
                 }
-                print::line(&format!("sign in as user1@{0} to user{1}@{0} or admin@{0}, password {PASSWORD}", self.domain, self.accounts));
+                print::line(&format!(
+                    "sign in as user1@{0} to user{1}@{0} or admin@{0}, password {PASSWORD}",
+                    self.domain, self.accounts
+                ));
                 print::line("ready");
             },
         ))?;

@@ -26,7 +26,8 @@ impl Audit {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let report = self.node.ask(Request::Audit { deep: self.deep, repair: self.repair })?;
         print::value(&report, self.json);
-        let clean = report["problems"].as_array().is_none_or(|problems| problems.iter().all(|one| one["repaired"] == true));
+        let clean =
+            report["problems"].as_array().is_none_or(|problems| problems.iter().all(|one| one["repaired"] == true));
         Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

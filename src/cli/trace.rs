@@ -39,7 +39,8 @@ impl Trace {
                 let quoted = |field: &str, word: Option<String>| {
                     word.map(|word| format!("{field}:\"{}\"", word.replace('"', ""))).unwrap_or_default()
                 };
-                let query = [quoted("from", self.from), quoted("to", self.to), self.query.unwrap_or_default()].join(" ");
+                let query =
+                    [quoted("from", self.from), quoted("to", self.to), self.query.unwrap_or_default()].join(" ");
                 Request::Messages { query, limit: self.limit.clamp(1, 10_000) }
             }
         };

@@ -125,8 +125,16 @@ mod tests {
         check("\r\nbody", &[], "\r\nbody");
         check("A: 1\r\n", &[], "A: 1\r\n");
         check("nonsense\r\nB: \u{e4}\r\n x\r\n\r\n", &[], "nonsense\r\nB: \u{e4}\r\n x\r\n\r\n");
-        check("X-Spam-Flag: NO\r\nA: 1\r\nAuthentication-Results: mx.test;\r\n spf=pass\r\n\r\nb", &[], "A: 1\r\n\r\nb");
-        check("Authentication-Results: other.test; spf=pass\r\n\r\nb", &[], "Authentication-Results: other.test; spf=pass\r\n\r\nb");
+        check(
+            "X-Spam-Flag: NO\r\nA: 1\r\nAuthentication-Results: mx.test;\r\n spf=pass\r\n\r\nb",
+            &[],
+            "A: 1\r\n\r\nb",
+        );
+        check(
+            "Authentication-Results: other.test; spf=pass\r\n\r\nb",
+            &[],
+            "Authentication-Results: other.test; spf=pass\r\n\r\nb",
+        );
     }
 
     #[test]

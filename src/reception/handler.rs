@@ -50,7 +50,11 @@ impl Handler for Reception {
     async fn connected(&self, facts: &SessionFacts) -> Result<(), Status> {
         let tls = facts.tls.as_ref().map(|tls| tls.version.clone()).unwrap_or_default();
         let client = facts.client.ip().to_string();
-        self.record(facts, Kind::Connected, &[("client", client), ("port", facts.client.port().to_string()), ("tls", tls)]);
+        self.record(
+            facts,
+            Kind::Connected,
+            &[("client", client), ("port", facts.client.port().to_string()), ("tls", tls)],
+        );
         Ok(())
     }
 
@@ -128,7 +132,7 @@ impl Handler for Reception {
             }
             Err(status) => {
                 story.recipient_refused(forward_path, &status);
-                tracing::info!(event = event::RECIPIENT_REFUSED, message = %transaction.id, session = %facts.id, %status);
+                tracing::info!(event = event::RECIPIENT_REFUSED, queue_id = %transaction.id, session = %facts.id, %status);
                 Err(status)
             }
         }
@@ -144,7 +148,7 @@ impl Handler for Reception {
             Ok(content) => content,
             Err(SpoolError::Full) => return vec![FULL; count],
             Err(error) => {
-                tracing::error!(event = event::STORE_FAILED, message = %transaction.id, what = "spool", %error);
+                tracing::error!(event = event::STORE_FAILED, queue_id = %transaction.id, what = "spool", %error);
                 return vec![UNAVAILABLE; count];
             }
         };

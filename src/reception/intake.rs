@@ -215,7 +215,13 @@ impl Intake {
                     message: incoming.id,
                     target: Target::Role(target),
                     blob: blob.clone(),
-                    prefix: self.prefix(incoming, judgement, &destination.decision, &destination.disposition, recipient),
+                    prefix: self.prefix(
+                        incoming,
+                        judgement,
+                        &destination.decision,
+                        &destination.disposition,
+                        recipient,
+                    ),
                     summary: Arc::clone(&summary),
                     flags: Flags::default(),
                     received_at: story.at,
@@ -258,7 +264,7 @@ impl Intake {
                 metrics::counter!("ortler_messages_delivered_total", "outcome" => outcome.as_str()).increment(1);
                 tracing::info!(
                     event = event::MESSAGE_ACCEPTED,
-                    message = %id,
+                    queue_id = %id,
                     account = committed.account().0,
                     mailbox = %committed.mailbox_name(),
                     uid = committed.uid().as_raw(),
@@ -268,7 +274,7 @@ impl Intake {
             Err(AppendError::OverQuota { .. }) => OVER_QUOTA,
             Err(AppendError::Store(error)) => self.failed(&error, id),
             Err(error @ AppendError::NoMailbox) => {
-                tracing::error!(event = event::STORE_FAILED, message = %id, account = recipient.account.0, %error);
+                tracing::error!(event = event::STORE_FAILED, queue_id = %id, account = recipient.account.0, %error);
                 UNAVAILABLE
             }
         };
@@ -279,15 +285,15 @@ impl Intake {
     fn failed(&self, error: &StoreError, id: MessageId) -> Status {
         match error {
             StoreError::Full(_) => {
-                tracing::warn!(event = event::DISK_FULL, message = %id, %error);
+                tracing::warn!(event = event::DISK_FULL, queue_id = %id, %error);
                 FULL
             }
             StoreError::Unavailable(source) => {
-                tracing::error!(event = event::STORE_FAILED, message = %id, error = %source);
+                tracing::error!(event = event::STORE_FAILED, queue_id = %id, error = %source);
                 UNAVAILABLE
             }
             StoreError::Damaged { what } => {
-                tracing::error!(event = event::STORE_FAILED, message = %id, %what);
+                tracing::error!(event = event::STORE_FAILED, queue_id = %id, %what);
                 UNAVAILABLE
             }
         }
@@ -350,7 +356,7 @@ pub(crate) async fn summarise(content: Bytes) -> Arc<[u8]> {
 fn turn_away(story: &Story<'_>, resolved: &[Vec<Recipient>], status: &Status) -> Vec<Status> {
     resolved.iter().flatten().for_each(|recipient| story.turned_away(recipient, status));
     let event = if status.is_transient() { event::MESSAGE_DEFERRED } else { event::MESSAGE_REFUSED };
-    tracing::info!(event, message = %story.message, %status);
+    tracing::info!(event, queue_id = %story.message, %status);
     vec![status.clone(); resolved.len()]
 }
 

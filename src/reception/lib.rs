@@ -6,11 +6,11 @@
 //! keep the message.
 
 mod content;
+mod handler;
 mod intake;
 mod received;
-mod handler;
 mod story;
 mod submit;
 
-pub use intake::{Intake, IntakeParts};
 pub use handler::Reception;
+pub use intake::{Intake, IntakeParts};

@@ -165,7 +165,9 @@ pub async fn execute(engines: &Engines, request: Request) -> anyhow::Result<Valu
                 password: hash(secrets).await?,
                 quota: quota.as_deref().map(parse_quota).transpose()?.flatten(),
             };
-            directory.add_account(account).await?;
+            let quota = account.quota;
+            let id = directory.add_account(account).await?;
+            engines.storage.mail.set_quota(id, quota).await?;
             account_show(engines, &address).await
         }
         Request::AccountList { domain, search, after, limit } => {
@@ -185,7 +187,12 @@ pub async fn execute(engines: &Engines, request: Request) -> anyhow::Result<Valu
                     None => None,
                 },
             };
-            directory.set_account(&parse_address(&address)?, change).await?;
+            let parsed = parse_address(&address)?;
+            let quota = change.quota;
+            directory.set_account(&parsed, change).await?;
+            if let (Some(quota), Some(account)) = (quota, directory.account_by_address(&parsed).await?) {
+                engines.storage.mail.set_quota(account.id, quota).await?;
+            }
             account_show(engines, &address).await
         }
         Request::AccountDelete { address } => {

@@ -20,8 +20,7 @@ pub fn load_rules(config: &Config) -> anyhow::Result<(RuleSet, Vec<Problem>)> {
         source.read(&name, &text);
     }
     for path in &config.rules {
-        filter::rules::read_into(&mut source, path)
-            .map_err(|error| anyhow::anyhow!("{error}: {}", error.source))?;
+        filter::rules::read_into(&mut source, path).map_err(|error| anyhow::anyhow!("{error}: {}", error.source))?;
     }
     source.finish();
     Ok(RuleSet::compile(source, ScoreSet::default()))
@@ -42,7 +41,8 @@ fn apply_scanner_mode(config: &Config, layer: &mut Layer) {
     let key = policy::option::Key::ScannerUnavailable;
     if config.clamd_down == WhenDown::Pass
         && layer.get(key).is_none()
-        && let Ok(pass) = Layer::parse(policy::option::Level::System, "filter.clamd_down", "scanner-unavailable = \"deliver\"")
+        && let Ok(pass) =
+            Layer::parse(policy::option::Level::System, "filter.clamd_down", "scanner-unavailable = \"deliver\"")
         && let Some(setting) = pass.get(key)
     {
         layer.set(key, setting.clone());

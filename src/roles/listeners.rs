@@ -34,7 +34,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The role that a service belongs to.
 pub fn role(service: Service) -> Option<Role> {
     match service {
-        Service::Smtp | Service::Submission | Service::Submissions | Service::Lmtp | Service::Milter => Some(Role::Filter),
+        Service::Smtp | Service::Submission | Service::Submissions | Service::Lmtp | Service::Milter => {
+            Some(Role::Filter)
+        }
         Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s => Some(Role::Store),
         Service::Http | Service::Https => Some(Role::Web),
         Service::Health => None,

@@ -11,7 +11,9 @@ use tracing_subscriber::EnvFilter;
 pub fn start_logging(config: &Config) -> anyhow::Result<()> {
     let level = &config.log_level;
     // Libraries speak up only when something is wrong.
-    let filter = EnvFilter::try_new(format!("{level},hyper=warn,rustls=warn,hickory_resolver=error,hickory_proto=error,hickory_net=error,h2=warn"))?;
+    let filter = EnvFilter::try_new(format!(
+        "{level},hyper=warn,rustls=warn,hickory_resolver=error,hickory_proto=error,hickory_net=error,h2=warn"
+    ))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let started = match config.log_format {
         LogFormat::Text => builder.with_ansi(false).try_init(),
@@ -26,11 +28,8 @@ pub fn raise_open_files(config: &Config) -> anyhow::Result<()> {
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit on open files")?;
     }
-    let wanted: usize = config
-        .listeners
-        .iter()
-        .map(|listener| super::listeners::limits(config, listener.service).0)
-        .sum();
+    let wanted: usize =
+        config.listeners.iter().map(|listener| super::listeners::limits(config, listener.service).0).sum();
     let wanted = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(1000);
     if wanted > hard {
         tracing::warn!(
@@ -52,7 +51,8 @@ pub fn drop_privileges(config: &Config) -> anyhow::Result<()> {
         tracing::warn!(event = "privileges.kept", next_step = "name an unprivileged user in node.user");
         return Ok(());
     };
-    let user = User::from_name(name)?.ok_or_else(|| anyhow::anyhow!("node.user: there is no user `{name}` on this machine"))?;
+    let user = User::from_name(name)?
+        .ok_or_else(|| anyhow::anyhow!("node.user: there is no user `{name}` on this machine"))?;
     give(&config.data, &user).with_context(|| format!("cannot give {} to {name}", config.data.display()))?;
     let c_name = std::ffi::CString::new(name.as_str())?;
     initgroups(&c_name, user.gid).context("cannot set groups")?;

@@ -22,7 +22,11 @@ const GC_EVERY: Duration = Duration::from_secs(3600);
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
 
 /// Runs a node until it is told to stop. `ready` is called once everything listens.
-pub async fn run(config: Config, prepare: impl AsyncFnOnce(&Engines) -> anyhow::Result<()>, ready: impl FnOnce()) -> anyhow::Result<()> {
+pub async fn run(
+    config: Config,
+    prepare: impl AsyncFnOnce(&Engines) -> anyhow::Result<()>,
+    ready: impl FnOnce(),
+) -> anyhow::Result<()> {
     let config = Arc::new(config);
     machine::raise_open_files(&config)?;
     // Ports first: a busy one is found before anything is touched.
@@ -79,10 +83,7 @@ pub async fn run(config: Config, prepare: impl AsyncFnOnce(&Engines) -> anyhow::
             jmap,
             clock: Arc::clone(&engines.clock),
         },
-        web::WebSettings {
-            node_name: config.node_name.clone(),
-            plain_login_on_loopback: config.plaintext_on_loopback,
-        },
+        web::WebSettings { node_name: config.node_name.clone(), plain_login_on_loopback: config.plaintext_on_loopback },
     ));
     let health = {
         let (metrics, draining) = (metrics.clone(), Arc::clone(&draining));

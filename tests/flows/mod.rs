@@ -1,0 +1,11 @@
+//! One file for each scenario.
+
+mod bad_input;
+mod clients;
+mod commands;
+mod corpora;
+mod crash;
+mod mail_in;
+mod operations;
+mod submission;
+mod web;

@@ -1,0 +1,18 @@
+//! A node under test and the small clients that talk to it.
+
+mod client;
+mod dns;
+mod node;
+
+pub use client::{Conversation, base64, http};
+pub use node::{Node, PASSWORD, letter, ortler, ortler_fails, run_program};
+
+/// True if slow tests and those with foreign programs are wanted.
+pub fn wants_all() -> bool {
+    std::env::var_os("ORTLER_TESTS").is_some_and(|wish| wish == "all")
+}
+
+/// Says why a test does nothing.
+pub fn skip(why: &str) {
+    eprintln!("skipped: {why}");
+}

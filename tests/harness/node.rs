@@ -1,0 +1,209 @@
+//! The binary as a child process.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::client::Conversation;
+use super::dns;
+
+/// Every account's password in a demonstration.
+pub const PASSWORD: &str = "demo";
+
+/// A demonstration node; stopped and its folder removed when dropped.
+pub struct Node {
+    child: Option<Child>,
+    base: u16,
+    options: Vec<String>,
+    dir: tempfile::TempDir,
+    /// The node's folder, if it is not the temporary one.
+    at: Option<PathBuf>,
+}
+
+/// Port ranges that tests may use, below those that the system hands out itself.
+static BASES: (Mutex<Vec<u16>>, Condvar) = (Mutex::new(Vec::new()), Condvar::new());
+static FILLED: std::sync::Once = std::sync::Once::new();
+
+fn take_base() -> u16 {
+    FILLED.call_once(|| BASES.0.lock().unwrap().extend((20..31).map(|n| n * 1000 + 700)));
+    let mut free = BASES.0.lock().unwrap();
+    loop {
+        match free.pop() {
+            Some(base) => return base,
+            None => free = BASES.1.wait(free).unwrap(),
+        }
+    }
+}
+
+impl Node {
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    pub fn with(options: &[&str]) -> Self {
+        Self::start_at(None, options)
+    }
+
+    /// A node whose data lies in `at`.
+    pub fn start_at(at: Option<PathBuf>, options: &[&str]) -> Self {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut node = Self { child: None, base: take_base(), options, dir: tempfile::tempdir().unwrap(), at };
+        node.resume();
+        node
+    }
+
+    /// Starts the process again on the same folder.
+    pub fn resume(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ortler"));
+        command.args(["demo", "--accounts", "5", "--base-port", &self.base.to_string(), "--dir"]).arg(self.dir());
+        command.args(["--dns", &dns::address().to_string()]).args(&self.options);
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file()).unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| line == "ready");
+        assert!(ready, "the node did not become ready: {}", self.log());
+        self.child = Some(child);
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.at.as_deref().unwrap_or(self.dir.path())
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.path().join("test.log")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    pub fn port(&self, service: u16) -> u16 {
+        self.base + service
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    pub fn connect(&self, service: u16) -> Conversation {
+        Conversation::open(self.port(service))
+    }
+
+    /// As if the power went.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// As an operator stops it. Fails if it does not end well in time.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "{status}: {}", self.log());
+                return;
+            }
+            assert!(Instant::now() < deadline, "the node did not stop: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends a message to port 25; gives the last reply.
+    pub fn send(&self, from: &str, to: &[&str], message: &[u8]) -> String {
+        let mut smtp = self.connect(25);
+        smtp.expect("220");
+        smtp.say("EHLO client.example.org").expect("250");
+        smtp.say(&format!("MAIL FROM:<{from}>")).expect("250");
+        for to in to {
+            smtp.say(&format!("RCPT TO:<{to}>")).expect("250");
+        }
+        smtp.send_content(message)
+    }
+
+    /// All messages of a mailbox, by IMAP.
+    pub fn messages(&self, user: &str, mailbox: &str) -> Vec<Vec<u8>> {
+        let mut imap = self.sign_in(user);
+        imap.tagged(&format!("SELECT \"{mailbox}\""));
+        imap.fetch_bodies()
+    }
+
+    pub fn sign_in(&self, user: &str) -> Conversation {
+        let mut imap = self.connect(143);
+        imap.expect("* OK");
+        imap.tagged(&format!("LOGIN {user}@example.test {PASSWORD}"));
+        imap
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("log of the node:\n{}", self.log());
+        }
+        BASES.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(self.base);
+        BASES.1.notify_one();
+    }
+}
+
+/// Runs the binary to its end.
+pub fn ortler(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ortler")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Runs the binary, which must fail with `code` and one line on standard error that holds `words`.
+#[track_caller]
+pub fn ortler_fails(arguments: &[&str], code: i32, words: &str) {
+    let output = ortler(arguments);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    let told: Vec<&str> = text.lines().filter(|line| !line.contains(" WARN ")).collect();
+    assert!(told.len() == 1 && told[0].contains(words), "{arguments:?}: {text}");
+}
+
+/// Runs another program with a time limit; its standard output.
+pub fn run_program(command: &mut Command, patience: Duration) -> (bool, String) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (mut out, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = out.read_to_end(&mut text);
+        text
+    });
+    let errors = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = err.read_to_end(&mut text);
+        text
+    });
+    let deadline = Instant::now() + patience;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("{command:?} did not end in {patience:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let text = [reader.join().unwrap(), errors.join().unwrap()].concat();
+    (status.success(), String::from_utf8_lossy(&text).into_owned())
+}
+
+/// An ordinary letter with a whole header.
+pub fn letter(subject: &str, text: &str) -> Vec<u8> {
+    format!(
+        "From: Anna Gruber <anna@sender.example>\r\nTo: user1@example.test\r\nSubject: {subject}\r\n\
+         Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMessage-ID: <{}@sender.example>\r\nMIME-Version: 1.0\r\n\
+         Content-Type: text/plain; charset=utf-8\r\n\r\nDear colleague,\r\n\r\n{text}\r\n\r\nKind regards, Anna\r\n",
+        subject.replace(' ', ".")
+    )
+    .into_bytes()
+}
