@@ -138,7 +138,6 @@ impl Intake {
     }
 
     /// What is done for each recipient, or the one refusal for all.
-    #[expect(clippy::type_complexity, reason = "the refusal gives the recipients back, for the trail")]
     fn decide(
         &self,
         incoming: &Incoming<'_>,

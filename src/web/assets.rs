@@ -13,7 +13,7 @@ use crate::security::{APP_POLICY, set_policy};
 use crate::server::{Inner, Peer};
 
 #[derive(RustEmbed)]
-#[folder = "assets/"]
+#[folder = "browser/"]
 #[allow_missing = true]
 struct Assets;
 

@@ -35,7 +35,8 @@ pub(crate) fn set_policy(headers: &mut HeaderMap, policy: &str) {
 pub(crate) fn set_common(headers: &mut HeaderMap, is_tls: bool) {
     let common: [(HeaderName, &str); 6] = [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // Not "no-referrer": with it browsers send `Origin: null` with our own forms.
+        (header::REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (header::CACHE_CONTROL, "no-store"),

@@ -588,7 +588,7 @@ async fn the_application_page_is_strict_and_tls_is_remembered() {
     let cookie = answer.header("set-cookie");
     assert!(cookie.starts_with("__Host-ortler=") && cookie.contains("; Secure"), "{cookie}");
     assert_eq!(answer.header("strict-transport-security"), "max-age=31536000");
-    assert_eq!(answer.header("referrer-policy"), "no-referrer");
+    assert_eq!(answer.header("referrer-policy"), "same-origin");
     assert_eq!(answer.header("cross-origin-opener-policy"), "same-origin");
     assert_eq!(answer.header("cache-control"), "no-store");
     assert!(

@@ -47,8 +47,8 @@ fn swaks_curl_mbsync_and_python_get_along() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("mbsyncrc");
     let text = format!(
-        "IMAPAccount a\nHost 127.0.0.1\nPort {}\nUser user1@example.test\nPass demo\nSSLType None\nAuthMechs LOGIN\n\
-         IMAPStore far\nAccount a\nMaildirStore near\nPath {dir}/mail/\nInbox {dir}/mail/INBOX\nSubFolders Verbatim\n\
+        "IMAPAccount a\nHost 127.0.0.1\nPort {}\nUser user1@example.test\nPass demo\nSSLType None\nAuthMechs LOGIN\n\n\
+         IMAPStore far\nAccount a\n\nMaildirStore near\nPath {dir}/mail/\nInbox {dir}/mail/INBOX\nSubFolders Verbatim\n\n\
          Channel c\nFar :far:\nNear :near:\nPatterns *\nCreate Both\nExpunge Both\nSyncState {dir}/state/\n",
         node.port(143),
         dir = folder.path().display(),

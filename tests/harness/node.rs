@@ -4,7 +4,9 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use base::{Clock as _, SystemClock};
 
 use super::client::Conversation;
 use super::dns;
@@ -104,13 +106,13 @@ impl Node {
         let Some(mut child) = self.child.take() else { return };
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = SystemClock.now() + Duration::from_secs(30);
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 assert!(status.success(), "{status}: {}", self.log());
                 return;
             }
-            assert!(Instant::now() < deadline, "the node did not stop: {}", self.log());
+            assert!(SystemClock.now() < deadline, "the node did not stop: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -182,12 +184,12 @@ pub fn run_program(command: &mut Command, patience: Duration) -> (bool, String) 
         let _ = err.read_to_end(&mut text);
         text
     });
-    let deadline = Instant::now() + patience;
+    let deadline = SystemClock.now() + patience;
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        if Instant::now() > deadline {
+        if SystemClock.now() > deadline {
             let _ = child.kill();
             panic!("{command:?} did not end in {patience:?}");
         }
