@@ -72,7 +72,7 @@ fn swaks_curl_mbsync_and_python_get_along() {
     assert_eq!(node.messages("user1", "INBOX").len(), 3);
     let script = format!(
         "import imaplib\nm=imaplib.IMAP4('127.0.0.1',{})\nm.login('user1@example.test','demo')\nm.select()\n\
-         assert m.search(None,'SUBJECT','from here')[1][0]==b'3'\nm.store('1','+FLAGS','\\\\Deleted')\nm.expunge()\n\
+         assert m.search(None,'SUBJECT','\"from here\"')[1][0]==b'3'\nm.store('1','+FLAGS','\\\\Deleted')\nm.expunge()\n\
          assert len(m.search(None,'ALL')[1][0].split())==2\nm.create('Work/Sub')\nm.copy('1','Work/Sub')\nm.select('Work/Sub')\n\
          assert m.search(None,'ALL')[1][0]==b'1'\nm.logout()\n",
         node.port(143)

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Ortler beside Postfix and Dovecot in one run: tests/bench/run.sh [REPETITIONS]   (root; a release build must exist)
+# Uses the load generator and the peers' scripts of ../shared/bench. Writes a table to standard output.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+reps=${1:-3}
+bench=${ORTLER_BENCH:-../shared/bench}
+binary=${CARGO_TARGET_DIR:-target}/release/ortler
+[ -x "$binary" ] || { echo "build first: cargo build --release --ignore-rust-version" >&2; exit 1; }
+work=$(mktemp -d)
+if [ -n "${MAILBENCH:-}" ]; then mb=$MAILBENCH; else
+  CARGO_TARGET_DIR=$work/build cargo build --release --quiet --manifest-path "$bench/mailbench/Cargo.toml"
+  mb=$work/build/release/mailbench
+fi
+node=
+stop() { [ -z "$node" ] || kill "$node" 2>/dev/null || true; "$bench/peers/postfix.sh" clean -d "$work/pf" >/dev/null 2>&1 || true
+  "$bench/peers/dovecot.sh" clean -d "$work/dc" >/dev/null 2>&1 || true; sleep 1; rm -rf "$work"; }
+trap stop EXIT
+chmod 755 "$work"
+"$binary" demo --dir "$work/node" --base-port 28000 --accounts 320 --dns 127.0.0.1:9 >"$work/out" 2>"$work/err" &
+node=$!
+for _ in $(seq 100); do grep -q '^ready' "$work/out" && break; sleep 0.2; done
+eval "$("$bench/peers/dovecot.sh" start -d "$work/dc" -f sdbox -p 29100 -u 2100)"
+eval "$("$bench/peers/postfix.sh" start -d "$work/pf" -p 29205 -t "lmtp:127.0.0.1:$DOVECOT_LMTP_PORT")"
+results=$work/results.jsonl
+run() { local label=$1; shift; timeout 300 "$mb" "$@" --label "$label" --json "$results" >/dev/null 2>>"$work/log" || echo "{\"label\":\"$label\",\"failed\":true}" >>"$results"; }
+ours=(--user 'user{}@example.test' --pass demo)
+for _ in $(seq "$reps"); do
+  run "smtp into mailbox, size mix, 16 sessions|postfix+dovecot" smtp --addr "127.0.0.1:$POSTFIX_SMTP_PORT" --conns 16 --messages 1000 --users 100 --wait-imap "127.0.0.1:$DOVECOT_IMAP_PORT" --pids "a=$POSTFIX_PID,b=$DOVECOT_PID"
+  run "smtp into mailbox, size mix, 16 sessions|ortler, filter on" smtp --addr 127.0.0.1:28025 --conns 16 --messages 1000 --users 100 --rcpt 'user{}@example.test' --pids "a=$node"
+  run "lmtp, size mix, 16 sessions|dovecot" smtp --lmtp --addr "127.0.0.1:$DOVECOT_LMTP_PORT" --conns 16 --messages 1500 --pids "b=$DOVECOT_PID"
+  run "lmtp, size mix, 16 sessions|ortler, filter on" smtp --lmtp --addr 127.0.0.1:28024 --conns 16 --messages 1500 --users 100 --rcpt 'user{}@example.test' --pids "a=$node"
+done
+run seed imap append --addr "127.0.0.1:$DOVECOT_IMAP_PORT" --first-user 201 --users 1 --sessions 8 --iterations 10000 --size 4096:60,20480:30,102400:10
+run seed imap append --addr 127.0.0.1:28143 "${ours[@]}" --first-user 201 --users 1 --sessions 8 --iterations 10000 --size 4096:60,20480:30,102400:10
+for _ in $(seq "$reps"); do
+  run "imap fetch-headers, 10,000 messages, warm|dovecot" imap fetch-headers --addr "127.0.0.1:$DOVECOT_IMAP_PORT" --first-user 201 --users 1 --sessions 1 --secs 5 --pids "b=$DOVECOT_PID"
+  run "imap fetch-headers, 10,000 messages, warm|ortler" imap fetch-headers --addr 127.0.0.1:28143 "${ours[@]}" --first-user 201 --users 1 --sessions 1 --secs 5 --pids "a=$node"
+done
+run "idle, 100 connections|dovecot" imap idle --addr "127.0.0.1:$DOVECOT_IMAP_PORT" --first-user 1 --users 100 --sessions 100 --pids "b=$DOVECOT_PID"
+run "idle, 500 connections|ortler" imap idle --addr 127.0.0.1:28143 "${ours[@]}" --first-user 1 --users 100 --sessions 500 --pids "a=$node"
+cp "$results" "${ORTLER_RESULTS:-/dev/null}" 2>/dev/null || true
+python3 "$bench/summarize.py" "$results"
