@@ -33,10 +33,17 @@ fn take_base() -> u16 {
     let mut free = BASES.0.lock().unwrap();
     loop {
         match free.pop() {
+            // A range that another program uses is left alone for good.
+            Some(base) if !is_free(base) => {}
             Some(base) => return base,
             None => free = BASES.1.wait(free).unwrap(),
         }
     }
+}
+
+fn is_free(base: u16) -> bool {
+    const SERVICES: [u16; 12] = [25, 587, 465, 24, 143, 993, 110, 995, 891, 80, 443, 90];
+    SERVICES.iter().all(|service| std::net::TcpListener::bind(("127.0.0.1", base + service)).is_ok())
 }
 
 impl Node {
