@@ -1,7 +1,7 @@
 // The live log: what happened to every message that the viewer may see.
 import { html, useEffect, useRef, useState } from '../lib/html.js';
 import { get } from '../lib/api.js';
-import { date, exact, size, time } from '../lib/format.js';
+import { date, exact, points, size, time } from '../lib/format.js';
 import { t } from '../lib/i18n.js';
 import uPlot from '../vendor/uplot.js';
 
@@ -47,7 +47,7 @@ export function Log({ path, go }) {
   const show = () => { setQuery(''); setOutcome(''); setRows((known) => merge(known || [], waiting)); setWaiting([]); };
   const row = (one) => html`<tr key=${one.id} tabindex="0" onClick=${() => go(`/log/${one.id}`)} onKeyDown=${(event) => event.key === 'Enter' && go(`/log/${one.id}`)}>
     <td><time dateTime=${one.at} title=${exact(one.at)}>${date(one.at)}</time></td><td><${Outcome} of=${one.outcome} /></td><td>${one.from === '' ? '<>' : one.from}</td>
-    <td>${(one.recipients || one.to || []).map((party) => party.address).join(', ')}</td><td>${one.subject}</td><td>${one.score === null || one.score === undefined ? '' : Number(one.score).toFixed(1)}</td><td>${one.size ? size(one.size) : ''}</td></tr>`;
+    <td>${(one.recipients || one.to || []).map((party) => party.address).join(', ')}</td><td>${one.subject}</td><td>${one.score === null || one.score === undefined ? '' : points(one.score)}</td><td>${one.size ? size(one.size) : ''}</td></tr>`;
   return html`<main id="content" class="log">
     <h2>${t('log')} <small role="status">${online ? t('live') : t('offline')}</small></h2>
     <${Graph} />
@@ -92,14 +92,14 @@ function Graph() {
     const soft = getComputedStyle(document.documentElement).getPropertyValue('--soft');
     const axis = { stroke: soft, grid: { show: false } };
     const options = {
-      width: place.current.clientWidth || 600, height: 150, legend: { show: false }, cursor: { show: false }, scales: { y: { range: (_, low, high) => [0, Math.max(high, 1)] } }, axes: [axis, { ...axis, size: 40 }],
+      width: place.current.clientWidth || 600, height: 150, legend: { show: false }, cursor: { show: false }, scales: { y: { range: (_, low, high) => [0, Math.max(high, 1)] } }, axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => date(at * 1000)) }, { ...axis, size: 40 }],
       series: [{}, ...layers.map((layer) => ({ label: layer.name, fill: COLOURS[layer.name], stroke: COLOURS[layer.name], width: 0, paths: bars, points: { show: false } }))],
     };
     const plot = new uPlot(options, [buckets.map((one) => one.at / 1000), ...layers.map((layer) => layer.values)], place.current);
     return () => plot.destroy();
   }, [buckets]);
   const used = buckets.filter((one) => OUTCOMES.some((name) => one.counts[name]));
-  return html`<div class="card"><div class="bar">${[1, 6, 24, 168].map((n) => html`<button aria-pressed=${hours === n} onClick=${() => setHours(n)}>${t('lasthours', { n })}</button>`)}</div>
+  return html`<div class="card"><div class="bar">${[1, 6, 24, 168].map((n) => html`<button aria-pressed=${hours === n} onClick=${() => setHours(n)}>${n < 100 ? `${n} h` : `${n / 24} d`}</button>`)}</div>
     <div ref=${place} aria-hidden="true"></div><details><summary>${t('table')}</summary><table><thead><tr><th scope="col">${t('time')}</th>${OUTCOMES.map((name) => html`<th scope="col">${word(name)}</th>`)}</tr></thead>
     <tbody>${used.map((one) => html`<tr><td>${exact(one.at)}</td>${OUTCOMES.map((name) => html`<td>${one.counts[name] || 0}</td>`)}</tr>`)}</tbody></table></details></div>`;
 }
@@ -109,10 +109,10 @@ function Story({ id, close }) {
   const [error, setError] = useState('');
   useEffect(() => { setFound(null); get(`/api/v1/log/messages/${id}`).then(setFound, (failed) => setError(failed.message)); }, [id]);
   const line = (event) => {
-    const fields = { ...event.fields, party: event.party, points: ((event.fields.score || 0) / 1000).toFixed(1) };
+    const fields = { ...event.fields, party: event.party, points: points((event.fields.score || 0) / 1000) };
     const findings = (event.fields.findings || []).filter((one) => one.score !== 0);
     return html`<li><time>${time(event.at)}</time>${t(`k-${event.kind}`, fields)}
-      ${findings.length > 0 && html`<ul>${findings.map((one) => html`<li>${(one.score / 1000).toFixed(1)} ${one.description || one.name}</li>`)}</ul>`}</li>`;
+      ${findings.length > 0 && html`<ul>${findings.map((one) => html`<li>${points(one.score / 1000)} ${one.description || one.name}</li>`)}</ul>`}</li>`;
   };
   return html`<section class="card story" aria-label=${t('story')}><div class="bar"><h2>${t('story')}</h2><button onClick=${close}>${t('close')}</button></div>
     ${error && html`<p class="error" role="alert">${error}</p>`}

@@ -96,7 +96,7 @@ export function Mail({ path, go }) {
   const row = (email) => html`<li key=${email.id} class="row ${email.keywords.$seen ? '' : 'unread'}" aria-current=${email.id === emailId ? 'true' : undefined} onClick=${() => open(email.id)}>
     <input type="checkbox" aria-label=${t('select')} checked=${chosen.has(email.id)} onClick=${(event) => { event.stopPropagation(); toggle(email.id); }} />
     <span class="who">${email.keywords.$flagged ? '★ ' : ''}${outgoing ? people(email.to) : person((email.from || [])[0])}</span>
-    <time class="when" dateTime=${email.receivedAt}>${email.hasAttachment ? '📎 ' : ''}${date(email.receivedAt)}</time>
+    <time class="when" dateTime=${email.receivedAt}>${email.hasAttachment && html`<${Clip} />`}${date(email.receivedAt)}</time>
     <a class="what" href="/mail/${mailboxId}/${email.id}" onClick=${(event) => event.preventDefault()}><b>${email.subject || t('nosubject')}</b> ${email.preview}</a></li>`;
   const ids = [...chosen];
   return html`<main id="content" class="mail ${emailId ? 'reading' : ''}">
@@ -114,11 +114,14 @@ export function Mail({ path, go }) {
       <ul class="rows" tabindex="0">${emails === null ? html`<li class="empty">${t('loading')}</li>` : emails.length === 0 ? html`<li class="empty">${t('empty')}</li>` : emails.map(row)}
         ${emails && emails.length < total && html`<li class="empty"><button onClick=${() => load(emails.length + PAGE)}>${t('more')}</button></li>`}</ul>
     </section>
-    <section class="read">${emailId ? html`<${Reader} key=${emailId} id=${emailId} current=${current} move=${move} update=${update} reply=${setDraft} back=${() => go(`/mail/${mailboxId}`)} />` : html`<p class="empty">${t('choose')}</p>`}</section>
+    <section class="read">${emailId && ready ? html`<${Reader} key=${emailId} id=${emailId} current=${current} move=${move} update=${update} reply=${setDraft} back=${() => go(`/mail/${mailboxId}`)} />` : html`<p class="empty">${t('choose')}</p>`}</section>
     ${draft && html`<${Compose} draft=${draft} mailboxes=${mailboxes} close=${(text) => { setDraft(null); if (text) { setNote({ text }); setTimeout(() => setNote(null), 6000); } load(shown.current.limit); }} />`}
     <div role="status">${note && html`<p class="note">${note.text}${note.undo && html`<button onClick=${() => { note.undo(); setNote(null); }}>${t('undo')}</button>`}</p>`}<span class="hidden">${heard}</span></div>
   </main>`;
 }
+
+// A drawing, not a character: not every machine has a font for it.
+const Clip = () => html`<svg class="clip" viewBox="0 0 16 16" role="img" aria-label=${t('attachment')}><path d="M11 5 6 10a1.5 1.5 0 0 0 2 2l5-5a3 3 0 0 0-4-4L4 8a4.5 4.5 0 0 0 6 6l3-3" fill="none" stroke="currentColor" /></svg>`;
 
 function Reader({ id, current, move, update, reply, back }) {
   const [email, setEmail] = useState(null);

@@ -68,7 +68,6 @@ export default {
   "story": "Was geschah",
   "close": "Schließen",
   "table": "Zahlen als Tabelle",
-  "lasthours": "Letzte {n} Stunden",
   "k-connected": "Verbindung von {client}",
   "k-started": "Absender laut Umschlag: {from}",
   "k-recipient-accepted": "Empfänger {recipient} ist bekannt",

@@ -68,7 +68,6 @@ export default {
   "story": "What happened",
   "close": "Close",
   "table": "Figures as a table",
-  "lasthours": "Last {n} hours",
   "k-connected": "Connected from {client}",
   "k-started": "Sender named as {from}",
   "k-recipient-accepted": "Recipient {recipient} is known",

@@ -68,7 +68,6 @@ export default {
   "story": "Che cosa è successo",
   "close": "Chiudi",
   "table": "Dati in tabella",
-  "lasthours": "Ultime {n} ore",
   "k-connected": "Connessione da {client}",
   "k-started": "Mittente dichiarato: {from}",
   "k-recipient-accepted": "Il destinatario {recipient} è noto",

@@ -17,3 +17,4 @@ export function size(octets) {
 }
 export const person = (one) => (one ? one.name || one.email : '');
 export const people = (list) => (list || []).map((one) => (one.name ? `${one.name} <${one.email}>` : one.email)).join(', ');
+export const points = (value) => new Intl.NumberFormat(language(), { minimumFractionDigits: 1, maximumFractionDigits: 1 }).format(value);
