@@ -1,7 +1,7 @@
 // The live log: what happened to every message that the viewer may see.
 import { html, useEffect, useRef, useState } from '../lib/html.js';
 import { get } from '../lib/api.js';
-import { date, exact, points, size, time } from '../lib/format.js';
+import { clock, date, exact, points, size, time } from '../lib/format.js';
 import { t } from '../lib/i18n.js';
 import uPlot from '../vendor/uplot.js';
 
@@ -92,7 +92,7 @@ function Graph() {
     const soft = getComputedStyle(document.documentElement).getPropertyValue('--soft');
     const axis = { stroke: soft, grid: { show: false } };
     const options = {
-      width: place.current.clientWidth || 600, height: 150, legend: { show: false }, cursor: { show: false }, scales: { y: { range: (_, low, high) => [0, Math.max(high, 1)] } }, axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => date(at * 1000)) }, { ...axis, size: 40 }],
+      width: place.current.clientWidth || 600, height: 150, legend: { show: false }, cursor: { show: false }, scales: { y: { range: (_, low, high) => [0, Math.max(high, 1)] } }, axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => (hours > 24 ? date : clock)(at * 1000)) }, { ...axis, size: 40 }],
       series: [{}, ...layers.map((layer) => ({ label: layer.name, fill: COLOURS[layer.name], stroke: COLOURS[layer.name], width: 0, paths: bars, points: { show: false } }))],
     };
     const plot = new uPlot(options, [buckets.map((one) => one.at / 1000), ...layers.map((layer) => layer.values)], place.current);

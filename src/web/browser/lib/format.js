@@ -18,3 +18,4 @@ export function size(octets) {
 export const person = (one) => (one ? one.name || one.email : '');
 export const people = (list) => (list || []).map((one) => (one.name ? `${one.name} <${one.email}>` : one.email)).join(', ');
 export const points = (value) => new Intl.NumberFormat(language(), { minimumFractionDigits: 1, maximumFractionDigits: 1 }).format(value);
+export const clock = (text) => new Intl.DateTimeFormat(language(), { hour: '2-digit', minute: '2-digit', hour12: false }).format(new Date(text));
