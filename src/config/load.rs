@@ -251,6 +251,7 @@ impl Reader<'_> {
             clamd_down: self.down("filter.clamd_down"),
             milters: self.texts("filter.milters"),
             milter_down: self.down("filter.milter_down"),
+            undelete: self.take("storage.undelete").map(Value::into_span).unwrap_or_default(),
             trail_retention: self.take("trail.retention").map(Value::into_span).unwrap_or_default(),
             log_level: self.text("log.level"),
             log_format: if self.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Text },

@@ -79,6 +79,8 @@ pub struct Config {
     pub clamd_down: WhenDown,
     pub milters: Vec<String>,
     pub milter_down: WhenDown,
+    /// How long expunged messages can be brought back.
+    pub undelete: Duration,
     pub trail_retention: Duration,
     pub log_level: String,
     pub log_format: LogFormat,

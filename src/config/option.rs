@@ -172,6 +172,12 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     with("filter.milters", Kind::Texts, "[]", "External milters to ask, in order: `host:port` or `unix:/path`."),
     with("filter.milter_down", Kind::Choice(&["defer", "pass"]), "\"defer\"", "When a milter does not answer."),
+    with(
+        "storage.undelete",
+        span(0, 366 * DAY_SECS),
+        "\"14 d\"",
+        "How long expunged messages and deleted mailboxes can be brought back.",
+    ),
     with("trail.retention", span(DAY_SECS, 366 * DAY_SECS), "\"21 d\"", "How long the log of single messages is kept."),
     with(
         "log.level",

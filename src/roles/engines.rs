@@ -41,8 +41,10 @@ impl Engines {
         let lock = lock(data)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids = Arc::new(IdSource::system());
-        let storage = Storage::open(data, StorageSettings::default(), Arc::clone(&clock), Arc::clone(&ids))
-            .map_err(|error| explain(&error))?;
+        let mut settings = StorageSettings::default();
+        settings.gc.undelete = config.undelete;
+        let storage =
+            Storage::open(data, settings, Arc::clone(&clock), Arc::clone(&ids)).map_err(|error| explain(&error))?;
         let guard = LoginGuard::new(config.plaintext_on_loopback);
         let file = data.join("directory.sqlite");
         let directory = EmbeddedDirectory::open(&file, Arc::clone(&clock), config.postmaster.clone(), guard)?;
@@ -94,9 +96,11 @@ impl Engines {
     }
 
     pub async fn gc(&self) -> anyhow::Result<Value> {
+        let mut forgotten = 0u64;
         let (mut released, mut freed, mut segments, mut moved) = (0u64, 0u64, 0u64, 0u64);
         for _ in 0..GC_ROUNDS_MAX {
             let round = self.storage.gc().await.map_err(|error| explain(&error))?;
+            forgotten += round.forgotten;
             released += round.released;
             freed += round.freed_bytes;
             segments += round.segments_removed;
@@ -106,6 +110,7 @@ impl Engines {
             }
         }
         Ok(json!({
+            "expired_messages": forgotten,
             "released_messages": released,
             "freed_bytes": freed,
             "removed_segments": segments,

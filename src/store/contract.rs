@@ -30,6 +30,7 @@ pub(crate) async fn all(subject: &Subject) {
     the_log_is_trimmed_safely(subject, AccountId(7)).await;
     blobs_read_back_by_range(subject).await;
     an_account_goes_without_a_trace(subject, AccountId(8)).await;
+    expunged_emails_come_back(subject, AccountId(9)).await;
 }
 
 pub(crate) const NOW: UtcMillis = UtcMillis(1_700_000_000_000);
@@ -501,4 +502,56 @@ async fn an_account_goes_without_a_trace(s: &Subject, account: AccountId) {
     assert!(s.mail.states(account, inbox).await.unwrap().is_none());
     assert!(s.mail.email_states(account, None).await.unwrap().is_empty());
     s.mail.delete_account(account).await.unwrap();
+}
+
+async fn expunged_emails_come_back(s: &Subject, account: AccountId) {
+    let inbox = s.mailbox(account, "INBOX").await;
+    let delivery = s.delivery(account, "first", Target::Role(Role::Inbox)).await;
+    s.mail.deliver(vec![delivery.clone()]).await.remove(0).unwrap();
+    let work = s.mail.create_mailbox(account, &name("Work"), None).await.unwrap();
+    let own = [s.own("second", SystemFlags::SEEN).await, s.own("third", SystemFlags::FLAGGED).await];
+    s.mail.append(account, work.id, own.to_vec()).await.unwrap();
+    s.mail.expunge(account, inbox.id, vec![EVERYTHING], false).await.unwrap();
+    s.mail.delete_mailbox(account, &name("Work")).await.unwrap();
+    // Outside quota, and out of every client's sight.
+    assert_eq!(s.mail.usage(account).await.unwrap().messages, 0);
+    assert!(s.mail.email_states(account, None).await.unwrap().is_empty());
+    let removed = s.mail.removed(account, 10).await.unwrap();
+    assert_eq!(s.mail.removed(account, 1).await.unwrap(), removed[..1]);
+    assert!(s.mail.removed(AccountId(account.0 + 1000), 10).await.unwrap().is_empty());
+    let first = removed.iter().find(|gone| gone.mailbox.is_inbox()).unwrap();
+    assert_eq!((removed.len(), first.blob, &first.prefix), (3, delivery.blob.id(), &delivery.prefix));
+
+    // Each where it lay, with its flags; the deleted mailbox is there again. Ids are new, so no client is confused.
+    let since = s.mail.modseq(account).await.unwrap();
+    let ids: Vec<EmailId> = removed.iter().map(|gone| gone.email).collect();
+    let back = s.mail.restore(account, ids.clone(), None).await.unwrap();
+    assert_eq!(back.iter().map(|back| back.was).collect::<Vec<_>>(), ids);
+    assert_eq!((s.mailbox(account, "INBOX").await.messages, s.mailbox(account, "Work").await.messages), (1, 2));
+    assert_eq!(s.mailbox(account, "Work").await.unseen, 1);
+    let changes = s.mail.email_changes(account, since, 10).await.unwrap().unwrap();
+    assert_eq!((changes.created.len(), changes.updated.len(), changes.destroyed.len()), (3, 0, 0));
+    assert!(back.iter().all(|back| !ids.contains(&back.email)));
+    let entry = &s.mail.entries(account, inbox.id, vec![EVERYTHING], 10).await.unwrap()[0];
+    assert_eq!((entry.uid, s.blobs.read(entry.blob, 0..99).await.unwrap().as_ref()), (uid(2), &b"first"[..]));
+    assert!(s.mail.removed(account, 10).await.unwrap().is_empty());
+    assert!(s.mail.restore(account, ids, None).await.unwrap().is_empty());
+
+    // Into one named mailbox, and never beyond the quota: then nothing of it happens.
+    let work = s.mailbox(account, "Work").await;
+    s.mail.expunge(account, work.id, vec![EVERYTHING], false).await.unwrap();
+    let ids: Vec<EmailId> = s.mail.removed(account, 10).await.unwrap().iter().map(|gone| gone.email).collect();
+    s.mail.set_quota(account, Some(ByteSize(entry.size_bytes + 6))).await.unwrap();
+    let refused = s.mail.restore(account, ids.clone(), Some(name("Found/here"))).await;
+    assert!(matches!(refused, Err(AppendError::OverQuota { .. })));
+    assert!(s.mail.mailbox(account, &name("Found/here")).await.unwrap().is_none());
+    s.mail.set_quota(account, None).await.unwrap();
+    let back = s.mail.restore(account, vec![ids[0]], Some(name("Found/here"))).await.unwrap();
+    assert_eq!((back.len(), back[0].mailbox_name.as_str()), (1, "Found/here"));
+
+    // Purged is gone for good.
+    assert_eq!(s.mail.purge(account, Some(ids)).await.unwrap(), 1);
+    assert!(s.mail.removed(account, 10).await.unwrap().is_empty());
+    s.mail.expunge(account, inbox.id, vec![EVERYTHING], false).await.unwrap();
+    assert_eq!(s.mail.purge(account, None).await.unwrap(), 1);
 }

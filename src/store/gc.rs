@@ -21,6 +21,8 @@ pub struct GcSettings {
     /// How long a blob that nothing refers to stays: a delivery under way may be about to refer to it. More than the
     /// twelve hours for which the mail store takes content that was put.
     pub grace: Duration,
+    /// How long an expunged email can be brought back.
+    pub undelete: Duration,
     /// How long a delivery is remembered, so that a retry makes no duplicate.
     pub deliveries_kept: Duration,
     /// Released blobs worked off in a round.
@@ -33,6 +35,7 @@ impl Default for GcSettings {
     fn default() -> Self {
         Self {
             grace: Duration::from_secs(24 * 3600),
+            undelete: Duration::from_secs(14 * 24 * 3600),
             deliveries_kept: Duration::from_secs(7 * 24 * 3600),
             blobs_max: 50_000,
             segments_max: 16,
@@ -43,6 +46,8 @@ impl Default for GcSettings {
 /// What a round did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct GcReport {
+    /// Expunged emails whose undelete window ended.
+    pub forgotten: u64,
     /// Blobs dropped because nothing refers to them.
     pub released: u64,
     /// Segments emptied and deleted.
@@ -96,10 +101,24 @@ impl Gc {
     pub(crate) async fn round(&self) -> Result<GcReport, StoreError> {
         let mut state = self.state.lock().await;
         let mut report = GcReport::default();
+        self.forget_removed(&mut report).await?;
         self.drop_released(&mut state, &mut report).await?;
         self.forget(&mut state).await?;
         self.compact(&mut state, &mut report).await?;
         Ok(report)
+    }
+
+    async fn forget_removed(&self, report: &mut GcReport) -> Result<(), StoreError> {
+        let before = self.clock.utc().minus(self.settings.undelete);
+        for _ in 0..self.settings.blobs_max.div_ceil(BATCH) {
+            let forgotten = self.index.forget_removed(before, BATCH).await?;
+            report.forgotten += forgotten as u64;
+            if forgotten < BATCH {
+                return Ok(());
+            }
+        }
+        report.has_more = true;
+        Ok(())
     }
 
     async fn drop_released(&self, state: &mut State, report: &mut GcReport) -> Result<(), StoreError> {

@@ -31,7 +31,8 @@ pub use error::{AppendError, MailboxError, StoreError};
 pub use gc::{GcReport, GcSettings};
 pub use model::{
     AppendedEntry, Change, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, Role, StoredBlob, SystemFlags, Target, ThreadId,
+    FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, Removed, Restored, Role, StoredBlob, SystemFlags,
+    Target, ThreadId,
 };
 pub use picture::{Differences, EntryView, Picture};
 pub use signal::Signals;

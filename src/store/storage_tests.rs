@@ -200,10 +200,16 @@ async fn garbage_is_collected_and_nothing_else() {
     for entry in all.iter().filter(|entry| entry.uid.as_raw() % 10 != 0) {
         node.storage.mail.expunge(account, inbox, vec![entry.uid..=entry.uid], false).await.unwrap();
     }
-    // Within the grace period nothing goes: a delivery may be about to refer to one of them.
-    assert_eq!(node.storage.gc().await.unwrap().released, 0);
-    let late = std::time::Duration::from_secs(4_000_000_000);
-    node.clock.advance(late);
+    // Within the undelete window they can come back; within the grace period after it nothing goes, for a delivery may be
+    // about to refer to one of them.
+    let day = Duration::from_secs(24 * 3600);
+    for (days, forgotten) in [(13, 0), (2, 180)] {
+        node.clock.advance(days * day);
+        let report = node.storage.gc().await.unwrap();
+        assert_eq!((report.forgotten, report.released), (forgotten, 0));
+    }
+    // Segments carry the wall clock's time.
+    node.clock.advance(Duration::from_secs(4_000_000_000));
     let before_gc = node.storage.content(kept).read(0..u64::MAX).await.unwrap();
     let report = node.storage.gc().await.unwrap();
     assert_eq!((report.released, report.stuck, report.has_more), (180, 0, false));
@@ -216,6 +222,31 @@ async fn garbage_is_collected_and_nothing_else() {
     let node = open(dir.path());
     assert_eq!(node.texts(1).await.iter().filter(|text| text.is_ok()).count(), 20);
     node.audit_is_clean().await;
+}
+
+/// A file of each format ever shipped opens, and its messages are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_version_1_open_and_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+    sql.execute_batch(include_str!("sqlite/fixtures/mail-v1.sql")).unwrap();
+    sql.pragma_update(None, "user_version", 1).unwrap();
+    drop(sql);
+    let node = open(dir.path());
+    let (mail, account) = (&node.storage.mail, AccountId(1));
+    let inbox = node.subject.mailbox(account, "INBOX").await;
+    let entries = mail.entries(account, inbox.id, vec![EVERYTHING], 10).await.unwrap();
+    assert_eq!(entries.iter().map(|e| (e.uid.as_raw(), e.thread.0)).collect::<Vec<_>>(), [(1, 1), (2, 1)]);
+    let summary = mail::mime::Summary::decode(&entries[1].summary).unwrap();
+    assert_eq!(summary.envelope.subject.as_deref(), Some(&b"Re: Offer"[..]));
+    assert!(entries[1].flags.keywords.contains(&"$work".parse().unwrap()));
+    let before = mail.usage(account).await.unwrap();
+    mail.expunge(account, inbox.id, vec![EVERYTHING], false).await.unwrap();
+    let removed = mail.removed(account, 10).await.unwrap();
+    mail.restore(account, removed.iter().map(|gone| gone.email).collect(), None).await.unwrap();
+    assert_eq!(mail.usage(account).await.unwrap(), before);
+    let last = node.storage.mail.changes_since(account, inbox.id, inbox.highest_modseq).await.unwrap().unwrap();
+    assert_eq!((last.changed.len(), last.vanished.len()), (2, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

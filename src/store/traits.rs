@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Mailbox, MailboxName, NewEntry, Role, StoredBlob, ThreadId,
+    FlagOutcome, Mailbox, MailboxName, NewEntry, Removed, Restored, Role, StoredBlob, ThreadId,
 };
 
 /// Immutable content.
@@ -104,6 +104,7 @@ pub trait MailStore: Send + Sync {
         to: MailboxId,
     ) -> Result<Copied, AppendError>;
     /// Removes the UIDs; with `only_deleted`, those of them flagged `\Deleted`. Gives the UIDs removed, rising.
+    /// They can be brought back until the undelete window ends: [`MailStore::removed`].
     async fn expunge(
         &self,
         account: AccountId,
@@ -140,7 +141,20 @@ pub trait MailStore: Send + Sync {
     /// Sets what all messages of the account may take together; what is there already stays.
     async fn set_quota(&self, account: AccountId, quota: Option<ByteSize>) -> Result<(), StoreError>;
 
-    /// Removes everything an account has. Its blobs are released to garbage collection.
+    /// Expunged emails that can still be brought back, the latest removal first, at most `limit`.
+    async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError>;
+    /// Brings expunged emails back, all or none: into `into`, else where each of them lay. Mailboxes that are gone are
+    /// made again. Gives those that were still there to bring back, in the order asked.
+    async fn restore(
+        &self,
+        account: AccountId,
+        emails: Vec<EmailId>,
+        into: Option<MailboxName>,
+    ) -> Result<Vec<Restored>, AppendError>;
+    /// Ends the undelete window of these expunged emails, or of all: nothing brings them back. Gives how many.
+    async fn purge(&self, account: AccountId, emails: Option<Vec<EmailId>>) -> Result<u64, StoreError>;
+
+    /// Removes everything an account has, for good. Its blobs are released to garbage collection.
     async fn delete_account(&self, account: AccountId) -> Result<(), StoreError>;
 }
 
@@ -170,6 +184,8 @@ pub trait BlobIndex: Send + Sync {
     async fn take_released(&self, before: UtcMillis, limit: usize) -> Result<(usize, Vec<StoredBlob>), StoreError>;
     /// Forgets up to `limit` deliveries older than `before`: a retry that late makes a duplicate.
     async fn forget_deliveries(&self, before: UtcMillis, limit: usize) -> Result<usize, StoreError>;
+    /// Ends the undelete window of up to `limit` emails expunged before `before`; gives how many.
+    async fn forget_removed(&self, before: UtcMillis, limit: usize) -> Result<usize, StoreError>;
     /// Drops thread keys without emails of the next accounts after number `after`; gives the last one seen.
     async fn forget_threads(&self, after: u64, accounts: usize) -> Result<Option<u64>, StoreError>;
 }

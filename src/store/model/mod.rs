@@ -4,6 +4,7 @@ mod change;
 mod entry;
 mod flags;
 mod mailbox;
+mod removed;
 
 pub use change::{Change, Changes, EmailChanges, FlagChange, FlagOutcome};
 pub use entry::{
@@ -11,3 +12,4 @@ pub use entry::{
 };
 pub use flags::{Flags, InvalidKeyword, Keyword, SystemFlags};
 pub use mailbox::{InvalidMailboxName, Mailbox, MailboxName, Role};
+pub use removed::{Removed, Restored};

@@ -3,7 +3,7 @@
 use base::{AccountId, ByteSize, ModSeq, UidValidity, UtcMillis};
 use rusqlite::{Connection, OptionalExtension, Result};
 
-use super::{change, mailboxes, rows};
+use super::{change, mailboxes, removed, rows};
 use crate::model::{MailboxName, Role};
 use crate::traits::Usage;
 
@@ -127,6 +127,9 @@ pub(super) fn delete(sql: &Connection, account: AccountId, now: UtcMillis) -> Re
         if !step.gone.is_empty() {
             return Ok(false);
         }
+    }
+    if removed::purge(sql, account, None, now)? > 0 {
+        return Ok(false);
     }
     for table in ["mailbox", "subscription", "vanished", "mailbox_gone", "thread_ref", "delivered", "account"] {
         sql.execute(&format!("DELETE FROM {table} WHERE account_id = ?1"), [account.0])?;

@@ -9,7 +9,7 @@ use engine::EngineError;
 use rusqlite::{Connection, OptionalExtension, Result};
 
 use super::rows::{self, BLOB_COLUMNS};
-use super::{Outcome, Refusal, SqliteStore};
+use super::{Outcome, Refusal, SqliteStore, removed};
 use crate::error::{AppendError, StoreError};
 use crate::model::StoredBlob;
 use crate::traits::{BlobIndex, Relocation};
@@ -117,6 +117,11 @@ impl BlobIndex for SqliteStore {
             Ok((due.len(), gone))
         })
         .await
+    }
+
+    async fn forget_removed(&self, before: UtcMillis, limit: usize) -> Result<usize, StoreError> {
+        let now = self.clock.utc();
+        self.write_sql(move |sql| removed::forget(sql, before, limit, now)).await
     }
 
     async fn forget_deliveries(&self, before: UtcMillis, limit: usize) -> Result<usize, StoreError> {

@@ -4,11 +4,11 @@
 use std::ops::RangeInclusive;
 
 use base::{AccountId, MailboxId, ModSeq, Uid, UtcMillis};
-use rusqlite::{Connection, OptionalExtension, Result, Row};
+use rusqlite::{Connection, Result, Row};
 
 use super::insert::{self, Counted};
 use super::log::{self, Vanished};
-use super::{Outcome, Refusal, account, blobs, read, rows};
+use super::{Outcome, Refusal, account, read, removed, rows};
 use crate::error::AppendError;
 use crate::model::{Copied, EntryState, FlagChange, FlagOutcome, Flags, SystemFlags};
 
@@ -278,14 +278,11 @@ pub(super) fn expunge(
     let first = account::take_modseqs(sql, account, sum.messages)?.as_raw();
     dismiss(sql, account, mailbox, &sum, first + sum.messages - 1)?;
     account::give_back(sql, account, sum.messages, sum.size_bytes)?;
+    let mut keep = removed::keep(sql)?;
     let mut remove = sql.prepare_cached("DELETE FROM entry WHERE account_id = ?1 AND mailbox_id = ?2 AND uid = ?3")?;
-    let mut remove_content = sql.prepare_cached("DELETE FROM content WHERE content_id = ?1 RETURNING blob_id")?;
     for (entry, modseq) in found.iter().zip(first..) {
+        keep.execute((account.0, mailbox.0, entry.uid.as_raw(), now.0))?;
         remove.execute((account.0, mailbox.0, entry.uid.as_raw()))?;
-        let blob = remove_content.query_row([entry.content], |row| rows::blob_id(row, 0)).optional()?;
-        if let Some(blob) = blob {
-            blobs::release(sql, blob, now)?;
-        }
         log::note(sql, account, mailbox, &vanished(entry, modseq, false))?;
         debug_assert!(entry.thread <= entry.email, "a thread is numbered by its first email");
     }

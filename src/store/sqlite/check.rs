@@ -57,6 +57,16 @@ const RULES: &[(&str, &str)] = &[
          LEFT JOIN content c ON c.content_id = e.content_id WHERE c.account_id IS NOT e.account_id",
     ),
     (
+        "the expunged email has no content row, or a stranger's",
+        "SELECT format('account %d, expunged email %d', e.account_id, e.email_id) FROM removed e
+         LEFT JOIN content c ON c.content_id = e.content_id WHERE c.account_id IS NOT e.account_id",
+    ),
+    (
+        "nothing refers to the content row",
+        "SELECT format('account %d, content %d', c.account_id, c.content_id) FROM content c
+         WHERE c.content_id NOT IN (SELECT content_id FROM entry UNION ALL SELECT content_id FROM removed)",
+    ),
+    (
         "the entry's blob is not there",
         "SELECT format('account %d, mailbox %d, uid %d', e.account_id, e.mailbox_id, e.uid) FROM entry e
          JOIN content c ON c.content_id = e.content_id

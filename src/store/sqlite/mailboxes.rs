@@ -108,6 +108,11 @@ pub(super) fn id_of_name(sql: &Connection, account: AccountId, name: &MailboxNam
         .optional()
 }
 
+pub(super) fn exists(sql: &Connection, account: AccountId, mailbox: MailboxId) -> Result<bool> {
+    sql.prepare_cached("SELECT 1 FROM mailbox WHERE account_id = ?1 AND mailbox_id = ?2")?
+        .exists((account.0, mailbox.0))
+}
+
 /// The mailbox with the role. If the account lacks one, the mailbox of the role's usual name gets it, or a new one.
 pub(super) fn with_role(sql: &Connection, account: AccountId, role: Role, now: UtcMillis) -> Result<MailboxId> {
     if let Some(found) = id_of_role(sql, account, role)? {

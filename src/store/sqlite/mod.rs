@@ -8,6 +8,7 @@ mod insert;
 mod log;
 mod mailboxes;
 mod read;
+mod removed;
 mod rows;
 mod schema;
 mod thread;
@@ -25,7 +26,7 @@ use rusqlite::Connection;
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
-    Mailbox, MailboxName, NewEntry, Role, ThreadId,
+    Mailbox, MailboxName, NewEntry, Removed, Restored, Role, ThreadId,
 };
 use crate::signal::Signals;
 use crate::traits::{EmailState, MailStore, Usage};
@@ -418,6 +419,35 @@ impl MailStore for SqliteStore {
     async fn set_quota(&self, account: AccountId, quota: Option<base::ByteSize>) -> Result<(), StoreError> {
         let now = self.clock.utc();
         self.write_sql(move |sql| account::set_quota(sql, account, quota, now)).await
+    }
+
+    async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError> {
+        self.read(move |sql| removed::list(sql, account, limit)).await
+    }
+
+    async fn restore(
+        &self,
+        account: AccountId,
+        emails: Vec<EmailId>,
+        into: Option<MailboxName>,
+    ) -> Result<Vec<Restored>, AppendError> {
+        let now = self.clock.utc();
+        let restored = self.write(move |sql| removed::restore(sql, account, &emails, into.as_ref(), now)).await?;
+        if let Some(last) = restored.iter().map(|back| back.modseq).max() {
+            self.publish(account, last);
+        }
+        Ok(restored)
+    }
+
+    async fn purge(&self, account: AccountId, emails: Option<Vec<EmailId>>) -> Result<u64, StoreError> {
+        let (now, mut purged) = (self.clock.utc(), 0);
+        loop {
+            let emails = emails.clone();
+            match self.write_sql(move |sql| removed::purge(sql, account, emails.as_deref(), now)).await? {
+                0 => return Ok(purged),
+                some => purged += some,
+            }
+        }
     }
 
     async fn delete_account(&self, account: AccountId) -> Result<(), StoreError> {

@@ -4,7 +4,8 @@
 //! by message lies in `content`. A thread has the number of the email that began it, so only the others are indexed by
 //! thread. `delivered` leads with the message: ids rise with time, so rows are appended, and what is expired is one range.
 
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE account (
     account_id    INTEGER PRIMARY KEY,
     modseq        INTEGER NOT NULL,
@@ -119,4 +120,22 @@ CREATE TABLE blob_release (
     blob_id      BLOB NOT NULL,
     PRIMARY KEY (released_at, blob_id)
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    // Expunged emails stay for the undelete window. Their content stays where it is; `email_id` keeps its meaning.
+    "
+CREATE TABLE removed (
+    account_id     INTEGER NOT NULL,
+    email_id       INTEGER NOT NULL,
+    removed_at     INTEGER NOT NULL,
+    mailbox_id     INTEGER NOT NULL,
+    mailbox_name   TEXT NOT NULL,
+    system         INTEGER NOT NULL,
+    keywords       TEXT,
+    internal_date  INTEGER NOT NULL,
+    size_bytes     INTEGER NOT NULL,
+    content_id     INTEGER NOT NULL,
+    PRIMARY KEY (account_id, email_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX removed_at ON removed (removed_at);
+",
+];
