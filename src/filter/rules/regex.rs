@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use regex_syntax::hir::{Hir, HirKind, Repetition};
+
 /// A pattern as the rule file has it: characters are bytes (U+0000 to U+00FF), without delimiters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PatternText {
@@ -24,7 +26,11 @@ impl PatternText {
 /// A compiled pattern.
 #[derive(Debug)]
 pub enum Pattern {
-    Linear(regex::bytes::Regex),
+    Linear {
+        /// Matches wherever the pattern does, and perhaps elsewhere; there where it is much cheaper.
+        gate: Option<regex::bytes::Regex>,
+        whole: Box<regex::bytes::Regex>,
+    },
     Backtracking {
         /// Matches wherever the whole pattern does, and perhaps elsewhere.
         /// None where its program would be too big.
@@ -37,6 +43,9 @@ pub enum Pattern {
 const PROGRAM_BYTES_MAX: usize = 12 << 20;
 /// Lazily built automaton states of one pattern; most need a few KiB.
 const AUTOMATON_BYTES_MAX: usize = 1 << 20;
+const GATE_BYTES_MAX: usize = 1 << 20;
+/// Counting so far costs an automaton many states.
+const COUNTED_MAX: u32 = 8;
 /// Steps of the backtracking engine on one piece of text: about a millisecond.
 const BACKTRACK_STEPS_MAX: usize = 50_000;
 /// Bytes of one pattern after its macros are expanded.
@@ -45,7 +54,7 @@ const NESTING_MAX: u32 = 200;
 
 impl Pattern {
     /// The compiled pattern, and the linear-time pattern that matches at least as much, for [`super::prefilter`].
-    pub fn compile(text: &PatternText) -> Result<(Self, regex_syntax::hir::Hir), String> {
+    pub fn compile(text: &PatternText) -> Result<(Self, Hir), String> {
         let perl = Translated::of(text)?;
         let hir = regex_syntax::ParserBuilder::new()
             .utf8(false)
@@ -67,7 +76,13 @@ impl Pattern {
             .dfa_size_limit(AUTOMATON_BYTES_MAX)
             .build()
             .map_err(|error| one_line(&error.to_string()));
-        let Some(exact) = perl.exact else { return Ok((Self::Linear(linear?), hir)) };
+        let Some(exact) = perl.exact else {
+            let gate = uncounted(&hir).and_then(|hir| {
+                let builder = &mut regex::bytes::RegexBuilder::new(&hir.to_string());
+                builder.dfa_size_limit(AUTOMATON_BYTES_MAX).size_limit(GATE_BYTES_MAX).build().ok()
+            });
+            return Ok((Self::Linear { gate, whole: Box::new(linear?) }, hir));
+        };
         let whole = fancy_regex::RegexBuilder::new(&exact)
             .bytes_mode(fancy_regex::BytesMode::Ascii)
             .unicode_mode(false)
@@ -88,7 +103,7 @@ impl Pattern {
             return None;
         }
         match self {
-            Self::Linear(regex) => regex.find_at(text, from).map(|found| found.range()),
+            Self::Linear { whole, .. } => whole.find_at(text, from).map(|found| found.range()),
             Self::Backtracking { gate, whole } => {
                 if let Some(gate) = gate {
                     gate.find_at(text, from)?;
@@ -101,10 +116,46 @@ impl Pattern {
 
     pub fn is_match(&self, text: &[u8]) -> bool {
         match self {
-            Self::Linear(regex) => regex.is_match(text),
+            Self::Linear { gate, whole } => {
+                gate.as_ref().is_none_or(|gate| gate.is_match(text)) && whole.is_match(text)
+            }
             Self::Backtracking { gate, whole } => {
                 gate.as_ref().is_none_or(|gate| gate.is_match(text)) && whole.is_match(text).unwrap_or(false)
             }
+        }
+    }
+}
+
+/// The pattern with long bounded repetitions unbounded: what matches it matches this too, and a small automaton is
+/// enough, where counting makes one state for each count and each place to begin. `None` where nothing is counted.
+fn uncounted(hir: &Hir) -> Option<Hir> {
+    let all = |parts: &[Hir]| {
+        let mut changed = false;
+        let parts = parts.iter().map(|part| {
+            let new = uncounted(part);
+            changed |= new.is_some();
+            new.unwrap_or_else(|| part.clone())
+        });
+        let parts: Vec<Hir> = parts.collect();
+        changed.then_some(parts)
+    };
+    match hir.kind() {
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => None,
+        HirKind::Capture(capture) => uncounted(&capture.sub),
+        HirKind::Concat(parts) => all(parts).map(Hir::concat),
+        HirKind::Alternation(parts) => all(parts).map(Hir::alternation),
+        HirKind::Repetition(counted) => {
+            let inner = uncounted(&counted.sub);
+            let is_long = counted.max.unwrap_or(counted.min) >= COUNTED_MAX;
+            if !is_long && inner.is_none() {
+                return None;
+            }
+            Some(Hir::repetition(Repetition {
+                min: if is_long { counted.min.min(1) } else { counted.min },
+                max: counted.max.filter(|_| !is_long),
+                greedy: counted.greedy,
+                sub: inner.map_or_else(|| counted.sub.clone(), Box::new),
+            }))
         }
     }
 }
@@ -693,6 +744,23 @@ mod tests {
         }
         assert!(compile(&"(".repeat(100_000), "").is_err());
         assert!(compile("((a{1000}){1000}){1000}", "").is_err());
+    }
+
+    #[test]
+    fn counting_has_a_cheap_gate() {
+        let text = |pattern: &str| PatternText { pattern: pattern.to_owned(), flags: "i".to_owned() };
+        for (pattern, near, far) in [
+            (r"\border\b.{0,20}\bcall\b", "Order now, call", "order, and then much later on somebody may call"),
+            (r"[a-z]{20,}\d", "abcdefghijklmnopqrstuvwxyz1", "abc1"),
+            (r"(?:a.{2,30}b){2}c", "a--ba--bc", "a--b ab c"),
+        ] {
+            let (pattern, _) = Pattern::compile(&text(pattern)).unwrap();
+            let Pattern::Linear { gate: Some(gate), .. } = &pattern else { panic!("no gate: {pattern:?}") };
+            assert!(gate.is_match(near.as_bytes()) && pattern.is_match(near.as_bytes()), "{near}");
+            assert!(!pattern.is_match(far.as_bytes()), "{far}");
+        }
+        let (plain, _) = Pattern::compile(&text("colou?r")).unwrap();
+        assert!(matches!(plain, Pattern::Linear { gate: None, .. }));
     }
 
     #[test]
