@@ -11,6 +11,7 @@ use base::event::{LISTENER_FAILED, SESSION_REFUSED};
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::cidr::{Cidr, client_network};
@@ -60,6 +61,8 @@ pub struct AcceptorSettings {
     pub sessions_per_client_max: usize,
     /// From here a connection may begin with a PROXY header.
     pub trusted: Vec<Cidr>,
+    /// Places that all listeners of the process share: each session needs open files.
+    pub places: Arc<Semaphore>,
     /// Said to a client that is turned away, before the connection is closed; empty for protocols where clients speak first.
     pub refusal: &'static [u8],
 }
@@ -83,6 +86,7 @@ struct Seats {
 pub struct Seat {
     seats: Arc<Seats>,
     network: IpAddr,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Seat {
@@ -200,14 +204,15 @@ fn admit(
     seats: &Arc<Seats>,
 ) -> Option<Accepted> {
     let network = client_network(client.ip());
+    let Ok(place) = Arc::clone(&settings.places).try_acquire_owned() else {
+        turn_away(&stream, client, settings, "too few open files");
+        return None;
+    };
     let mut taken = seats.taken.lock();
     let of_client = taken.1.get(&network).copied().unwrap_or(0);
     if taken.0 >= settings.sessions_max || of_client >= settings.sessions_per_client_max {
         drop(taken);
-        metrics::counter!("ortler_sessions_refused_total", "listener" => settings.name).increment(1);
-        tracing::info!(event = SESSION_REFUSED, listener = settings.name, peer = %client.ip(), reason = "too many sessions");
-        // Best effort: a fresh socket takes a short line at once.
-        let _ = stream.try_write(settings.refusal);
+        turn_away(&stream, client, settings, "too many sessions");
         return None;
     }
     taken.0 += 1;
@@ -215,12 +220,19 @@ fn admit(
     drop(taken);
     metrics::gauge!("ortler_sessions_open", "listener" => settings.name).increment(1.0);
     metrics::counter!("ortler_sessions_total", "listener" => settings.name).increment(1);
-    let seat = Seat { seats: Arc::clone(seats), network };
+    let seat = Seat { seats: Arc::clone(seats), network, _place: place };
     let local = match local {
         Some(local) => local,
         None => stream.local_addr().ok()?,
     };
     Some(Accepted { stream, client, local, trusted, seat })
+}
+
+fn turn_away(stream: &TcpStream, client: SocketAddr, settings: &AcceptorSettings, reason: &'static str) {
+    metrics::counter!("ortler_sessions_refused_total", "listener" => settings.name).increment(1);
+    tracing::info!(event = SESSION_REFUSED, listener = settings.name, peer = %client.ip(), reason);
+    // Best effort: a fresh socket takes a short line at once.
+    let _ = stream.try_write(settings.refusal);
 }
 
 #[cfg(test)]
@@ -237,6 +249,7 @@ mod tests {
             sessions_max: 1,
             sessions_per_client_max: 1,
             trusted: if trusted { vec![Cidr::new("127.0.0.0".parse().unwrap(), 8)] } else { vec![] },
+            places: Arc::new(Semaphore::new(1)),
             refusal: b"no\r\n",
         };
         let tasks = Tasks::new();

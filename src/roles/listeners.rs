@@ -9,6 +9,7 @@ use filter::Filter;
 use net::{Accepted, Acceptor, AcceptorSettings, Cidr, Stream, Tasks, Tls};
 use reception::Reception;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,8 @@ pub struct Services {
     pub filter: Arc<Filter>,
     pub ids: Arc<IdSource>,
     pub clock: Arc<dyn Clock>,
+    /// Sessions that the limit on open files allows, over all listeners.
+    pub places: Arc<Semaphore>,
 }
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,6 +77,7 @@ pub fn serve(
         sessions_max,
         sessions_per_client_max,
         trusted: trusted.map(|network| Cidr::new(network.address, network.prefix)).collect(),
+        places: Arc::clone(&services.places),
         refusal: refusal(service),
     };
     let implicit = matches!(service, Service::Submissions | Service::Imaps | Service::Pop3s | Service::Https);

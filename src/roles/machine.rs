@@ -22,25 +22,42 @@ pub fn start_logging(config: &Config) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
 }
 
-/// Raises the soft limit on open files to the hard one and warns if sessions could exhaust it.
-pub fn raise_open_files(config: &Config) -> anyhow::Result<()> {
+/// Raises the soft limit on open files to the hard one; gives how many sessions it allows together.
+///
+/// # Errors
+/// The limit leaves nothing for sessions.
+pub fn raise_open_files(config: &Config) -> anyhow::Result<usize> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit on open files")?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit on open files")?;
     }
+    let limit = usize::try_from(hard).unwrap_or(usize::MAX);
+    let places = limit.saturating_sub(OWN_FILES) / FILES_PER_SESSION;
+    anyhow::ensure!(
+        places >= SESSIONS_MIN,
+        "only {hard} open files are allowed and a node needs at least {}: raise LimitNOFILE of the service or `ulimit -n`",
+        OWN_FILES + FILES_PER_SESSION * SESSIONS_MIN
+    );
     let wanted: usize =
         config.listeners.iter().map(|listener| super::listeners::limits(config, listener.service).0).sum();
-    let wanted = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_add(1000);
-    if wanted > hard {
+    tracing::info!(event = "limits.open_files", limit, sessions_max = places.min(wanted));
+    if wanted > places {
         tracing::warn!(
             event = "limits.open_files",
-            hard,
-            wanted,
+            limit,
+            sessions_max = places,
+            sessions_wanted = wanted,
             next_step = "raise LimitNOFILE of the service or lower the sessions_max options",
         );
     }
-    Ok(())
+    Ok(places.min(wanted).min(tokio::sync::Semaphore::MAX_PERMITS))
 }
+
+/// Databases with their logs, segments, listeners, questions to name servers and scanners.
+const OWN_FILES: usize = 300;
+/// The connection, and a spool or a segment that it reads.
+const FILES_PER_SESSION: usize = 2;
+const SESSIONS_MIN: usize = 50;
 
 /// Becomes the configured user, after the ports are bound. The data folder becomes that user's.
 pub fn drop_privileges(config: &Config) -> anyhow::Result<()> {

@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use net::{Tasks, Tls};
 use reception::{Intake, IntakeParts, Reception};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
 
 use super::engines::{Engines, explain};
 use super::listeners::{self, Services};
@@ -28,7 +29,7 @@ pub async fn run(
     ready: impl FnOnce(),
 ) -> anyhow::Result<()> {
     let config = Arc::new(config);
-    machine::raise_open_files(&config)?;
+    let places = Arc::new(Semaphore::new(machine::raise_open_files(&config)?));
     // Ports first: a busy one is found before anything is touched.
     let mut sockets: Vec<(Listener, TcpListener)> = Vec::new();
     for listener in &config.listeners {
@@ -101,6 +102,7 @@ pub async fn run(
         filter,
         ids: Arc::clone(&engines.ids),
         clock: Arc::clone(&engines.clock),
+        places,
     };
 
     // Three owners, stopped one after the other: accepting, sessions, and what serves them.

@@ -7,5 +7,6 @@ mod corpora;
 mod crash;
 mod mail_in;
 mod operations;
+mod service;
 mod submission;
 mod web;

@@ -1,7 +1,7 @@
 //! A client that speaks lines, and what SMTP, IMAP and HTTP need beyond.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 /// One connection.
@@ -11,7 +11,11 @@ pub struct Conversation {
 
 impl Conversation {
     pub fn open(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Self::open_at(Ipv4Addr::LOCALHOST, port)
+    }
+
+    pub fn open_at(address: Ipv4Addr, port: u16) -> Self {
+        let stream = TcpStream::connect((address, port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
         stream.set_nodelay(true).unwrap();

@@ -3,9 +3,11 @@
 mod client;
 mod dns;
 mod node;
+mod served;
 
 pub use client::{Conversation, base64, http};
 pub use node::{Node, PASSWORD, letter, ortler, ortler_fails, run_program};
+pub use served::{Served, configure, make_certificate};
 
 /// True if slow tests and those with foreign programs are wanted.
 pub fn wants_all() -> bool {
