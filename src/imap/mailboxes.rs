@@ -3,7 +3,7 @@
 use base::AccountId;
 use store::{MailStore, Mailbox, MailboxName, Role};
 
-use crate::proto::{List, RawName, Reply, StatusItem, utf7, write};
+use crate::proto::{List, RawName, Reply, StatusItem, write};
 
 /// LIST (RFC 3501 §6.3.8, RFC 5258, RFC 6154, RFC 5819).
 pub async fn list(store: &dyn MailStore, account: AccountId, list: &List, out: &mut Vec<u8>) -> Result<Reply, Reply> {
@@ -182,7 +182,7 @@ fn names(mailboxes: &[Mailbox]) -> Vec<MailboxName> {
 
 /// Reference and pattern are simply joined; a pattern that cannot be read matches nothing.
 fn patterns(reference: &[u8], patterns: &[Vec<u8>]) -> Vec<String> {
-    let join = |pattern: &Vec<u8>| utf7::decode(&[reference, pattern].concat());
+    let join = |pattern: &Vec<u8>| mail::utf7::decode(&[reference, pattern].concat());
     patterns
         .iter()
         .filter_map(join)

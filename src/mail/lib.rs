@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod header;
 pub mod mime;
 pub mod status;
+pub mod utf7;
 
 pub use address::{Address, Domain, ForwardPath, InvalidAddress, LocalPart, ReversePath};
 pub use envelope::{BodyKind, Envelope};

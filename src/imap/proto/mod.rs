@@ -8,7 +8,6 @@ mod scan;
 mod search;
 pub mod sequence;
 pub mod types;
-pub mod utf7;
 pub mod write;
 
 pub use frame::{Event, Framer};

@@ -1,10 +1,10 @@
 //! Commands as values.
 
 use base::{ModSeq, Secret, UtcMillis};
+use mail::utf7;
 use store::{FlagChange, Flags, MailboxName, Role};
 
 use super::sequence::SequenceSet;
-use super::utf7;
 
 /// One client command.
 #[derive(Debug)]

@@ -3,9 +3,8 @@
 use std::ops::RangeInclusive;
 
 use base::UtcMillis;
+use mail::utf7;
 use store::{MailboxName, SystemFlags};
-
-use super::utf7;
 
 /// Decimal digits.
 pub fn number(out: &mut Vec<u8>, value: u64) {
