@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("jmap", 3),
     ("reception", 4),
     ("web", 4),
+    ("migrate", 4),
 ];
 
 fn root() -> &'static Path {

@@ -3,6 +3,9 @@
 
 mod config;
 mod directory;
+mod export;
+mod import;
+mod mailbox;
 mod node;
 mod print;
 mod rules;
@@ -10,6 +13,7 @@ mod run;
 mod scan;
 mod store;
 mod trace;
+mod transfer;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +49,9 @@ enum Command {
     /// Resellers and customers that own domains.
     #[command(subcommand)]
     Tenant(directory::TenantCommand),
+    /// Mailboxes of an account: lists them, brings removed messages back.
+    #[command(subcommand)]
+    Mailbox(mailbox::Command),
     /// Judges messages without delivering them.
     Scan(scan::Scan),
     /// Filter rules.
@@ -80,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Account(command) => command.run(),
         Command::Alias(command) => command.run(),
         Command::Tenant(command) => command.run(),
+        Command::Mailbox(command) => command.run(),
         Command::Scan(command) => command.run(),
         Command::Rules(command) => command.run(),
         Command::Trace(command) => command.run(),

@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use config::Config;
 use serde_json::Value;
 
 use super::{Where, print};
-use crate::roles::control::{self, Request};
+use crate::roles::Engines;
+use crate::roles::control::{self, Connection, Reply, Request};
 
 impl Where {
     /// The configuration of the node that the arguments name.
@@ -24,17 +26,22 @@ impl Where {
 
     /// Sends `request` to the running node, or carries it out on the stopped node's files.
     pub fn ask(&self, request: Request) -> anyhow::Result<Value> {
+        self.talk(async |node, _| Ok(node.ask(request, Bytes::new()).await?.value))
+    }
+
+    /// Has a conversation with the running node, or with the stopped node's files.
+    pub fn talk<T>(&self, work: impl AsyncFnOnce(&mut Node, &Config) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let config = self.load()?;
         runtime()?.block_on(async {
-            match control::ask(&config.data, &request).await? {
-                Some(answer) => Ok(answer),
-                None => {
-                    let engines = crate::roles::Engines::open(&config).await?;
-                    let answer = control::execute(&engines, request).await;
-                    engines.close().await;
-                    Ok(answer?)
-                }
+            let mut node = match Connection::open(&config.data).await? {
+                Some(connection) => Node::Running(connection),
+                None => Node::Stopped(Engines::open(&config).await?),
+            };
+            let outcome = work(&mut node, &config).await;
+            if let Node::Stopped(engines) = node {
+                engines.close().await;
             }
+            outcome
         })
     }
 
@@ -42,6 +49,29 @@ impl Where {
     pub fn ask_and_print(&self, request: Request, json: bool) -> anyhow::Result<ExitCode> {
         print::value(&self.ask(request)?, json);
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Who answers a command.
+pub enum Node {
+    Running(Connection),
+    Stopped(Engines),
+}
+
+impl Node {
+    /// False once the running node went away.
+    pub fn is_alive(&self) -> bool {
+        match self {
+            Self::Running(connection) => connection.is_alive(),
+            Self::Stopped(_) => true,
+        }
+    }
+
+    pub async fn ask(&mut self, request: Request, content: Bytes) -> anyhow::Result<Reply> {
+        match self {
+            Self::Running(connection) => connection.ask(&request, &content).await,
+            Self::Stopped(engines) => control::execute(engines, request, content).await,
+        }
     }
 }
 

@@ -1,10 +1,12 @@
-//! The control socket: one JSON line in, one JSON line out, for the command line on the same machine.
+//! The control socket, for the command line on the same machine. Each request and each answer is one JSON line; its
+//! `bytes` says how many raw octets follow it. A connection carries one request after the other.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use base::{ByteSize, MessageId, Secret};
+use bytes::Bytes;
 use directory::{
     Access, Account, AccountChange, Alias, Listing, NewAccount, PasswordHash, RegistryError, Tenant, TenantKind,
 };
@@ -13,9 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::sync::CancellationToken;
 use trail::{MessageRow, Query, Scope, StoredEvent};
 
 use super::Engines;
+use super::mailboxes::{self, MailRequest};
 
 /// What a command asks of its node.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -44,6 +49,7 @@ pub enum Request {
     Messages { query: String, limit: usize },
     Audit { deep: bool, repair: bool },
     Gc,
+    Mail(MailRequest),
 }
 
 /// A password, or a ready hash of one. The socket is its owner's alone.
@@ -79,65 +85,168 @@ enum Answer {
     Error(String),
 }
 
-/// A request line longer than this is no request of ours.
+/// A line on the socket: what it says, and how many octets follow it.
+#[derive(Serialize, Deserialize)]
+struct Line<T> {
+    #[serde(flatten)]
+    says: T,
+    #[serde(default)]
+    bytes: u64,
+}
+
+/// What a request gives: something to print, and a message's octets if it asks for them.
+#[derive(Debug, Default, PartialEq)]
+pub struct Reply {
+    pub value: Value,
+    pub content: Bytes,
+}
+
+impl From<Value> for Reply {
+    fn from(value: Value) -> Self {
+        Self { value, content: Bytes::new() }
+    }
+}
+
+/// A line longer than this is none of ours.
 const REQUEST_MAX: u64 = 1 << 20;
+const ANSWER_MAX: u64 = 256 << 20;
 /// An audit of a big store takes its time.
 const ANSWER_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// The next request of a connection comes within.
+const REQUEST_WAIT: Duration = Duration::from_secs(600);
+/// A line or content under way makes progress within.
+const TRANSFER_WAIT: Duration = Duration::from_secs(60);
 
 /// Path of the socket in a node's data folder.
 pub fn socket(data: &Path) -> PathBuf {
     data.join("control.sock")
 }
 
-/// Asks the node that runs on `data`; `None` if none runs there.
-pub async fn ask(data: &Path, request: &Request) -> anyhow::Result<Option<Value>> {
-    let path = socket(data);
-    let stream = match UnixStream::connect(&path).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            use std::io::ErrorKind;
-            return match error.kind() {
-                ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(None),
-                _ => Err(error).with_context(|| format!("{}: cannot reach the running node", path.display())),
-            };
+/// A connection to a running node.
+pub struct Connection {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+    /// False while an answer is owed, and for good once it did not come.
+    in_step: bool,
+}
+
+impl Connection {
+    /// Reaches the node that runs on `data`; `None` if none runs there.
+    pub async fn open(data: &Path) -> anyhow::Result<Option<Self>> {
+        use std::io::ErrorKind;
+        let path = socket(data);
+        match UnixStream::connect(&path).await {
+            Ok(stream) => {
+                let (reader, writer) = stream.into_split();
+                Ok(Some(Self { reader: BufReader::new(reader), writer, in_step: true }))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("{}: cannot reach the running node", path.display())),
         }
-    };
-    let (reader, mut writer) = stream.into_split();
-    let mut line = serde_json::to_string(request)?;
-    line.push('\n');
-    let mut answer = String::new();
-    tokio::time::timeout(ANSWER_WAIT, async {
-        writer.write_all(line.as_bytes()).await?;
-        BufReader::new(reader).read_line(&mut answer).await
-    })
-    .await
-    .context("the node did not answer")?
-    .context("the node closed the control socket; see its log")?;
-    match serde_json::from_str(&answer).context("the node's answer makes no sense; is it of the same version?")? {
-        Answer::Ok(value) => Ok(Some(value)),
-        Answer::Error(text) => Err(anyhow::anyhow!(text)),
+    }
+
+    /// True if another request can be asked.
+    pub const fn is_alive(&self) -> bool {
+        self.in_step
+    }
+
+    /// Asks and waits for the answer.
+    pub async fn ask(&mut self, request: &Request, content: &[u8]) -> anyhow::Result<Reply> {
+        const CLOSED: &str = "the node closed the control socket; see its log";
+        self.in_step = false;
+        // A node that will not read the content says why and closes: its answer counts, not the broken pipe.
+        let sent = write(&mut self.writer, request, content).await;
+        let line = tokio::time::timeout(ANSWER_WAIT, read_line(&mut self.reader, ANSWER_MAX)).await;
+        let line = line.context("the node did not answer")?.context(CLOSED)?;
+        let Some(line) = line else {
+            sent.context(CLOSED)?;
+            anyhow::bail!(CLOSED);
+        };
+        const STRANGE: &str = "the node's answer makes no sense; is it of the same version?";
+        let Line { says, bytes } = serde_json::from_slice::<Line<Answer>>(&line).context(STRANGE)?;
+        anyhow::ensure!(bytes <= mailboxes::RANGE_MAX, STRANGE);
+        let content = read_content(&mut self.reader, bytes).await.context(CLOSED)?;
+        self.in_step = sent.is_ok();
+        match says {
+            Answer::Ok(value) => Ok(Reply { value, content }),
+            Answer::Error(text) => Err(anyhow::anyhow!(text)),
+        }
     }
 }
 
-/// Serves one connection of the control socket.
-pub async fn serve(stream: UnixStream, engines: &Engines) -> std::io::Result<()> {
+/// Serves one connection of the control socket. `stop` ends it between two requests.
+pub async fn serve(stream: UnixStream, engines: &Engines, stop: CancellationToken) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
-    let mut line = String::new();
-    BufReader::new(reader.take(REQUEST_MAX)).read_line(&mut line).await?;
-    let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) => match execute(engines, request).await {
-            Ok(value) => Answer::Ok(value),
-            Err(error) => Answer::Error(format!("{error:#}")),
-        },
-        Err(error) => Answer::Error(format!("the request makes no sense: {error}")),
-    };
-    let mut text = serde_json::to_string(&answer)?;
-    text.push('\n');
-    writer.write_all(text.as_bytes()).await
+    let mut reader = BufReader::new(reader);
+    loop {
+        let line = tokio::select! {
+            line = tokio::time::timeout(REQUEST_WAIT, read_line(&mut reader, REQUEST_MAX)) => line??,
+            () = stop.cancelled() => return Ok(()),
+        };
+        let Some(line) = line else { return Ok(()) };
+        let limit = engines.message_size_max;
+        let (request, bytes) = match serde_json::from_slice::<Line<Request>>(&line) {
+            Ok(line) if line.bytes <= limit.0 => (line.says, line.bytes),
+            Ok(line) => return refuse(&mut writer, format!("{} octets are more than {limit}", line.bytes)).await,
+            Err(error) => return refuse(&mut writer, format!("the request makes no sense: {error}")).await,
+        };
+        let content = read_content(&mut reader, bytes).await?;
+        match execute(engines, request, content).await {
+            Ok(reply) => write(&mut writer, &Answer::Ok(reply.value), &reply.content).await?,
+            Err(error) => write(&mut writer, &Answer::Error(format!("{error:#}")), &[]).await?,
+        }
+    }
 }
 
-/// Carries out a request on the node's engines.
-pub async fn execute(engines: &Engines, request: Request) -> anyhow::Result<Value> {
+/// Where the next request begins is unknown: the connection ends with this.
+async fn refuse(writer: &mut OwnedWriteHalf, why: String) -> std::io::Result<()> {
+    write(writer, &Answer::Error(why), &[]).await
+}
+
+/// `None` at the end of the connection.
+async fn read_line(reader: &mut BufReader<OwnedReadHalf>, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    reader.take(limit).read_until(b'\n', &mut line).await?;
+    match line.last() {
+        None => Ok(None),
+        Some(b'\n') => Ok(Some(line)),
+        Some(_) => Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a line without an end")),
+    }
+}
+
+/// Grows as octets come.
+async fn read_content(reader: &mut BufReader<OwnedReadHalf>, bytes: u64) -> std::io::Result<Bytes> {
+    let mut content = Vec::new();
+    let mut rest = reader.take(bytes);
+    while rest.limit() > 0 {
+        if tokio::time::timeout(TRANSFER_WAIT, rest.read_buf(&mut content)).await?? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(content.into())
+}
+
+async fn write<T: Serialize>(writer: &mut OwnedWriteHalf, says: &T, content: &[u8]) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(&Line { says, bytes: content.len() as u64 })?;
+    line.push(b'\n');
+    for piece in [&line[..], content] {
+        for step in piece.chunks(1 << 20) {
+            tokio::time::timeout(TRANSFER_WAIT, writer.write_all(step)).await??;
+        }
+    }
+    Ok(())
+}
+
+/// Carries out a request on the node's engines; `content` is the message that came with it.
+pub async fn execute(engines: &Engines, request: Request, content: Bytes) -> anyhow::Result<Reply> {
+    match request {
+        Request::Mail(request) => mailboxes::execute(engines, request, content).await,
+        request => manage(engines, request).await.map(Reply::from),
+    }
+}
+
+/// Requests that give something to print.
+async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
     let directory = &engines.directory;
     match request {
         Request::DomainAdd { name, tenant } => {
@@ -243,6 +352,7 @@ pub async fn execute(engines: &Engines, request: Request) -> anyhow::Result<Valu
         }
         Request::Audit { deep, repair } => engines.audit(deep, repair).await,
         Request::Gc => engines.gc().await,
+        Request::Mail(request) => Ok(mailboxes::execute(engines, request, Bytes::new()).await?.value),
     }
 }
 

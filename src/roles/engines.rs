@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base::{Clock, IdSource, SystemClock};
+use base::{ByteSize, Clock, IdSource, SystemClock};
 use config::Config;
 use directory::{EmbeddedDirectory, LoginGuard};
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ pub struct Engines {
     pub trail: Arc<Trail>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
+    /// No message is larger.
+    pub message_size_max: ByteSize,
     worker: Option<Worker>,
     /// Held as long as the engines are open.
     _lock: File,
@@ -57,6 +59,7 @@ impl Engines {
             trail,
             clock,
             ids,
+            message_size_max: config.message_size_max,
             worker: Some(worker),
             _lock: lock,
         })

@@ -5,6 +5,7 @@ mod engines;
 mod judge;
 mod listeners;
 mod machine;
+pub mod mailboxes;
 mod mime;
 mod node;
 mod shipped;

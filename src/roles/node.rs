@@ -184,9 +184,9 @@ fn serve_control(listener: UnixListener, engines: &Arc<Engines>, accepting: &Tas
                 () = stop.cancelled() => return,
             };
             let Ok((stream, _)) = stream else { continue };
-            let engines = Arc::clone(&engines);
+            let (engines, stop) = (Arc::clone(&engines), stop.clone());
             sessions.spawn("control", async move {
-                if let Err(error) = control::serve(stream, &engines).await {
+                if let Err(error) = control::serve(stream, &engines, stop).await {
                     tracing::debug!(event = event::SESSION_CLOSED, protocol = "control", %error);
                 }
             });

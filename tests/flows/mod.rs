@@ -6,6 +6,7 @@ mod commands;
 mod corpora;
 mod crash;
 mod mail_in;
+mod mailboxes;
 mod operations;
 mod service;
 mod submission;
