@@ -43,6 +43,9 @@ pub struct Demo {
     /// External milter: `host:port` or `unix:/path`.
     #[arg(long, value_name = "ADDR")]
     milter: Vec<String>,
+    /// Deliver all mail without judging it: for measuring.
+    #[arg(long)]
+    unfiltered: bool,
 }
 
 /// The password of every account of a demonstration.
@@ -82,11 +85,12 @@ impl Demo {
             "# Written by `ortler demo` at each start.\n[node]\nname = \"mx.{domain}\"\ndata = \".\"\npostmaster = \"admin@{domain}\"\n\
              shutdown_wait = \"10 s\"\n[network]\ntrusted_proxies = {}\n[dns]\nservers = {}\n[login]\nplaintext = \"loopback\"\n\
              [smtp]\nsessions_per_client_max = 100000\n[imap]\nsessions_per_client_max = 100000\n[pop3]\nsessions_per_client_max = 100000\n\
-             [filter]\nclamd = {}\nmilters = {}\n[log]\nlevel = \"warn\"\n",
+             [filter]\nclamd = {}\nmilters = {}\n{}[log]\nlevel = \"warn\"\n",
             quoted(&self.trusted_proxy),
             quoted(&dns),
             quoted(&self.clamd),
             quoted(&self.milter),
+            if self.unfiltered { "judged = []\n" } else { "" },
             domain = self.domain,
         );
         for (service, name, port) in Service::ALL {

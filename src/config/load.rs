@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::listener::{Listener, Service};
-use crate::model::{Config, LogFormat, Role, TlsFiles, WhenDown};
+use crate::model::{Config, LogFormat, Role, TlsFiles, Way, WhenDown};
 use crate::option::{Kind, OPTIONS, OptionSpec, find};
 use crate::value::{Value, check};
 
@@ -207,6 +207,12 @@ impl Reader<'_> {
             "store" => Role::Store,
             _ => Role::Web,
         });
+        let judged = self.texts("filter.judged").into_iter().map(|name| match name.as_str() {
+            "lmtp" => Way::Lmtp,
+            "smtp" => Way::Smtp,
+            _ => Way::Submission,
+        });
+        let judged = judged.collect();
         Config {
             roles: roles.collect(),
             node_name: self.text("node.name"),
@@ -247,6 +253,7 @@ impl Reader<'_> {
                 .map(|p| folder.join(p))
                 .collect(),
             policy,
+            judged,
             clamd: self.texts("filter.clamd"),
             clamd_down: self.down("filter.clamd_down"),
             milters: self.texts("filter.milters"),
@@ -276,7 +283,7 @@ pub(crate) fn describe(kind: Kind) -> String {
         Kind::Size { min, max } => format!("size, {min} to {max}"),
         Kind::Span { min, max } => format!("duration, {} to {}", format_duration(min), format_duration(max)),
         Kind::Choice(choices) => format!("one of {}", choices.join(", ")),
-        Kind::Choices(choices) => format!("list of {}", choices.join(", ")),
+        Kind::Choices(choices) | Kind::AnyOf(choices) => format!("list of {}", choices.join(", ")),
         Kind::Texts => "list of texts".to_owned(),
         Kind::Paths => "list of paths".to_owned(),
         Kind::SocketAddresses => "list of address:port".to_owned(),

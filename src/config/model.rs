@@ -24,6 +24,14 @@ pub struct Network {
     pub prefix: u8,
 }
 
+/// The way that mail came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    Lmtp,
+    Smtp,
+    Submission,
+}
+
 /// What to do while a helper service does not answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WhenDown {
@@ -75,6 +83,7 @@ pub struct Config {
     pub plaintext_on_loopback: bool,
     pub rules: Vec<PathBuf>,
     pub policy: Option<PathBuf>,
+    pub judged: Vec<Way>,
     pub clamd: Vec<String>,
     pub clamd_down: WhenDown,
     pub milters: Vec<String>,

@@ -25,7 +25,10 @@ pub enum Kind {
         max: Duration,
     },
     Choice(&'static [&'static str]),
+    /// One or more of these.
     Choices(&'static [&'static str]),
+    /// Any of these, or none.
+    AnyOf(&'static [&'static str]),
     Texts,
     Paths,
     /// `address:port` each.
@@ -152,6 +155,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "filter.rules",
         Kind::Paths,
         "Rule files or folders of *.cf files in SpamAssassin's language, read after the shipped ones.",
+    ),
+    with(
+        "filter.judged",
+        Kind::AnyOf(&["lmtp", "smtp", "submission"]),
+        "[\"lmtp\", \"smtp\", \"submission\"]",
+        "Mail that is judged, by the way it came. A mailbox server behind filters of its own leaves `lmtp` out: that mail keeps the X-Spam fields it came with. What is left out is delivered without any check, also for viruses.",
     ),
     optional(
         "filter.policy",

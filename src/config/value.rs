@@ -58,13 +58,16 @@ pub(crate) fn check(kind: Kind, value: &DeValue<'_>) -> Result<Value, String> {
             let known = choices.contains(&text);
             if known { Ok(Value::Text(text.to_owned())) } else { Err(format!("must be one of {}", choices.join(", "))) }
         }
-        Kind::Choices(choices) => {
+        Kind::Choices(choices) | Kind::AnyOf(choices) => {
             let texts = texts_of(value)?;
-            let known = !texts.is_empty() && texts.iter().all(|text| choices.contains(&text.as_str()));
+            let may_be_empty = matches!(kind, Kind::AnyOf(_));
+            let known =
+                (may_be_empty || !texts.is_empty()) && texts.iter().all(|text| choices.contains(&text.as_str()));
             if known {
                 Ok(Value::Texts(texts))
             } else {
-                Err(format!("must list one or more of {}", choices.join(", ")))
+                let count = if may_be_empty { "none or more" } else { "one or more" };
+                Err(format!("must list {count} of {}", choices.join(", ")))
             }
         }
         Kind::Texts | Kind::Paths => texts_of(value).map(Value::Texts),

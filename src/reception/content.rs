@@ -13,13 +13,15 @@ pub fn hops(message: &[u8]) -> usize {
     HeaderFields::of(message).filter(|field| field.is("Received")).count()
 }
 
-/// `front` (whole fields), then the message without the fields that only we may write, with the milters' changes.
-pub fn stored(front: &str, message: &Bytes, host_name: &str, changes: &[HeaderChange]) -> Bytes {
+/// `front` (whole fields), then the message without the fields that only we may write (`keeps_verdict`: but with the
+/// spam verdict that it came with), with the milters' changes.
+pub fn stored(front: &str, message: &Bytes, host_name: &str, keeps_verdict: bool, changes: &[HeaderChange]) -> Bytes {
     let body = body_offset(message);
     let mut out = Vec::with_capacity(front.len() + message.len() + 256);
     out.extend_from_slice(front.as_bytes());
     let is_kept = |field: &HeaderField<'_>| {
-        !mailauth::is_forged(field, host_name) && !filter::headers::OWN_FIELDS.iter().any(|own| field.is(own))
+        !mailauth::is_forged(field, host_name)
+            && (keeps_verdict || !filter::headers::OWN_FIELDS.iter().any(|own| field.is(own)))
     };
     let kept: Vec<HeaderField<'_>> = HeaderFields::of(message).filter(is_kept).collect();
     let header_end = HeaderFields::of(message).map(|field| field.offset + field.raw.len()).last().unwrap_or(0);
@@ -115,7 +117,7 @@ mod tests {
     use super::*;
 
     fn check(message: &str, changes: &[HeaderChange], expected: &str) {
-        let out = stored("Received: us\r\n", &Bytes::from(message.to_owned()), "mx.test", changes);
+        let out = stored("Received: us\r\n", &Bytes::from(message.to_owned()), "mx.test", false, changes);
         assert_eq!(String::from_utf8_lossy(&out), format!("Received: us\r\n{expected}"));
     }
 

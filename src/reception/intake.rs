@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base::{Clock, IdSource, MessageId, SessionId, event};
 use bytes::Bytes;
 use directory::{Directory, Recipient, Resolution};
+use filter::verdict::Seen;
 use filter::{Filter, Judgement, MessageFacts, Source};
 use mail::mime::Summary;
 use mail::mime::decode::decode_header_text;
@@ -24,11 +25,34 @@ pub struct IntakeParts {
     pub directory: Arc<dyn Directory>,
     pub storage: Arc<Storage>,
     pub filter: Arc<Filter>,
+    /// Mail that the filter sees; the rest is delivered as it is.
+    pub judged: Judged,
     pub trail: Arc<Trail>,
     pub spool: Arc<SpoolSettings>,
     pub budget: MemoryBudget,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
+}
+
+/// Mail that is judged, by the way it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judged {
+    pub lmtp: bool,
+    pub smtp: bool,
+    pub submission: bool,
+}
+
+impl Judged {
+    pub const ALL: Self = Self { lmtp: true, smtp: true, submission: true };
+
+    fn holds(self, source: &Source) -> bool {
+        match source {
+            Source::Client { .. } => self.smtp,
+            Source::Submitter { .. } => self.submission,
+            Source::Relay => self.lmtp,
+            Source::File => true,
+        }
+    }
 }
 
 /// The flow of messages into mailboxes.
@@ -125,7 +149,12 @@ impl Intake {
             message: incoming.content.clone(),
             received_at: story.at,
         };
-        let judgement = self.parts.filter.judge(&facts).await;
+        let filter = &self.parts.filter;
+        let judgement = if self.parts.judged.holds(&incoming.source) {
+            filter.judge(&facts).await
+        } else {
+            Judgement::of(Seen::default(), &filter.policy())
+        };
         let field = |name: &str| {
             let found = mail::HeaderFields::of(&incoming.content).find(|field| field.is(name));
             let text = found.map(|field| decode_header_text(&field.unfolded())).unwrap_or_default();
@@ -179,7 +208,9 @@ impl Intake {
         if incoming.source.is_outbound() {
             front.push_str(&content::missing_fields(&incoming.content, incoming.id, host_name, story.at));
         }
-        let whole = content::stored(&front, &incoming.content, host_name, &judgement.header_changes);
+        // What hands over by LMTP without being judged is trusted to have judged.
+        let keeps_verdict = incoming.source == Source::Relay && !self.parts.judged.lmtp;
+        let whole = content::stored(&front, &incoming.content, host_name, keeps_verdict, &judgement.header_changes);
         let mut variants = Variants { plain: None, tagged: None };
         let mut plan: Vec<(usize, &Recipient)> = Vec::new();
         let mut deliveries: Vec<Delivery> = Vec::new();
@@ -309,7 +340,11 @@ impl Intake {
     ) -> Bytes {
         let required = self.parts.filter.policy().score(policy::option::Key::TagScore);
         let done = Decision { disposition: done.clone(), ..decision.clone() };
-        let spam = filter::headers::spam_fields(&judgement.findings, &done, required);
+        let spam = if self.parts.judged.holds(&incoming.source) {
+            filter::headers::spam_fields(&judgement.findings, &done, required)
+        } else {
+            String::new()
+        };
         let reverse_path = &incoming.envelope.reverse_path;
         format!("Return-Path: <{reverse_path}>\r\nDelivered-To: {}\r\n{spam}", recipient.address).into()
     }

@@ -13,4 +13,4 @@ mod story;
 mod submit;
 
 pub use handler::Reception;
-pub use intake::{Intake, IntakeParts};
+pub use intake::{Intake, IntakeParts, Judged};

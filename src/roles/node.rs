@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use base::event;
-use config::{Config, Listener};
+use config::{Config, Listener, Way};
 use jmap::{Jmap, JmapServices};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use net::{Tasks, Tls};
-use reception::{Intake, IntakeParts, Reception};
+use reception::{Intake, IntakeParts, Judged, Reception};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
@@ -59,6 +59,11 @@ pub async fn run(
         directory: engines.directory.clone(),
         storage: Arc::clone(&engines.storage),
         filter: Arc::clone(&filter),
+        judged: Judged {
+            lmtp: config.judged.contains(&Way::Lmtp),
+            smtp: config.judged.contains(&Way::Smtp),
+            submission: config.judged.contains(&Way::Submission),
+        },
         trail: Arc::clone(&engines.trail),
         spool,
         budget,

@@ -82,6 +82,26 @@ fn lmtp_answers_for_each_recipient() {
 }
 
 #[test]
+fn mail_that_is_not_judged_keeps_the_verdict_of_the_front_end() {
+    let node = Node::with(&["--unfiltered"]);
+    let judged = [b"X-Spam-Score: 12.3\r\n", MESSAGE].concat();
+    let mut lmtp = node.connect(24);
+    lmtp.expect("220");
+    lmtp.say("LHLO front.example").expect("250");
+    lmtp.say("MAIL FROM:<anna@sender.example>").expect("250");
+    lmtp.say("RCPT TO:<user1@example.test>").expect("250");
+    assert!(lmtp.send_content(&judged).starts_with("250"));
+    // Over SMTP anybody could say so.
+    assert!(node.send("anna@sender.example", &["user2@example.test"], &judged).starts_with("250"));
+    for (user, scores) in [("user1", 1), ("user2", 0)] {
+        let stored = node.messages(user, "INBOX").remove(0);
+        let stored = String::from_utf8_lossy(&stored);
+        assert_eq!(stored.matches("X-Spam-").count(), scores, "{stored}");
+        assert!(!stored.contains("Authentication-Results"), "{stored}");
+    }
+}
+
+#[test]
 fn a_big_message_streams_and_one_too_big_is_refused() {
     let node = Node::start();
     let big = [
