@@ -119,7 +119,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Balancers: connections from here may begin with a PROXY header and SMTP clients may use XCLIENT.",
     ),
     with("dns.servers", Kind::SocketAddresses, "[]", "Name servers to ask; empty takes those of /etc/resolv.conf."),
-    with("dns.timeout", span(1, 30), "\"5 s\"", "Longest wait for one answer."),
+    with(
+        "dns.timeout",
+        span(1, 30),
+        "\"2 s\"",
+        "Longest wait for one answer of one server; asked at most twice. While no server answers, lookups fail at once.",
+    ),
     with(
         "smtp.message_size_max",
         size(ByteSize::kib(64), ByteSize::mib(1024)),

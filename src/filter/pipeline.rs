@@ -79,6 +79,14 @@ impl Filter {
         self.policy.load_full()
     }
 
+    /// Notices when name servers are down, so that messages do not wait for them. Never ends.
+    pub async fn watch_name_servers(&self) {
+        match &self.resolver {
+            Some(resolver) => resolver.watch().await,
+            None => std::future::pending().await,
+        }
+    }
+
     pub fn host_name(&self) -> &str {
         &self.host_name
     }

@@ -6,6 +6,7 @@
 //! is `temperror`. The mail-auth crate appears in no public type.
 
 pub mod cache;
+pub mod outage;
 pub mod resolver;
 pub mod results;
 pub mod verify;

@@ -11,6 +11,7 @@ use hickory_resolver::system_conf::read_system_conf;
 use mail_auth::{DnsError, Error, MessageAuthenticator, Parameters};
 
 use crate::cache::AnswerCache;
+use crate::outage::Outage;
 
 /// How names are resolved.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,8 +40,11 @@ impl Default for ResolverSettings {
 /// Resolves names and remembers the answers. Clones share both.
 #[derive(Clone)]
 pub struct Resolver {
-    authenticator: MessageAuthenticator,
+    online: MessageAuthenticator,
+    /// Knows no name server: what is not remembered fails at once.
+    offline: MessageAuthenticator,
     cache: Arc<AnswerCache>,
+    outage: Arc<Outage>,
 }
 
 impl Resolver {
@@ -58,15 +62,45 @@ impl Resolver {
         // Answers are kept once, parsed, in our own cache.
         options.cache_size = 0;
         options.use_hosts_file = ResolveHosts::Never;
-        let authenticator = MessageAuthenticator::new(config, options)
-            .map_err(|error| ResolverError { reason: error.to_string() })?
-            .with_max_negative_ttl(settings.negative_ttl_max);
-        Ok(Self { authenticator, cache: Arc::new(AnswerCache::of_at_most(settings.cache_entries_max)) })
+        let servers = config
+            .name_servers()
+            .iter()
+            .filter_map(|server| Some(SocketAddr::new(server.ip, server.connections.first()?.port)));
+        let outage = Arc::new(Outage::of(servers.collect()));
+        let made = |config| {
+            let made = MessageAuthenticator::new(config, options.clone());
+            made.map_err(|error| ResolverError { reason: error.to_string() })
+        };
+        Ok(Self {
+            offline: made(ResolverConfig::from_parts(None, Vec::new(), Vec::new()))?,
+            online: made(config)?.with_max_negative_ttl(settings.negative_ttl_max),
+            cache: Arc::new(AnswerCache::of_at_most(settings.cache_entries_max)),
+            outage,
+        })
+    }
+
+    /// Notices when no name server answers any more, and when one does again. Never ends; without it every question
+    /// waits for its own timeout.
+    pub async fn watch(&self) {
+        self.outage.watch().await;
+    }
+
+    /// Runs `work`, and once more without name servers if they turn out to be down meanwhile.
+    pub(crate) async fn unless_down<T, F: Future<Output = T>>(&self, work: impl Fn() -> F) -> T {
+        if self.outage.is_down() {
+            return work().await;
+        }
+        tokio::select! {
+            done = work() => return done,
+            () = self.outage.begins() => {}
+        }
+        work().await
     }
 
     /// The IPv4 addresses of a name, as DNS lists need them. Bounded by the query timeout.
     pub async fn lookup_ipv4(&self, name: &str) -> Result<Arc<[Ipv4Addr]>, Unresolved> {
-        match self.authenticator.ipv4_lookup(name, Some(&self.cache.ipv4)).await {
+        let lookup = || self.authenticator().ipv4_lookup(name, Some(&self.cache.ipv4));
+        match self.unless_down(lookup).await {
             Ok(answer) => Ok(answer.records),
             Err(Error::Dns(DnsError::Resolver(_)) | Error::Io(_)) => Err(Unresolved::Failed),
             Err(_) => Err(Unresolved::Absent),
@@ -74,7 +108,7 @@ impl Resolver {
     }
 
     pub(crate) fn authenticator(&self) -> &MessageAuthenticator {
-        &self.authenticator
+        if self.outage.is_down() { &self.offline } else { &self.online }
     }
 
     /// A verifier's input with our cache.

@@ -164,6 +164,10 @@ const INLINE_MAX: usize = 256 * 1024;
 /// Checks all methods. `message` is as received, with CRLF. Ends within `limit`; what DNS did not answer by then
 /// is `temperror`. Cancel safe: it changes nothing but the cache.
 pub async fn verify(resolver: &Resolver, facts: &ConnectionFacts, message: &Bytes, limit: Duration) -> AuthOutcome {
+    resolver.unless_down(|| verify_once(resolver, facts, message, limit)).await
+}
+
+async fn verify_once(resolver: &Resolver, facts: &ConnectionFacts, message: &Bytes, limit: Duration) -> AuthOutcome {
     if message.len() <= INLINE_MAX {
         return verify_here(resolver, facts, message, limit).await;
     }

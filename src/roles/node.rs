@@ -118,6 +118,13 @@ pub async fn run(
     }
     let engines = Arc::new(engines);
     spawn_gc(&engines, &accepting);
+    let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());
+    background.spawn("dns", async move {
+        tokio::select! {
+            () = watched.watch_name_servers() => {}
+            () = watch_stop.cancelled() => {}
+        }
+    });
     let metrics_stop = accepting.stopping();
     accepting.spawn("metrics", async move {
         while tokio::time::timeout(METRICS_UPKEEP, metrics_stop.cancelled()).await.is_err() {

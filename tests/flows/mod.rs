@@ -7,6 +7,7 @@ mod corpora;
 mod crash;
 mod mail_in;
 mod mailboxes;
+mod name_servers;
 mod operations;
 mod service;
 mod submission;

@@ -5,13 +5,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{Served, configure, letter, make_certificate, ortler, run_program, skip};
+use crate::harness::{Served, configure, letter, make_certificate, run_program, skip};
 
 #[test]
 fn readiness_and_stopping_are_told_and_sessions_drain() {
     let mut node = Served::start(Ipv4Addr::new(127, 0, 0, 71), 10_000, "", |_| {});
     assert_eq!(node.notification(), "READY=1");
-    add_account(&node);
+    node.add_account();
     // Our own certificate, not a self-signed one.
     let mut client = Command::new("openssl");
     client.args(["s_client", "-connect", "127.0.0.71:10993", "-CAfile"]).arg(node.dir().join("certificate.pem"));
@@ -44,7 +44,7 @@ fn root_is_given_up_for_good() {
     }
     let mut node = Served::start(Ipv4Addr::new(127, 0, 0, 72), 0, "user = \"nobody\"", |_| {});
     assert_eq!(node.notification(), "READY=1");
-    add_account(&node);
+    node.add_account();
     let mut smtp = node.connect(25);
     smtp.expect("220");
     smtp.say("EHLO client.example.org").expect("250");
@@ -89,7 +89,7 @@ fn the_limit_on_open_files_is_raised_and_told() {
 fn too_few_open_files_are_one_clear_line() {
     let dir = tempfile::tempdir().unwrap();
     make_certificate(dir.path());
-    let config = configure(dir.path(), Ipv4Addr::new(127, 0, 0, 74).into(), 10_000, "");
+    let config = configure(dir.path(), Ipv4Addr::new(127, 0, 0, 74), 10_000, "", ([127, 0, 0, 1], 53).into());
     let mut command = Command::new(env!("CARGO_BIN_EXE_ortler"));
     command.arg("serve").arg("--config").arg(config).stdin(Stdio::null());
     limit_files(&mut command, 64, 64);
@@ -103,7 +103,7 @@ fn too_few_open_files_are_one_clear_line() {
 fn more_clients_than_files_are_turned_away() {
     let node = Served::start(Ipv4Addr::new(127, 0, 0, 75), 10_000, "", |command| limit_files(command, 420, 420));
     assert_eq!(node.notification(), "READY=1");
-    add_account(&node);
+    node.add_account();
     // 60 places; the client limit of one address is 50.
     let imap: Vec<_> = (0..40).map(|_| sign_in(&node)).collect();
     let smtp: Vec<_> = (0..20)
@@ -142,22 +142,6 @@ fn limit_files(command: &mut Command, soft: u64, hard: u64) {
         limited.env(name, value.unwrap_or_default());
     }
     *command = limited;
-}
-
-fn add_account(node: &Served) {
-    let config = node.config();
-    let config = config.to_str().unwrap();
-    let ran = |arguments: &[&str]| {
-        let output = ortler(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    ran(&["domain", "add", "example.test", "--config", config]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ortler"));
-    command.args(["account", "add", "anna@example.test", "--password-stdin", "--config", config]);
-    let password = node.dir().join("password");
-    std::fs::write(&password, "secret words\n").unwrap();
-    let output = command.stdin(std::fs::File::open(password).unwrap()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn sign_in(node: &Served) -> crate::harness::Conversation {

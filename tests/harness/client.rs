@@ -123,10 +123,14 @@ impl Conversation {
 
 /// An HTTP/1.1 request; status, header and body of the answer.
 pub fn http(port: u16, request: &str, headers: &str, body: &str) -> (u16, String, String) {
-    let mut connection = Conversation::open(port);
+    http_at(Ipv4Addr::LOCALHOST, port, request, headers, body)
+}
+
+pub fn http_at(address: Ipv4Addr, port: u16, request: &str, headers: &str, body: &str) -> (u16, String, String) {
+    let mut connection = Conversation::open_at(address, port);
     let length = body.len();
     connection.send(
-        format!("{request} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}").as_bytes(),
+        format!("{request} HTTP/1.1\r\nHost: {address}:{port}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}").as_bytes(),
     );
     let answer = String::from_utf8_lossy(&connection.rest()).into_owned();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

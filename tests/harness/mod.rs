@@ -5,7 +5,7 @@ mod dns;
 mod node;
 mod served;
 
-pub use client::{Conversation, base64, http};
+pub use client::{Conversation, base64, http, http_at};
 pub use node::{Node, PASSWORD, letter, ortler, ortler_fails, run_program};
 pub use served::{Served, configure, make_certificate};
 

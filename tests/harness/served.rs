@@ -1,6 +1,6 @@
 //! `ortler serve` as a service manager starts it: own configuration and certificate, told over `NOTIFY_SOCKET`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::client::Conversation;
-use super::{dns, run_program};
+use super::{dns, ortler, run_program};
 
 /// A node in production form, on an address of its own.
 pub struct Served {
@@ -22,11 +22,25 @@ impl Served {
     /// Listens on `address` at the usual ports plus `offset`. `node_options` go into `[node]`; `prepare` may change how
     /// the process is started.
     pub fn start(address: Ipv4Addr, offset: u16, node_options: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        Self::launch(address, offset, node_options, dns::address(), prepare)
+    }
+
+    pub fn with_name_server(address: Ipv4Addr, offset: u16, server: SocketAddr) -> Self {
+        Self::launch(address, offset, "", server, |_| {})
+    }
+
+    fn launch(
+        address: Ipv4Addr,
+        offset: u16,
+        node_options: &str,
+        name_server: SocketAddr,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Another user must get through.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         make_certificate(dir.path());
-        let config = configure(dir.path(), IpAddr::V4(address), offset, node_options);
+        let config = configure(dir.path(), address, offset, node_options, name_server);
         let notify = dir.path().join("notify");
         let notified = UnixDatagram::bind(&notify).unwrap();
         // As systemd's own: the node has become another user when it speaks.
@@ -52,6 +66,10 @@ impl Served {
         Conversation::open_at(self.address, port)
     }
 
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -66,6 +84,19 @@ impl Served {
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("test.log")).unwrap_or_default()
+    }
+
+    /// `anna@example.test`, whose password is `secret words`, by the command line.
+    pub fn add_account(&self) {
+        let config = self.config();
+        let added = ortler(&["domain", "add", "example.test", "--config", config.to_str().unwrap()]);
+        assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+        let password = self.dir().join("password");
+        std::fs::write(&password, "secret words\n").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ortler"));
+        command.args(["account", "add", "anna@example.test", "--password-stdin", "--config"]).arg(config);
+        let added = command.stdin(std::fs::File::open(password).unwrap()).output().unwrap();
+        assert!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
     }
 
     pub fn terminate(&self) {
@@ -91,13 +122,12 @@ impl Drop for Served {
 }
 
 /// A configuration file in `dir` whose data lies in `dir/data`.
-pub fn configure(dir: &Path, address: IpAddr, offset: u16, node_options: &str) -> PathBuf {
+pub fn configure(dir: &Path, address: Ipv4Addr, offset: u16, node_options: &str, name_server: SocketAddr) -> PathBuf {
     const SERVICES: [(&str, u16); 5] =
         [("smtp", 25), ("submission", 587), ("imap", 143), ("imaps", 993), ("health", 90)];
     let mut text = format!(
         "[node]\nname = \"mx.example.test\"\ndata = \"data\"\nshutdown_wait = \"10 s\"\n{node_options}\n[tls]\n\
-         certificate = \"certificate.pem\"\nkey = \"key.pem\"\n[dns]\nservers = [\"{}\"]\n[login]\nplaintext = \"loopback\"\n",
-        dns::address()
+         certificate = \"certificate.pem\"\nkey = \"key.pem\"\n[dns]\nservers = [\"{name_server}\"]\n[login]\nplaintext = \"loopback\"\n"
     );
     for (name, port) in SERVICES {
         text.push_str(&format!("[[listener]]\nprotocol = \"{name}\"\naddress = \"{address}:{}\"\n", port + offset));
