@@ -103,6 +103,10 @@ impl Reader<'_> {
         for (key, value) in keys {
             let path = format!("{section}.{}", key.get_ref());
             match find(&path) {
+                None if path == "filter.clamd_down" => {
+                    let why = "`filter.clamd_down` is gone: set `scanner-unavailable` in the file of `filter.policy`";
+                    self.complain(key.span(), why.to_owned());
+                }
                 None => {
                     let known = OPTIONS.iter().map(|option| option.path);
                     self.complain(key.span(), format!("unknown option `{path}`{}", similar(&path, known)));
@@ -255,7 +259,6 @@ impl Reader<'_> {
             policy,
             judged,
             clamd: self.texts("filter.clamd"),
-            clamd_down: self.down("filter.clamd_down"),
             milters: self.texts("filter.milters"),
             milter_down: self.down("filter.milter_down"),
             undelete: self.take("storage.undelete").map(Value::into_span).unwrap_or_default(),

@@ -85,7 +85,6 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     pub judged: Vec<Way>,
     pub clamd: Vec<String>,
-    pub clamd_down: WhenDown,
     pub milters: Vec<String>,
     pub milter_down: WhenDown,
     /// How long expunged messages can be brought back.

@@ -178,12 +178,6 @@ pub const OPTIONS: &[OptionSpec] = &[
         "[]",
         "Virus scanners: `host:port` or the path of a socket, each. They share the load.",
     ),
-    with(
-        "filter.clamd_down",
-        Kind::Choice(&["defer", "pass"]),
-        "\"defer\"",
-        "When no scanner answers: ask senders to try again, or go on without.",
-    ),
     with("filter.milters", Kind::Texts, "[]", "External milters to ask, in order: `host:port` or `unix:/path`."),
     with("filter.milter_down", Kind::Choice(&["defer", "pass"]), "\"defer\"", "When a milter does not answer."),
     with(

@@ -42,6 +42,7 @@ fn every_complaint_names_its_line_and_the_way_out() {
         ),
         ("[[listener]]\nport = 1\n", "2: unknown option `listener.port`"),
         ("node = 3\n", "1: `node` is a section"),
+        ("[filter]\nclamd_down = \"pass\"\n", "2: `filter.clamd_down` is gone: set `scanner-unavailable`"),
         ("[node\n", "1: "),
         ("", "`node.name` is missing"),
         ("[node]\nname = \"x\"\n", "there is no [[listener]]"),

@@ -31,22 +31,8 @@ pub fn load_policy(config: &Config) -> anyhow::Result<EffectivePolicy> {
     let Some(file) = &config.policy else { return Ok(EffectivePolicy::defaults()) };
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(|| name.clone())?;
-    let mut layer = Layer::parse(policy::option::Level::System, &name, &text)?;
-    apply_scanner_mode(config, &mut layer);
+    let layer = Layer::parse(policy::option::Level::System, &name, &text)?;
     Ok(EffectivePolicy::resolve(&Presets::shipped(), &[layer]))
-}
-
-/// `filter.clamd_down = "pass"` is the node's word where policy says nothing.
-fn apply_scanner_mode(config: &Config, layer: &mut Layer) {
-    let key = policy::option::Key::ScannerUnavailable;
-    if config.clamd_down == WhenDown::Pass
-        && layer.get(key).is_none()
-        && let Ok(pass) =
-            Layer::parse(policy::option::Level::System, "filter.clamd_down", "scanner-unavailable = \"deliver\"")
-        && let Some(setting) = pass.get(key)
-    {
-        layer.set(key, setting.clone());
-    }
 }
 
 /// The filter with everything that the configuration names.
@@ -55,12 +41,7 @@ pub fn build_filter(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<A
     for problem in problems.iter().filter(|problem| problem.severity == Severity::Error) {
         tracing::warn!(event = "rules.problem", %problem);
     }
-    let mut policy = load_policy(config)?;
-    if config.policy.is_none() && config.clamd_down == WhenDown::Pass {
-        let mut layer = Layer::empty(policy::option::Level::System, "filter.clamd_down");
-        apply_scanner_mode(config, &mut layer);
-        policy = EffectivePolicy::resolve(&Presets::shipped(), &[layer]);
-    }
+    let policy = load_policy(config)?;
     let resolver = ResolverSettings {
         name_servers: config.dns_servers.clone(),
         query_timeout: config.dns_timeout,
