@@ -63,6 +63,9 @@ enum Command {
     Audit(store::Audit),
     /// Collects garbage and says what was freed.
     Gc(store::Gc),
+    /// Snapshots of the whole node.
+    #[command(subcommand)]
+    Storage(store::StorageCommand),
 }
 
 /// Which node a command works on.
@@ -93,6 +96,7 @@ pub fn run() -> ExitCode {
         Command::Trace(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Gc(command) => command.run(),
+        Command::Storage(command) => command.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -1,8 +1,10 @@
-//! `ortler audit` and `ortler gc`.
+//! `ortler audit`, `ortler gc` and `ortler storage`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
 
 use super::{Where, print};
 use crate::roles::control::Request;
@@ -43,5 +45,28 @@ pub struct Gc {
 impl Gc {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         self.node.ask_and_print(Request::Gc, self.json)
+    }
+}
+
+#[derive(Subcommand, Debug)]
+pub enum StorageCommand {
+    /// Copies the whole node into a new folder, as of one moment, also while it runs.
+    Snapshot {
+        /// The folder to make; `ortler demo --dir DIR`, or a configuration whose node.data names it, starts on it.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        node: Where,
+    },
+}
+
+impl StorageCommand {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let Self::Snapshot { to, json, node } = self;
+        // The node may run in another folder.
+        let to = std::path::absolute(&to).with_context(|| to.display().to_string())?;
+        node.ask_and_print(Request::Snapshot { to }, json)
     }
 }

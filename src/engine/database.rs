@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
+use rusqlite::backup::{Backup, StepResult};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -186,6 +187,31 @@ impl Drop for Lease<'_> {
         self.readers.permits.add_permits(1);
     }
 }
+
+/// Copies the database `file`, as of one moment, to `to`, while others read and write it. On return the copy is on disk.
+/// Blocks as long as that takes.
+///
+/// # Errors
+/// Names the file that cannot be read or written.
+pub fn copy(file: &Path, to: &Path) -> Result<(), EngineError> {
+    let (unread, unwritten) =
+        (|error| EngineError::from_sqlite(file, error), |error| EngineError::from_sqlite(to, error));
+    let from = open_reader(file, 1024).map_err(unread)?;
+    let mut copy = Connection::open(to).map_err(unwritten)?;
+    copy.pragma_update(None, "synchronous", "FULL").map_err(unwritten)?;
+    // All in one step: what is written meanwhile goes to the log and neither waits nor shows.
+    for _ in 0..COPY_TRIES {
+        let backup = Backup::new(&from, &mut copy).map_err(unwritten)?;
+        match backup.step(-1).map_err(unwritten)? {
+            StepResult::Done => return Ok(()),
+            _ => std::thread::sleep(std::time::Duration::from_millis(100)),
+        }
+    }
+    Err(EngineError::InUse { file: file.to_path_buf() })
+}
+
+/// Tries of [`copy`], a tenth of a second apart, while another process holds the file.
+const COPY_TRIES: u32 = 50;
 
 fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
     keep_statements(connection)?;

@@ -10,5 +10,5 @@ pub mod error;
 mod filesystem;
 mod writer;
 
-pub use database::{Database, Settings};
+pub use database::{Database, Settings, copy};
 pub use error::EngineError;

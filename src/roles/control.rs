@@ -49,6 +49,7 @@ pub enum Request {
     Messages { query: String, limit: usize },
     Audit { deep: bool, repair: bool },
     Gc,
+    Snapshot { to: PathBuf },
     Mail(MailRequest),
 }
 
@@ -352,6 +353,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         }
         Request::Audit { deep, repair } => engines.audit(deep, repair).await,
         Request::Gc => engines.gc().await,
+        Request::Snapshot { to } => engines.snapshot(&to).await,
         Request::Mail(request) => Ok(mailboxes::execute(engines, request, Bytes::new()).await?.value),
     }
 }

@@ -1,7 +1,7 @@
 //! The engines of a node: what a command needs even when the node does not run.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub struct Engines {
     pub ids: Arc<IdSource>,
     /// No message is larger.
     pub message_size_max: ByteSize,
+    data: PathBuf,
     worker: Option<Worker>,
     /// Held as long as the engines are open.
     _lock: File,
@@ -60,6 +61,7 @@ impl Engines {
             clock,
             ids,
             message_size_max: config.message_size_max,
+            data: data.clone(),
             worker: Some(worker),
             _lock: lock,
         })
@@ -98,6 +100,32 @@ impl Engines {
         }))
     }
 
+    /// Copies everything that a node needs into the new folder `to`, while it runs. The folder appears when it is whole.
+    pub async fn snapshot(&self, to: &Path) -> anyhow::Result<Value> {
+        anyhow::ensure!(to.is_absolute(), "{}: not an absolute path", to.display());
+        anyhow::ensure!(!to.exists(), "{}: exists already; name a new folder", to.display());
+        let name = to.file_name().with_context(|| format!("{}: names no folder", to.display()))?;
+        let draft = to.with_file_name(format!("{}.part", name.to_string_lossy()));
+        let at = || draft.display().to_string();
+        if draft.exists() {
+            std::fs::remove_dir_all(&draft).with_context(at)?;
+        }
+        std::fs::create_dir_all(draft.join("trail")).with_context(at)?;
+        let segments = self.storage.snapshot(&draft).await.map_err(|error| explain(&error))?;
+        // The directory after the mail: an account without mail is no damage, mail without an account is.
+        let (data, draft_here) = (self.data.clone(), draft.clone());
+        let copied = tokio::task::spawn_blocking(move || copy_rest(&data, &draft_here)).await?;
+        let files = copied.with_context(at)?;
+        for folder in [&draft.join("trail"), &draft] {
+            File::open(folder)?.sync_all().with_context(at)?;
+        }
+        std::fs::rename(&draft, to).with_context(at)?;
+        if let Some(parent) = to.parent() {
+            File::open(parent)?.sync_all().with_context(|| parent.display().to_string())?;
+        }
+        Ok(json!({ "snapshot": to.display().to_string(), "segments": segments, "other_files": files }))
+    }
+
     pub async fn gc(&self) -> anyhow::Result<Value> {
         let mut forgotten = 0u64;
         let (mut released, mut freed, mut segments, mut moved) = (0u64, 0u64, 0u64, 0u64);
@@ -120,6 +148,29 @@ impl Engines {
             "moved_messages": moved,
         }))
     }
+}
+
+/// Directory, trail, certificate and a demonstration's configuration; gives the number of files.
+fn copy_rest(data: &Path, to: &Path) -> anyhow::Result<usize> {
+    let mut files = 1;
+    engine::copy(&data.join("directory.sqlite"), &to.join("directory.sqlite"))?;
+    for entry in std::fs::read_dir(data.join("trail"))? {
+        let day = entry?.path();
+        if day.extension().is_some_and(|extension| extension == "sqlite")
+            && let Some(name) = day.file_name()
+        {
+            engine::copy(&day, &to.join("trail").join(name))?;
+            files += 1;
+        }
+    }
+    for name in ["certificate.pem", "key.pem", super::DEMO_CONFIG] {
+        if data.join(name).is_file() {
+            std::fs::copy(data.join(name), to.join(name))?;
+            File::open(to.join(name))?.sync_all()?;
+            files += 1;
+        }
+    }
+    Ok(files)
 }
 
 /// The store's error with its cause, on one line.

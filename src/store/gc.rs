@@ -98,6 +98,11 @@ impl Gc {
         Self { index, segments, clock, settings, state: tokio::sync::Mutex::default() }
     }
 
+    /// As long as the guard lives, no blob is dropped, moved or deleted. A round under way ends first.
+    pub(crate) async fn pause(&self) -> impl Sized + '_ {
+        self.state.lock().await
+    }
+
     pub(crate) async fn round(&self) -> Result<GcReport, StoreError> {
         let mut state = self.state.lock().await;
         let mut report = GcReport::default();

@@ -91,6 +91,21 @@ impl Storage {
         self.gc.round().await
     }
 
+    /// Copies the store, as of one moment, into the existing folder `to`, while it is in use; gives the number of segment
+    /// files. The index is copied first: content is on disk before the index knows of it, so that whatever the copy of
+    /// the index names is in the segments copied after it. Garbage collection waits meanwhile.
+    pub async fn snapshot(&self, to: &Path) -> Result<usize, StoreError> {
+        let _paused = self.gc.pause().await;
+        let (sqlite, segments, to) = (Arc::clone(&self.sqlite), Arc::clone(&self.segments), to.to_path_buf());
+        let copy = move || {
+            engine::copy(sqlite.file(), &to.join("mail.sqlite"))?;
+            let blobs = to.join("blobs");
+            std::fs::create_dir_all(&blobs).map_err(|error| EngineError::from_io(&blobs, error))?;
+            segments.copy_to(&blobs)
+        };
+        tokio::task::spawn_blocking(copy).await.unwrap_or(Err(StoreError::Unavailable(EngineError::Closing)))
+    }
+
     /// Checks every invariant of the store. May run while it is in use.
     pub async fn audit(&self, options: AuditOptions) -> Result<AuditReport, StoreError> {
         audit::run(&self.sqlite, &self.segments, options).await

@@ -10,5 +10,6 @@ mod mailboxes;
 mod name_servers;
 mod operations;
 mod service;
+mod snapshot;
 mod submission;
 mod web;

@@ -247,6 +247,26 @@ impl SegmentStore {
         }
     }
 
+    /// Copies to `folder` what holds every blob that the index knows of now; gives the number of files. While it runs,
+    /// nothing may be removed. Blocks.
+    pub(crate) fn copy_to(&self, folder: &Path) -> Result<usize, StoreError> {
+        let Some(last) = self.index.last_located()?.and_then(|bytes| Locator::decode(&bytes)) else { return Ok(0) };
+        let numbers: Vec<u32> =
+            file::list(&self.folder)?.into_iter().filter(|number| *number <= last.segment).collect();
+        for number in &numbers {
+            let (from, to) = (file::path(&self.folder, *number), file::path(folder, *number));
+            // Segments before the last are never written again, here or there: both may share them. The last one is
+            // where the copy goes on writing; what this store appends meanwhile is passed over there.
+            let is_shared = *number < last.segment && std::fs::hard_link(&from, &to).is_ok();
+            if !is_shared {
+                let copied = std::fs::copy(&from, &to).and_then(|_| File::open(&to)?.sync_all());
+                copied.map_err(|error| EngineError::from_io(&to, error))?;
+            }
+        }
+        file::sync_folder(folder).map_err(|error| EngineError::from_io(folder, error))?;
+        Ok(numbers.len())
+    }
+
     /// Deletes a closed segment. A read under way keeps its open file.
     pub(crate) fn remove(&self, number: u32) -> Result<(), StoreError> {
         debug_assert!(number < self.active_number.load(Ordering::Acquire), "only closed segments are removed");
