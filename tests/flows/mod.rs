@@ -1,6 +1,7 @@
 //! One file for each scenario.
 
 mod bad_input;
+mod browser;
 mod clients;
 mod commands;
 mod corpora;

@@ -113,6 +113,22 @@ impl Conversation {
         }
     }
 
+    /// Status and body of an HTTP answer that tells its length.
+    pub fn http_answer(&mut self) -> (u16, String) {
+        let status = self.line().split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let mut length = 0;
+        loop {
+            let line = self.line().to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            }
+            length = line.strip_prefix("content-length:").map_or(length, |length| length.trim().parse().unwrap());
+        }
+        let mut body = vec![0; length];
+        self.reader.read_exact(&mut body).unwrap();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// Everything until the other side closes.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut out = Vec::new();

@@ -1,10 +1,12 @@
 //! A node under test and the small clients that talk to it.
 
+mod browser;
 mod client;
 mod dns;
 mod node;
 mod served;
 
+pub use browser::{Browser, Trap};
 pub use client::{Conversation, base64, http, http_at};
 pub use node::{Node, PASSWORD, letter, ortler, ortler_fails, run_program};
 pub use served::{Served, configure, make_certificate};
