@@ -16,6 +16,7 @@ pub mod error;
 mod gc;
 pub mod model;
 pub mod picture;
+mod postgres;
 pub mod signal;
 mod sqlite;
 pub mod storage;
@@ -35,6 +36,7 @@ pub use model::{
     Target, ThreadId,
 };
 pub use picture::{Differences, EntryView, Picture};
+pub use postgres::{PgBlobs, PgSettings, PgStore};
 pub use signal::Signals;
 pub use sqlite::{SqliteSettings, SqliteStore};
 pub use storage::{Health, Storage, StorageSettings};

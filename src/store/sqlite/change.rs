@@ -18,14 +18,14 @@ const STEP: usize = 1000;
 type Ranges<'a> = &'a [RangeInclusive<Uid>];
 
 /// What is left of `ranges` after `last`; `None` if nothing.
-pub(super) fn after(ranges: Ranges<'_>, last: Uid) -> Option<Vec<RangeInclusive<Uid>>> {
+pub(crate) fn after(ranges: Ranges<'_>, last: Uid) -> Option<Vec<RangeInclusive<Uid>>> {
     let next = last.as_raw().checked_add(1).and_then(Uid::new)?;
     let rest: Vec<_> = ranges.iter().filter(|r| *r.end() >= next).map(|r| (*r.start()).max(next)..=*r.end()).collect();
     if rest.is_empty() { None } else { Some(rest) }
 }
 
 /// The part of `ranges` that lies below `bound`.
-pub(super) fn below(ranges: Ranges<'_>, bound: Uid) -> Vec<RangeInclusive<Uid>> {
+pub(crate) fn below(ranges: Ranges<'_>, bound: Uid) -> Vec<RangeInclusive<Uid>> {
     let Some(last) = Uid::new(bound.as_raw() - 1) else { return Vec::new() };
     ranges.iter().filter(|r| *r.start() <= last).map(|r| *r.start()..=(*r.end()).min(last)).collect()
 }
@@ -102,7 +102,7 @@ pub(super) fn set_flags(
 }
 
 /// The flags after the change; `None` if they stay as they are.
-fn changed_flags(flags: &Flags, change: &FlagChange) -> Option<Flags> {
+pub(crate) fn changed_flags(flags: &Flags, change: &FlagChange) -> Option<Flags> {
     let next = match change {
         FlagChange::Replace(to) => to.clone(),
         FlagChange::Add(more) => {

@@ -161,13 +161,13 @@ pub(super) fn append(
     Ok(out)
 }
 
-pub(super) fn size_of(blob: &StoredBlob, prefix_len: usize) -> u64 {
+pub(crate) fn size_of(blob: &StoredBlob, prefix_len: usize) -> u64 {
     blob.size_bytes + prefix_len as u64
 }
 
 /// What entries add to the counters of a mailbox.
 #[derive(Default, Clone, Copy)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     pub messages: u64,
     pub unseen: u64,
     pub deleted: u64,
@@ -175,7 +175,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    pub(super) fn of<'a>(entries: impl IntoIterator<Item = (&'a Flags, u64)>) -> Self {
+    pub(crate) fn of<'a>(entries: impl IntoIterator<Item = (&'a Flags, u64)>) -> Self {
         let mut sum = Self::default();
         for (flags, size_bytes) in entries {
             sum.add(flags.system, size_bytes);
@@ -183,7 +183,7 @@ impl Counted {
         sum
     }
 
-    pub(super) fn add(&mut self, system: SystemFlags, size_bytes: u64) {
+    pub(crate) fn add(&mut self, system: SystemFlags, size_bytes: u64) {
         self.messages += 1;
         self.unseen += u64::from(!system.contains(SystemFlags::SEEN));
         self.deleted += u64::from(system.contains(SystemFlags::DELETED));
@@ -271,7 +271,7 @@ fn insert_content(sql: &Connection, account: AccountId, blob: BlobId, prefix: &[
 }
 
 /// At most [`Flags::KEYWORDS_MAX`] keywords: those beyond are not kept.
-pub(super) fn limited(flags: &Flags) -> std::borrow::Cow<'_, Flags> {
+pub(crate) fn limited(flags: &Flags) -> std::borrow::Cow<'_, Flags> {
     if flags.keywords.len() <= Flags::KEYWORDS_MAX {
         return std::borrow::Cow::Borrowed(flags);
     }

@@ -2,16 +2,16 @@
 
 mod account;
 mod blobs;
-mod change;
+pub(crate) mod change;
 mod check;
-mod insert;
+pub(crate) mod insert;
 mod log;
 mod mailboxes;
 mod read;
 mod removed;
 mod rows;
 mod schema;
-mod thread;
+pub(crate) mod thread;
 
 use std::ops::RangeInclusive;
 use std::path::Path;

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 /// What a message is threaded by: one key per Message-ID it has or refers to, each mixed with the base subject.
 /// Two messages that share a key share a thread.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
-pub(super) struct ThreadKeys(Vec<i64>);
+pub(crate) struct ThreadKeys(Vec<i64>);
 
 /// References beyond are left out: the message's own id, its parents and the root are what joins it.
 const KEYS_MAX: usize = 24;
@@ -16,7 +16,7 @@ const MARKS: &[&str] = &["re", "fw", "fwd", "aw", "wg", "antw", "r", "rif", "i",
 
 impl ThreadKeys {
     /// Of an encoded summary; no keys if it cannot be read.
-    pub(super) fn of(summary: &[u8]) -> Self {
+    pub(crate) fn of(summary: &[u8]) -> Self {
         let Ok(summary) = mail::mime::Summary::decode(summary) else { return Self::default() };
         let fields = &summary.envelope;
         Self::from_fields(
@@ -25,6 +25,11 @@ impl ThreadKeys {
             fields.references.as_deref(),
             fields.subject.as_deref().map(mail::mime::decode::decode_header_text).as_deref().map(str::as_bytes),
         )
+    }
+
+    /// With commas between: one text for a statement that takes the keys of many messages.
+    pub(crate) fn joined(&self) -> String {
+        self.0.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
     }
 
     fn from_fields(

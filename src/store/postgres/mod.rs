@@ -1,0 +1,444 @@
+//! The mail store in PostgreSQL, shared by all nodes of a cluster.
+//!
+//! A transaction touches one account and locks its row first, so changes of an account follow each other on whichever
+//! node they are made, and the mod-sequences and UIDs that they take become visible in order. A delivery is one function
+//! call that is a transaction of its own: one round trip. It is known by account and message, so one whose answer was
+//! lost is sent again; every other change whose commit was not answered is [`StoreError::Unavailable`] and may have
+//! happened.
+
+mod account;
+mod blobs;
+mod change;
+mod insert;
+mod log;
+mod mailboxes;
+mod pool;
+mod read;
+mod removed;
+mod rows;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base::{AccountId, Clock, MailboxId, ModSeq, Uid};
+use engine::EngineError;
+
+pub use blobs::PgBlobs;
+pub use pool::PgSettings;
+
+use self::insert::Delivered;
+use self::pool::{Pool, Session};
+use crate::error::{AppendError, MailboxError, StoreError};
+use crate::model::{
+    AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
+    Mailbox, MailboxName, NewEntry, Removed, Restored, Role, ThreadId,
+};
+use crate::signal::Signals;
+use crate::sqlite::change as ranges;
+use crate::traits::{EmailState, MailStore, Usage};
+
+/// Work on one moment's state.
+macro_rules! read {
+    ($store:expr, $sql:ident => $work:expr) => {{
+        let session = $store.pool.begin(true).await?;
+        let $sql = &session;
+        let done = $work.await;
+        session.end(done).await
+    }};
+}
+
+/// Work on one account that is committed if it succeeds.
+macro_rules! change {
+    ($store:expr, $account:expr, $sql:ident => $work:expr) => {{
+        let session = $store.begin($account).await?;
+        let $sql = &session;
+        let done = $work.await;
+        session.end(done).await
+    }};
+}
+
+/// [`MailStore`] on a PostgreSQL server of version 15 or later.
+pub struct PgStore {
+    pool: Pool,
+    signals: Arc<Signals>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Times that a delivery is sent when the connection was lost and the outcome is unknown.
+const DELIVERY_TRIES: usize = 3;
+
+impl PgStore {
+    /// Connects and brings the schema to this version.
+    ///
+    /// # Errors
+    /// No server that takes writes, or one whose schema cannot be changed.
+    pub async fn open(
+        settings: PgSettings,
+        signals: Arc<Signals>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let pool = Pool::new(settings);
+        schema::migrate(&pool).await?;
+        Ok(Arc::new(Self { pool, signals, clock }))
+    }
+
+    /// A transaction that holds the account, if it exists.
+    async fn begin(&self, account: AccountId) -> Result<Session, StoreError> {
+        let sql = self.pool.begin(false).await?;
+        sql.rows("SELECT 1 FROM account WHERE account_id = $1 FOR UPDATE", &[&account::id(account)]).await?;
+        Ok(sql)
+    }
+
+    async fn deliver_one(&self, delivery: &Delivery) -> Result<Committed, AppendError> {
+        let mut tries = 1;
+        let mut is_prepared = false;
+        loop {
+            let sql = self.pool.session().await?;
+            match insert::deliver(&sql, delivery).await {
+                Ok(Delivered::Made(committed)) => {
+                    sql.give_back();
+                    return Ok(committed);
+                }
+                Ok(Delivered::Unprepared) if is_prepared => return Err(AppendError::NoMailbox),
+                Ok(Delivered::Unprepared) => {
+                    sql.give_back();
+                    let (account, now) = (delivery.account, self.clock.utc());
+                    change!(self, account, sql => insert::prepare(sql, delivery, now))?;
+                    is_prepared = true;
+                }
+                Err(AppendError::Store(StoreError::Unavailable(_))) if sql.is_lost() && tries < DELIVERY_TRIES => {
+                    tries += 1;
+                }
+                Err(error) => {
+                    if !sql.is_lost() {
+                        sql.give_back();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn publish(&self, account: AccountId, modseq: ModSeq) {
+        self.signals.publish(account, modseq);
+    }
+}
+
+/// UIDs as a session names them.
+type UidRanges = Vec<RangeInclusive<Uid>>;
+
+#[async_trait]
+impl MailStore for PgStore {
+    async fn mailboxes(&self, account: AccountId) -> Result<Vec<Mailbox>, StoreError> {
+        let found = read!(self, sql => mailboxes::list(sql, account))?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let now = self.clock.utc();
+        let sql = self.begin(account).await?;
+        let done = async {
+            account::ensure(&sql, account, now).await?;
+            mailboxes::list(&sql, account).await
+        };
+        let done = done.await;
+        sql.end(done).await
+    }
+
+    async fn mailbox(&self, account: AccountId, name: &MailboxName) -> Result<Option<Mailbox>, StoreError> {
+        let wanted = name.clone();
+        let found = read!(self, sql => mailboxes::by_name(sql, account, &wanted))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        // An account never seen before gets its first mailboxes now.
+        Ok(self.mailboxes(account).await?.into_iter().find(|mailbox| mailbox.name == *name))
+    }
+
+    async fn create_mailbox(
+        &self,
+        account: AccountId,
+        name: &MailboxName,
+        role: Option<Role>,
+    ) -> Result<Mailbox, MailboxError> {
+        let (name, now) = (name.clone(), self.clock.utc());
+        let made = change!(self, account, sql => mailboxes::create(sql, account, &name, role, now))?;
+        self.publish(account, made.changed_modseq);
+        Ok(made)
+    }
+
+    async fn rename_mailbox(
+        &self,
+        account: AccountId,
+        from: &MailboxName,
+        to: &MailboxName,
+    ) -> Result<(), MailboxError> {
+        let (from, to, now) = (from.clone(), to.clone(), self.clock.utc());
+        if from.is_inbox() {
+            let (inbox, made) = change!(self, account, sql => mailboxes::instead_of_inbox(sql, account, &to, now))?;
+            self.publish(account, made.changed_modseq);
+            let all = vec![Uid::MIN..=Uid::MAX];
+            return match self.r#move(account, inbox, all, made.id).await {
+                Ok(_) => Ok(()),
+                Err(AppendError::Store(error)) => Err(error.into()),
+                Err(AppendError::NoMailbox | AppendError::OverQuota { .. }) => Err(MailboxError::NoMailbox),
+            };
+        }
+        let modseq = change!(self, account, sql => mailboxes::rename(sql, account, &from, &to, now))?;
+        self.publish(account, modseq);
+        Ok(())
+    }
+
+    async fn delete_mailbox(&self, account: AccountId, name: &MailboxName) -> Result<(), MailboxError> {
+        let now = self.clock.utc();
+        loop {
+            let name = name.clone();
+            let (modseq, is_done) = change!(self, account, sql => mailboxes::delete(sql, account, &name, now))?;
+            self.publish(account, modseq);
+            if is_done {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn subscribe(&self, account: AccountId, name: &MailboxName, subscribed: bool) -> Result<(), MailboxError> {
+        let (name, now) = (name.clone(), self.clock.utc());
+        if let Some(modseq) = change!(self, account, sql => mailboxes::subscribe(sql, account, &name, subscribed, now))?
+        {
+            self.publish(account, modseq);
+        }
+        Ok(())
+    }
+
+    async fn deliver(&self, deliveries: Vec<Delivery>) -> Vec<Result<Committed, AppendError>> {
+        let mut results = Vec::with_capacity(deliveries.len());
+        for delivery in &deliveries {
+            let result = self.deliver_one(delivery).await;
+            if let Ok(committed) = &result {
+                self.publish(committed.account, committed.modseq);
+            }
+            results.push(result);
+        }
+        results
+    }
+
+    async fn append(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        entries: Vec<NewEntry>,
+    ) -> Result<Vec<AppendedEntry>, AppendError> {
+        let now = self.clock.utc();
+        let appended = change!(self, account, sql => insert::append(sql, account, mailbox, &entries, now))?;
+        if let Some(last) = appended.last() {
+            self.publish(account, last.modseq);
+        }
+        Ok(appended)
+    }
+
+    async fn states(&self, account: AccountId, mailbox: MailboxId) -> Result<Option<Changes>, StoreError> {
+        read!(self, sql => read::states(sql, account, mailbox))
+    }
+
+    async fn changes_since(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        since: ModSeq,
+    ) -> Result<Option<Changes>, StoreError> {
+        read!(self, sql => read::changes_since(sql, account, mailbox, since))
+    }
+
+    async fn entries(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        uids: UidRanges,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        read!(self, sql => read::entries(sql, account, mailbox, &uids, limit))
+    }
+
+    async fn set_flags(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        uids: UidRanges,
+        change: FlagChange,
+        unchanged_since: Option<ModSeq>,
+    ) -> Result<FlagOutcome, StoreError> {
+        let mut out: Option<FlagOutcome> = None;
+        let mut rest = uids;
+        loop {
+            let (ranges, change) = (rest.clone(), change.clone());
+            let (step, last) = change!(self, account, sql => change::set_flags(sql, account, mailbox, &ranges, &change, unchanged_since))?;
+            if !step.changed.is_empty() {
+                self.publish(account, step.modseq);
+            }
+            match &mut out {
+                None => out = Some(step),
+                Some(out) => {
+                    out.changed.extend(step.changed);
+                    out.modified.extend(step.modified);
+                    out.modseq = step.modseq;
+                }
+            }
+            match (last.and_then(|last| ranges::after(&rest, last)), &mut out) {
+                (Some(later), _) => rest = later,
+                (None, out) => return out.take().ok_or(StoreError::Unavailable(EngineError::Closing)),
+            }
+        }
+    }
+
+    async fn copy(
+        &self,
+        account: AccountId,
+        from: MailboxId,
+        uids: UidRanges,
+        to: MailboxId,
+    ) -> Result<Copied, AppendError> {
+        let copied = change!(self, account, sql => change::copy(sql, account, from, &uids, to))?;
+        self.publish(account, copied.modseq);
+        Ok(copied)
+    }
+
+    async fn r#move(
+        &self,
+        account: AccountId,
+        from: MailboxId,
+        uids: UidRanges,
+        to: MailboxId,
+    ) -> Result<Copied, AppendError> {
+        let mut out: Option<Copied> = None;
+        let mut rest = uids;
+        if from == to {
+            // What a step has moved must not be moved again by the next.
+            let position = read!(self, sql => read::mailbox(sql, account, from))?;
+            rest = ranges::below(&rest, position.ok_or(AppendError::NoMailbox)?.uid_next);
+        }
+        loop {
+            let ranges = rest.clone();
+            let (step, last) = change!(self, account, sql => change::r#move(sql, account, from, &ranges, to))?;
+            self.publish(account, step.modseq);
+            match &mut out {
+                None => out = Some(step),
+                Some(out) => {
+                    out.uids.extend(step.uids);
+                    out.modseq = step.modseq;
+                }
+            }
+            match (last.and_then(|last| ranges::after(&rest, last)), &mut out) {
+                (Some(later), _) => rest = later,
+                (None, out) => return out.take().ok_or(AppendError::NoMailbox),
+            }
+        }
+    }
+
+    async fn expunge(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        uids: UidRanges,
+        only_deleted: bool,
+    ) -> Result<(Vec<Uid>, ModSeq), StoreError> {
+        let mut gone = Vec::new();
+        let mut rest = uids;
+        loop {
+            let (ranges, now) = (rest.clone(), self.clock.utc());
+            let step =
+                change!(self, account, sql => change::expunge(sql, account, mailbox, &ranges, only_deleted, now))?;
+            if !step.gone.is_empty() {
+                self.publish(account, step.modseq);
+            }
+            gone.extend(step.gone);
+            match step.last.and_then(|last| ranges::after(&rest, last)) {
+                Some(later) => rest = later,
+                None => return Ok((gone, step.modseq)),
+            }
+        }
+    }
+
+    async fn modseq(&self, account: AccountId) -> Result<ModSeq, StoreError> {
+        read!(self, sql => read::modseq(sql, account))
+    }
+
+    async fn emails(&self, account: AccountId, ids: Vec<EmailId>) -> Result<Vec<Entry>, StoreError> {
+        read!(self, sql => read::emails(sql, account, &ids))
+    }
+
+    async fn email_states(
+        &self,
+        account: AccountId,
+        mailbox: Option<MailboxId>,
+    ) -> Result<Vec<EmailState>, StoreError> {
+        read!(self, sql => read::email_states(sql, account, mailbox))
+    }
+
+    async fn thread(&self, account: AccountId, thread: ThreadId) -> Result<Vec<EmailId>, StoreError> {
+        read!(self, sql => read::thread(sql, account, thread))
+    }
+
+    async fn email_changes(
+        &self,
+        account: AccountId,
+        since: ModSeq,
+        limit: usize,
+    ) -> Result<Option<EmailChanges>, StoreError> {
+        read!(self, sql => log::email_changes(sql, account, since, limit))
+    }
+
+    async fn mailboxes_destroyed(
+        &self,
+        account: AccountId,
+        since: ModSeq,
+    ) -> Result<Option<Vec<MailboxId>>, StoreError> {
+        read!(self, sql => log::mailboxes_destroyed(sql, account, since))
+    }
+
+    async fn usage(&self, account: AccountId) -> Result<Usage, StoreError> {
+        read!(self, sql => account::usage(sql, account))
+    }
+
+    async fn set_quota(&self, account: AccountId, quota: Option<base::ByteSize>) -> Result<(), StoreError> {
+        let now = self.clock.utc();
+        change!(self, account, sql => account::set_quota(sql, account, quota, now))
+    }
+
+    async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError> {
+        read!(self, sql => removed::list(sql, account, limit))
+    }
+
+    async fn restore(
+        &self,
+        account: AccountId,
+        emails: Vec<EmailId>,
+        into: Option<MailboxName>,
+    ) -> Result<Vec<Restored>, AppendError> {
+        let now = self.clock.utc();
+        let restored = change!(self, account, sql => removed::restore(sql, account, &emails, into.as_ref(), now))?;
+        if let Some(last) = restored.iter().map(|back| back.modseq).max() {
+            self.publish(account, last);
+        }
+        Ok(restored)
+    }
+
+    async fn purge(&self, account: AccountId, emails: Option<Vec<EmailId>>) -> Result<u64, StoreError> {
+        let (now, mut purged) = (self.clock.utc(), 0);
+        loop {
+            let emails = emails.clone();
+            match change!(self, account, sql => removed::purge(sql, account, emails.as_deref(), now))? {
+                0 => return Ok(purged),
+                some => purged += some,
+            }
+        }
+    }
+
+    async fn delete_account(&self, account: AccountId) -> Result<(), StoreError> {
+        let now = self.clock.utc();
+        while !change!(self, account, sql => account::delete(sql, account, now))? {}
+        Ok(())
+    }
+}

@@ -1,0 +1,222 @@
+//! Connections to PostgreSQL: a bounded number, each with its prepared statements, none waited on without a limit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use engine::EngineError;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+
+use crate::error::StoreError;
+
+/// How the server is reached.
+#[derive(Clone)]
+pub struct PgSettings {
+    /// Several hosts may be named; the one that takes writes is used.
+    pub config: Config,
+    /// Connections at a time.
+    pub connections: usize,
+}
+
+impl PgSettings {
+    /// # Errors
+    /// Says what is wrong with the connection string, without repeating it: it may hold a password.
+    pub fn parse(url: &str, connections: usize) -> Result<Self, StoreError> {
+        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| failed(&error))?;
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite).application_name("ortler");
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_WAIT);
+        }
+        Ok(Self { config, connections: connections.max(1) })
+    }
+}
+
+/// For one host of the list.
+const CONNECT_WAIT: Duration = Duration::from_secs(3);
+/// For a free connection, and for a new one over all hosts.
+const SESSION_WAIT: Duration = Duration::from_secs(15);
+/// For one statement. The server gives up before, so that we hear why.
+const STATEMENT_WAIT: Duration = Duration::from_secs(40);
+const LIMITS: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
+     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning; SET jit = off";
+
+pub(super) struct Pool {
+    settings: PgSettings,
+    permits: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Link>>>,
+}
+
+/// One connection. Dropping it ends the task that drives it; the server then rolls back.
+struct Link {
+    client: Client,
+    statements: Mutex<HashMap<String, Statement>>,
+    /// An answer did not come, or with the end of the connection.
+    is_lost: AtomicBool,
+    _driver: JoinSet<()>,
+}
+
+/// A connection in use. It goes back to the pool only by [`Session::end`]: one that was left in the middle of something,
+/// because its future was dropped or failed, is closed.
+pub(super) struct Session {
+    link: Link,
+    idle: Arc<Mutex<Vec<Link>>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+impl Pool {
+    pub(super) fn new(settings: PgSettings) -> Self {
+        let permits = Arc::new(Semaphore::new(settings.connections));
+        Self { settings, permits, idle: Arc::default() }
+    }
+
+    pub(super) async fn session(&self) -> Result<Session, StoreError> {
+        let permit = tokio::time::timeout(SESSION_WAIT, Arc::clone(&self.permits).acquire_owned());
+        let permit = permit.await.map_err(|_| unavailable("all connections are in use"))?;
+        let permit = permit.map_err(|_| StoreError::Unavailable(EngineError::Closing))?;
+        let idle = self.idle.lock().pop().filter(|link| !link.client.is_closed());
+        let link = match idle {
+            Some(link) => link,
+            None => self.connect().await?,
+        };
+        Ok(Session { link, idle: Arc::clone(&self.idle), _permit: permit })
+    }
+
+    async fn connect(&self) -> Result<Link, StoreError> {
+        let connecting = tokio::time::timeout(SESSION_WAIT, self.settings.config.connect(NoTls));
+        let (client, connection) = connecting
+            .await
+            .map_err(|_| unavailable("no server answered that takes writes"))?
+            .map_err(|error| failed(&error))?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            // Whoever waits for an answer is told of the error.
+            let _ = connection.await;
+        });
+        bounded(client.batch_execute(LIMITS)).await?;
+        Ok(Link { client, statements: Mutex::default(), is_lost: AtomicBool::new(false), _driver: driver })
+    }
+
+    /// A transaction on a connection that answers: one found dead is replaced.
+    pub(super) async fn begin(&self, is_read: bool) -> Result<Session, StoreError> {
+        for _ in 0..=self.settings.connections {
+            if let Ok(session) = self.session().await?.begin(is_read).await {
+                return Ok(session);
+            }
+        }
+        Err(unavailable("the connection was lost"))
+    }
+}
+
+impl Session {
+    /// Reads see one moment.
+    pub(super) async fn begin(self, is_read: bool) -> Result<Self, StoreError> {
+        self.batch(if is_read { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" }).await?;
+        Ok(self)
+    }
+
+    /// Commits if the work was done, else rolls back. An error of the commit itself leaves open whether it happened.
+    pub(super) async fn end<T, E: From<StoreError>>(self, done: Result<T, E>) -> Result<T, E> {
+        let ended = self.batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
+        match (done, ended) {
+            (Ok(value), Ok(())) => {
+                self.give_back();
+                Ok(value)
+            }
+            (Ok(_), Err(error)) => Err(error.into()),
+            (Err(error), Ok(())) => {
+                self.give_back();
+                Err(error)
+            }
+            (Err(error), Err(_)) => Err(error),
+        }
+    }
+
+    /// True if the connection is gone or did not answer: then the outcome of what was last asked is unknown.
+    pub(super) fn is_lost(&self) -> bool {
+        self.link.is_lost.load(Ordering::Relaxed) || self.link.client.is_closed()
+    }
+
+    /// Outside a transaction: nothing is open on the connection.
+    pub(super) fn give_back(self) {
+        self.idle.lock().push(self.link);
+    }
+
+    pub(super) async fn batch(&self, text: &str) -> Result<(), StoreError> {
+        self.link.asked(self.link.client.batch_execute(text)).await
+    }
+
+    async fn statement(&self, text: &str) -> Result<Statement, StoreError> {
+        if let Some(known) = self.link.statements.lock().get(text) {
+            return Ok(known.clone());
+        }
+        let made = self.link.asked(self.link.client.prepare(text)).await?;
+        self.link.statements.lock().insert(text.to_owned(), made.clone());
+        Ok(made)
+    }
+
+    pub(super) async fn rows(&self, text: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
+        let statement = self.statement(text).await?;
+        self.link.asked(self.link.client.query(&statement, params)).await
+    }
+
+    pub(super) async fn row_opt(&self, text: &str, params: Params<'_>) -> Result<Option<Row>, StoreError> {
+        Ok(self.rows(text, params).await?.into_iter().next())
+    }
+
+    pub(super) async fn row(&self, text: &str, params: Params<'_>) -> Result<Row, StoreError> {
+        self.row_opt(text, params).await?.ok_or_else(|| super::rows::unreadable("a row is missing"))
+    }
+
+    pub(super) async fn execute(&self, text: &str, params: Params<'_>) -> Result<u64, StoreError> {
+        let statement = self.statement(text).await?;
+        self.link.asked(self.link.client.execute(&statement, params)).await
+    }
+}
+
+impl Link {
+    async fn asked<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {
+        let answer = tokio::time::timeout(STATEMENT_WAIT, work).await;
+        // Without a code of the server's it is the connection that failed.
+        if answer.as_ref().map_or(true, |answer| answer.as_ref().is_err_and(|error| error.code().is_none())) {
+            self.is_lost.store(true, Ordering::Relaxed);
+        }
+        match answer {
+            Ok(answer) => answer.map_err(|error| failed(&error)),
+            Err(_) => Err(unavailable("no answer in time")),
+        }
+    }
+}
+
+async fn bounded<T>(work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(STATEMENT_WAIT, work).await {
+        Ok(answer) => answer.map_err(|error| failed(&error)),
+        Err(_) => Err(unavailable("no answer in time")),
+    }
+}
+
+pub(super) fn unavailable(what: impl Into<String>) -> StoreError {
+    let source = Arc::new(std::io::Error::other(what.into()));
+    StoreError::Unavailable(EngineError::Io { file: "postgresql".into(), source })
+}
+
+fn failed(error: &tokio_postgres::Error) -> StoreError {
+    match (error.code(), error.as_db_error()) {
+        (Some(code), _) if *code == SqlState::DISK_FULL => {
+            StoreError::Full(EngineError::DiskFull { file: "postgresql".into() })
+        }
+        (Some(code), Some(db)) if *code == SqlState::DATA_CORRUPTED || *code == SqlState::INDEX_CORRUPTED => {
+            StoreError::Damaged { what: db.message().to_owned() }
+        }
+        (Some(code), Some(db)) => unavailable(format!("{} ({})", db.message(), code.code())),
+        _ => unavailable(error.to_string()),
+    }
+}
