@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{FakeClock, IdSource};
+use base::{AccountId, FakeClock, IdSource};
+use bytes::Bytes;
 
 use super::{PgBlobs, PgSettings, PgStore};
 use crate::contract::{self, NOW, Subject};
+use crate::model::{Delivery, Flags, Role, Target};
 use crate::signal::Signals;
 
 /// A server in a folder that goes with it; reached by a socket there only.
@@ -40,8 +43,12 @@ impl Server {
         let data = server.data();
         server.run("initdb", &["-D", &data, "-U", "ortler", "-A", "trust", "-E", "UTF8", "--no-locale"]);
         let options = format!("-c listen_addresses='' -c unix_socket_directories='{}'", server.socket_dir().display());
-        server.run("pg_ctl", &["-D", &data, "-w", "-l", &format!("{data}.log"), "-o", &options, "start"]);
+        server.pg_ctl(&["-l", &format!("{data}.log"), "-o", &options, "start"]);
         Some(server)
+    }
+
+    fn pg_ctl(&self, arguments: &[&str]) {
+        self.run("pg_ctl", &[&["-D", &self.data(), "-w"], arguments].concat());
     }
 
     fn socket_dir(&self) -> &Path {
@@ -99,5 +106,48 @@ async fn keeps_the_contract() {
     // Nodes that start together make the schema once.
     let (node, other) = tokio::join!(server.node(), server.node());
     contract::all(&node).await;
-    assert!(other.mail.mailboxes(base::AccountId(1)).await.unwrap().len() >= 7);
+    assert!(other.mail.mailboxes(AccountId(1)).await.unwrap().len() >= 7);
+}
+
+/// What was promised is there once, whatever the server was doing when it died.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_that_crashes_loses_and_doubles_nothing() {
+    let Some(server) = Server::start() else { return };
+    let node = server.node().await;
+    let account = AccountId(1);
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let node = node.clone();
+        writers.spawn(async move {
+            let mut promised = 0;
+            for _ in 0..150 {
+                let Ok(blob) = node.blobs.put(vec![Bytes::from_static(b"text")]).await else { continue };
+                let delivery = Delivery {
+                    account,
+                    message: node.message(),
+                    target: Target::Role(Role::Inbox),
+                    blob,
+                    prefix: Bytes::new(),
+                    summary: Arc::from(&b""[..]),
+                    flags: Flags::default(),
+                    received_at: NOW,
+                };
+                // As the queue does: again until it is known, with the same message id.
+                while node.mail.deliver(vec![delivery.clone()]).await.remove(0).is_err() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                promised += 1;
+            }
+            promised
+        });
+    }
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        tokio::task::block_in_place(|| server.pg_ctl(&["-m", "immediate", "restart"]));
+    }
+    let promised: usize = writers.join_all().await.into_iter().sum();
+    let inbox = node.mailbox(account, "INBOX").await;
+    let states = node.mail.states(account, inbox.id).await.unwrap().unwrap();
+    assert_eq!((states.changed.len(), inbox.messages as usize), (promised, promised));
+    assert!(promised > 0 && inbox.uid_next.as_raw() as usize == promised + 1, "no UID is lost or used twice");
 }
