@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base::{AccountId, Clock, SessionId, Uid};
 use directory::Directory;
-use store::{BlobStore, MailStore, Picture, StoreError, Views};
+use store::{BlobStore, MailStore, Picture, Searcher, StoreError, Views};
 
 use crate::config::Config;
 use crate::mailboxes;
@@ -20,6 +20,7 @@ pub struct Services {
     pub mail: Arc<dyn MailStore>,
     pub blobs: Arc<dyn BlobStore>,
     pub views: Arc<Views>,
+    pub search: Arc<Searcher>,
     pub directory: Arc<dyn Directory>,
     pub mime: Arc<dyn Mime>,
     /// For STARTTLS; `None` offers none.

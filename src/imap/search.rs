@@ -1,12 +1,12 @@
 //! SEARCH: from the picture where it decides, then from entries, then from content.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use base::{ModSeq, UtcMillis};
-use bytes::Bytes;
+use base::{AccountId, ModSeq, UtcMillis};
 use mail::HeaderFields;
-use mail::mime::Summary;
-use store::{BlobStore, Entry, EntryContent, EntryView, Picture, StoreError};
+use mail::search::{Needle, SearchText, casemap};
+use store::{EmailId, Entry, EntryView, Picture, StoreError, ThreadId};
 
 use crate::batch::Batches;
 use crate::connection::{Connection, Stop};
@@ -14,9 +14,6 @@ use crate::content;
 use crate::mime::{Mime, summary_of};
 use crate::proto::sequence::contains;
 use crate::proto::{DayIs, Ranges, Reply, Search, SearchKey, SearchReturn, write};
-
-/// Messages read and judged at the same time by one search.
-const JUDGED_AT_ONCE: usize = 4;
 
 impl Connection {
     pub async fn search(&mut self, tag: &str, by_uid: bool, search: Search) -> Result<Reply, Stop> {
@@ -27,63 +24,66 @@ impl Connection {
         let Some(selected) = self.session.selected() else { return Err(Reply::bad("Select a mailbox first").into()) };
         let picture = Arc::clone(&selected.seen.picture);
         let mime = Arc::clone(&self.services.mime);
-        let query = Arc::new(Query { key: prepare(search.keys, &picture)?, now: self.clock.utc(), mime });
-        self.session.condstore |= query.key.asks_modseq();
+        let query = Arc::new(Query::new(prepare(search.keys, &picture)?, self.clock.utc(), mime));
+        let asks_modseq = query.key.asks_modseq();
+        self.session.condstore |= asks_modseq;
 
         // First by what is in memory.
         let mut found: Vec<usize> = Vec::new();
         let mut open: Vec<usize> = Vec::new();
         for entry in picture.iter() {
-            match query.judge(&Facts { view: entry, entry: None, summary: None, content: None }) {
+            match query.judge(&Facts { view: entry, known: None, fields: None, content: None }) {
                 Some(true) => found.push(entry.index),
                 Some(false) => {}
                 None => open.push(entry.index),
             }
         }
-        let services = Arc::clone(&self.services);
-        let mut batches = Batches::of_indexes(open.into_iter());
-        while let Some(batch) = batches.next() {
-            let entries = services.mail.entries(account, mailbox, batch.uids(&picture), batch.len).await?;
-            let mut unsure: Vec<(usize, Entry)> = Vec::new();
-            for (view, entry) in batch.pairs(&picture, &entries) {
-                match query.judge_entry(view, entry)? {
-                    Some(true) => found.push(view.index),
-                    Some(false) => {}
-                    None => unsure.push((view.index, entry.clone())),
+        // Then by entries, where a key asks for what only they say, then by content.
+        let mut unsure: HashMap<EmailId, (usize, Option<Known>)> = HashMap::new();
+        if query.asks_entry {
+            let mut batches = Batches::of_indexes(open.into_iter());
+            while let Some(batch) = batches.next() {
+                let entries = self.services.mail.entries(account, mailbox, batch.uids(&picture), batch.len).await?;
+                for (view, entry) in batch.pairs(&picture, &entries) {
+                    let (verdict, known) = query.judge_entry(view, entry)?;
+                    match verdict {
+                        Some(true) => found.push(view.index),
+                        Some(false) => {}
+                        None => drop(unsure.insert(view.email, (view.index, Some(known)))),
+                    }
                 }
             }
-            found.extend(judge_contents(&query, &services.blobs, &picture, unsure).await?);
+        } else {
+            let entries = open.into_iter().filter_map(|index| picture.at(index));
+            unsure.extend(entries.map(|view| (view.email, (view.index, None))));
+        }
+        if !unsure.is_empty() {
+            found.extend(self.judge_contents(account, query, &picture, unsure).await?);
         }
         found.sort_unstable();
-        write_result(&mut self.wire.out, tag, by_uid, search.options, &picture, &found, query.key.asks_modseq());
+        write_result(&mut self.wire.out, tag, by_uid, search.options, &picture, &found, asks_modseq);
         Ok(Reply::ok("SEARCH completed"))
     }
-}
 
-/// Judges messages by their content, a few at a time, each on the pool for blocking work.
-async fn judge_contents(
-    query: &Arc<Query>,
-    blobs: &Arc<dyn BlobStore>,
-    picture: &Arc<Picture>,
-    unsure: Vec<(usize, Entry)>,
-) -> Result<Vec<usize>, Stop> {
-    let mut found = Vec::new();
-    let mut rest = unsure.into_iter();
-    let mut running = tokio::task::JoinSet::new();
-    loop {
-        while running.len() < JUDGED_AT_ONCE
-            && let Some((index, entry)) = rest.next()
-        {
-            let content = EntryContent::new(Arc::clone(blobs), &entry).read(0..entry.size_bytes).await?;
-            let (query, picture) = (Arc::clone(query), Arc::clone(picture));
-            running.spawn_blocking(move || query.judge_content(&picture, index, &entry, content));
-        }
-        match running.join_next().await {
-            Some(Ok(Some(index))) => found.push(index),
-            Some(Ok(None)) => {}
-            Some(Err(_)) => return Err(Reply::no("SERVERBUG", "A message could not be searched").into()),
-            None => return Ok(found),
-        }
+    /// Places of those messages that match by their content.
+    async fn judge_contents(
+        &self,
+        account: AccountId,
+        query: Arc<Query>,
+        picture: &Arc<Picture>,
+        unsure: HashMap<EmailId, (usize, Option<Known>)>,
+    ) -> Result<Vec<usize>, Stop> {
+        let emails = unsure.keys().copied().collect();
+        let (picture, unsure) = (Arc::clone(picture), Arc::new(unsure));
+        let places = Arc::clone(&unsure);
+        let judge = move |email: EmailId, text: SearchText<'_>| {
+            let Some((index, known)) = unsure.get(&email) else { return false };
+            let Some(view) = picture.at(*index) else { return false };
+            let facts = Facts { view, known: known.as_ref(), fields: None, content: Some(text) };
+            query.judge(&facts) == Some(true)
+        };
+        let found = self.services.search.search(account, emails, Arc::new(judge)).await?;
+        Ok(found.iter().filter_map(|email| places.get(email)).map(|place| place.0).collect())
     }
 }
 
@@ -92,6 +92,8 @@ struct Query {
     key: Key,
     now: UtcMillis,
     mime: Arc<dyn Mime>,
+    /// Some key asks for what only the entry says.
+    asks_entry: bool,
 }
 
 enum Key {
@@ -100,9 +102,9 @@ enum Key {
     Keyword(store::Keyword, bool),
     Received(DayIs, i64),
     Sent(DayIs, i64),
-    Header(String, String),
-    Body(String),
-    Text(String),
+    Header(String, Needle),
+    Body(Needle),
+    Text(Needle),
     Larger(u64),
     Smaller(u64),
     Uids(Vec<std::ops::RangeInclusive<u32>>),
@@ -125,8 +127,7 @@ fn prepare(keys: Vec<SearchKey>, picture: &Picture) -> Result<Key, Reply> {
 fn prepare_key(key: SearchKey, picture: &Picture) -> Result<Key, Reply> {
     let largest_uid = picture.len().checked_sub(1).and_then(|i| picture.at(i)).map_or(0, |entry| entry.uid.as_raw());
     let boxed = |key: SearchKey| prepare_key(key, picture).map(Box::new);
-    let text =
-        |raw: Vec<u8>| String::from_utf8(raw).map(|text| fold(&text)).map_err(|_| Reply::bad("Text is not UTF-8"));
+    let text = |raw: Vec<u8>| str::from_utf8(&raw).map(Needle::new).map_err(|_| Reply::bad("Text is not UTF-8"));
     Ok(match key {
         SearchKey::All => Key::All,
         SearchKey::Nothing => Key::Not(Box::new(Key::All)),
@@ -136,7 +137,7 @@ fn prepare_key(key: SearchKey, picture: &Picture) -> Result<Key, Reply> {
         SearchKey::Keyword(None, true) => Key::Not(Box::new(Key::All)),
         SearchKey::Received(is, day) => Key::Received(is, day),
         SearchKey::Sent(is, day) => Key::Sent(is, day),
-        SearchKey::Header(name, value) => Key::Header(name, text(value)?),
+        SearchKey::Header(name, value) => Key::Header(name.to_ascii_uppercase(), text(value)?),
         SearchKey::Body(value) => Key::Body(text(value)?),
         SearchKey::Text(value) => Key::Text(text(value)?),
         SearchKey::Larger(size) => Key::Larger(size),
@@ -164,50 +165,80 @@ impl Key {
             _ => false,
         }
     }
+
+    fn any(&self, is: &impl Fn(&Self) -> bool) -> bool {
+        match self {
+            Self::Not(key) => key.any(is),
+            Self::Or(a, b) => a.any(is) || b.any(is),
+            Self::And(keys) => keys.iter().any(|key| key.any(is)),
+            leaf => is(leaf),
+        }
+    }
+
+    /// True for a key that only the whole content answers.
+    fn asks_content(&self) -> bool {
+        match self {
+            Self::Body(text) | Self::Text(text) => !text.is_empty(),
+            Self::Header(name, _) => !is_common(name),
+            _ => false,
+        }
+    }
+}
+
+fn is_common(name: &str) -> bool {
+    content::are_common(&[name.to_owned()], false)
 }
 
 /// What is known of a message so far; each step of a search knows more.
 struct Facts<'a> {
     view: EntryView<'a>,
-    entry: Option<&'a Entry>,
-    summary: Option<&'a Summary>,
-    content: Option<&'a Content>,
+    known: Option<&'a Known>,
+    /// The entry's own header lines, and the common ones of the content.
+    fields: Option<(&'a [u8], &'a [u8])>,
+    content: Option<SearchText<'a>>,
 }
 
-/// A message's texts, folded.
-struct Content {
-    header: Bytes,
-    text: String,
+/// What keys ask of an entry.
+struct Known {
+    internal_date: UtcMillis,
+    sent_at: Option<UtcMillis>,
+    size_bytes: u64,
+    thread: ThreadId,
 }
 
 impl Query {
+    fn new(key: Key, now: UtcMillis, mime: Arc<dyn Mime>) -> Self {
+        // Content answers for the common fields, too: then entries are read only for the rest.
+        let has_content = key.any(&Key::asks_content);
+        let asks_entry = key.any(&|key| match key {
+            Key::Header(name, _) => is_common(name) && !has_content,
+            Key::Received(..) | Key::Sent(..) | Key::Larger(_) | Key::Smaller(_) => true,
+            Key::Older(_) | Key::Younger(_) | Key::ThreadId(_) => true,
+            _ => false,
+        });
+        Self { key, now, mime, asks_entry }
+    }
+
     fn judge(&self, facts: &Facts<'_>) -> Option<bool> {
         self.holds(&self.key, facts)
     }
 
-    fn judge_entry(&self, view: EntryView<'_>, entry: &Entry) -> Result<Option<bool>, StoreError> {
-        let known = self.judge(&Facts { view, entry: Some(entry), summary: None, content: None });
-        if known.is_some() {
-            return Ok(known);
-        }
+    fn judge_entry(&self, view: EntryView<'_>, entry: &Entry) -> Result<(Option<bool>, Known), StoreError> {
         let summary = summary_of(&*self.mime, entry)?;
-        Ok(self.judge(&Facts { view, entry: Some(entry), summary: Some(&summary), content: None }))
-    }
-
-    /// The index if it matches.
-    fn judge_content(&self, picture: &Picture, index: usize, entry: &Entry, message: Bytes) -> Option<usize> {
-        let summary = summary_of(&*self.mime, entry).ok()?;
-        let end = mail::header::body_offset(&message).min(message.len());
-        let content = Content { text: fold(&self.mime.text(&message)), header: message.slice(..end) };
-        let view = picture.at(index)?;
-        let facts = Facts { view, entry: Some(entry), summary: Some(&summary), content: Some(&content) };
-        (self.judge(&facts) == Some(true)).then_some(index)
+        let known = Known {
+            internal_date: entry.internal_date,
+            sent_at: summary.sent_at,
+            size_bytes: entry.size_bytes,
+            thread: entry.thread,
+        };
+        let fields = Some((&entry.prefix[..], &summary.common_fields[..]));
+        Ok((self.judge(&Facts { view, known: Some(&known), fields, content: None }), known))
     }
 
     /// `None`: more must be known.
     fn holds(&self, key: &Key, facts: &Facts<'_>) -> Option<bool> {
         let view = facts.view;
-        let age = |entry: &Entry| self.now.since(entry.internal_date).as_secs();
+        let age = |known: &Known| self.now.since(known.internal_date).as_secs();
         Some(match key {
             Key::All => true,
             Key::Flag(flag, set) => view.flags.system.contains(*flag) == *set,
@@ -216,22 +247,16 @@ impl Query {
             Key::Numbers(ranges) => contains(ranges, u32::try_from(view.index + 1).ok()?),
             Key::ModSeq(modseq) => view.modseq >= *modseq,
             Key::EmailId(id) => *id == format!("M{}", view.email.0).as_bytes(),
-            Key::ThreadId(id) => *id == format!("T{}", facts.entry?.thread.0).as_bytes(),
-            Key::Received(is, day) => is_day(*is, facts.entry?.internal_date, *day),
-            Key::Larger(size) => facts.entry?.size_bytes > *size,
-            Key::Smaller(size) => facts.entry?.size_bytes < *size,
-            Key::Older(seconds) => age(facts.entry?) >= u64::from(*seconds),
-            Key::Younger(seconds) => age(facts.entry?) <= u64::from(*seconds),
-            Key::Sent(is, day) => facts.summary?.sent_at.is_some_and(|at| is_day(*is, at, *day)),
+            Key::ThreadId(id) => *id == format!("T{}", facts.known?.thread.0).as_bytes(),
+            Key::Received(is, day) => is_day(*is, facts.known?.internal_date, *day),
+            Key::Larger(size) => facts.known?.size_bytes > *size,
+            Key::Smaller(size) => facts.known?.size_bytes < *size,
+            Key::Older(seconds) => age(facts.known?) >= u64::from(*seconds),
+            Key::Younger(seconds) => age(facts.known?) <= u64::from(*seconds),
+            Key::Sent(is, day) => facts.known?.sent_at.is_some_and(|at| is_day(*is, at, *day)),
             Key::Header(name, text) => self.header_holds(name, text, facts)?,
-            Key::Body(text) => text.is_empty() || facts.content?.text.contains(text),
-            Key::Text(text) => {
-                text.is_empty() || facts.content?.text.contains(text) || {
-                    let header = &facts.content?.header;
-                    HeaderFields::of(header)
-                        .any(|field| fold(&self.mime.header_text(field.raw)).contains(text.as_str()))
-                }
-            }
+            Key::Body(text) => text.is_empty() || text.is_in(facts.content?.body),
+            Key::Text(text) => text.is_empty() || text.is_in(facts.content?.body) || text.is_in(facts.content?.header),
             Key::Not(key) => !self.holds(key, facts)?,
             Key::Or(a, b) => match (self.holds(a, facts), self.holds(b, facts)) {
                 (Some(true), _) | (_, Some(true)) => true,
@@ -252,17 +277,13 @@ impl Query {
         })
     }
 
-    fn header_holds(&self, name: &str, text: &str, facts: &Facts<'_>) -> Option<bool> {
-        let in_header = |header: &[u8]| {
-            HeaderFields::of(header)
-                .filter(|field| field.is(name))
-                .any(|field| text.is_empty() || fold(&self.mime.header_text(field.value)).contains(text))
-        };
-        let (entry, summary) = (facts.entry?, facts.summary?);
-        if content::are_common(&[name.to_owned()], false) {
-            return Some(in_header(&entry.prefix) || in_header(&summary.common_fields));
+    fn header_holds(&self, name: &str, text: &Needle, facts: &Facts<'_>) -> Option<bool> {
+        if let Some(content) = facts.content {
+            return Some(content.field_holds(name, text));
         }
-        Some(in_header(&facts.content?.header))
+        let (prefix, common) = facts.fields.filter(|_| is_common(name))?;
+        let mut values = HeaderFields::of(prefix).chain(HeaderFields::of(common)).filter(|field| field.is(name));
+        Some(values.any(|field| text.is_empty() || text.is_in(&casemap(&self.mime.header_text(field.value)))))
     }
 }
 
@@ -274,11 +295,6 @@ fn is_day(is: DayIs, at: UtcMillis, day: i64) -> bool {
         DayIs::On => at == day,
         DayIs::Since => at >= day,
     }
-}
-
-/// Case is ignored as Unicode has it.
-fn fold(text: &str) -> String {
-    if text.is_ascii() { text.to_ascii_lowercase() } else { text.to_lowercase() }
 }
 
 fn write_result(

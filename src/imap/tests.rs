@@ -8,7 +8,7 @@ use directory::{Access, EmbeddedDirectory, LoginGuard, NewAccount};
 use mail::HeaderFields;
 use mail::mime::summary::EnvelopeFields;
 use mail::mime::{Parameter, Part, PartBody, Summary};
-use store::{SegmentSettings, SegmentStore, Signals, SqliteSettings, SqliteStore, ViewSettings, Views};
+use store::{Storage, StorageSettings};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -69,12 +69,7 @@ async fn node() -> Node {
     let folder = tempfile::tempdir().unwrap();
     let clock = Arc::new(SystemClock);
     let ids = Arc::new(IdSource::system());
-    let signals = Arc::new(Signals::new());
-    let mail =
-        SqliteStore::open(folder.path(), SqliteSettings::default(), Arc::clone(&signals), clock.clone()).unwrap();
-    let small = SegmentSettings { segment_size: 1 << 20, ..SegmentSettings::default() };
-    let blobs = SegmentStore::open(folder.path(), small, mail.clone(), clock.clone(), ids).unwrap();
-    let views = Arc::new(Views::new(mail.clone(), signals, clock.clone(), ViewSettings::default()));
+    let storage = Storage::open(folder.path(), StorageSettings::default(), clock.clone(), ids).unwrap();
     let guard = LoginGuard::new(true);
     let directory = EmbeddedDirectory::open(&folder.path().join("directory.sqlite"), clock, None, guard).unwrap();
     directory.add_domain("example.test".parse().unwrap(), None).await.unwrap();
@@ -86,8 +81,15 @@ async fn node() -> Node {
         quota: None,
     };
     directory.add_account(account).await.unwrap();
-    let services =
-        Services { mail, blobs, views, directory: Arc::new(directory), mime: Arc::new(PlainMime), tls: None };
+    let services = Services {
+        mail: storage.mail.clone(),
+        blobs: storage.blobs.clone(),
+        views: storage.views.clone(),
+        search: storage.search.clone(),
+        directory: Arc::new(directory),
+        mime: Arc::new(PlainMime),
+        tls: None,
+    };
     Node { services: Arc::new(services), _folder: folder }
 }
 

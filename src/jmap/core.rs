@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::{ByteSize, Clock, IdSource, ModSeq};
 use directory::{Account, Directory};
 use serde_json::{Map, Value, json};
-use store::{BlobStore, MailStore, Signals};
+use store::{BlobStore, MailStore, Searcher, Signals};
 
 use crate::arguments::{Arguments, OBJECTS_MAX};
 use crate::blob::Uploads;
@@ -21,6 +21,7 @@ pub struct JmapServices {
     pub mail: Arc<dyn MailStore>,
     pub blobs: Arc<dyn BlobStore>,
     pub signals: Arc<Signals>,
+    pub search: Arc<Searcher>,
     pub directory: Arc<dyn Directory>,
     pub submitter: Arc<dyn Submitter>,
     pub mime: Arc<dyn Mime>,

@@ -1,6 +1,7 @@
 //! SearchSnippet/get (RFC 8621 §5).
 
 use base::AccountId;
+use mail::mime::text::searchable_text;
 use serde_json::{Value, json};
 
 use crate::arguments::{Arguments, OBJECTS_MAX};
@@ -11,6 +12,9 @@ use crate::id::{email_id, parse_email_id};
 
 /// Octets of a preview before marks and escapes (RFC 8621 §5: at most 255).
 const PREVIEW_MAX: usize = 200;
+
+/// Octets of text that an excerpt is looked for in.
+const SEARCHED_MAX: usize = 1 << 20;
 
 impl Jmap {
     pub(crate) async fn snippet_get(&self, account: AccountId, arguments: &Arguments) -> Result<Value, MethodError> {
@@ -33,7 +37,8 @@ impl Jmap {
             let preview = if body_words.is_empty() {
                 None
             } else {
-                let text = self.text(&entry, &summary).await?;
+                let message = self.content(&entry).read_blob(0..entry.size_bytes).await?;
+                let text = searchable_text(&message, &summary.root, SEARCHED_MAX);
                 let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
                 excerpt(&text, &body_words).and_then(|text| mark(text, &body_words))
             };

@@ -86,6 +86,7 @@ impl Fixture {
             mail: storage.mail.clone(),
             blobs: storage.blobs.clone(),
             signals: storage.signals.clone(),
+            search: storage.search.clone(),
             directory: Arc::new(OnlyAnna),
             submitter: outbox.clone(),
             mime: Arc::new(PlainMime),

@@ -10,6 +10,7 @@ pub mod date;
 pub mod envelope;
 pub mod header;
 pub mod mime;
+pub mod search;
 pub mod status;
 pub mod utf7;
 

@@ -307,7 +307,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         }
         Request::AccountDelete { address } => {
             let id = directory.delete_account(&parse_address(&address)?).await?;
-            engines.storage.mail.delete_account(id).await?;
+            engines.storage.delete_account(id).await?;
             Ok(Value::Null)
         }
         Request::AliasPut { address, targets, replace } => {

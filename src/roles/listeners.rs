@@ -221,6 +221,7 @@ pub fn imap_services(engines: &Engines, tls: &Tls) -> anyhow::Result<Arc<imap::S
         mail: Arc::clone(&engines.storage.mail),
         blobs: Arc::clone(&engines.storage.blobs),
         views: Arc::clone(&engines.storage.views),
+        search: Arc::clone(&engines.storage.search),
         directory: engines.directory.clone(),
         mime: Arc::new(super::mime::Mime),
         tls: Some(tls.acceptor(&[])?),

@@ -74,6 +74,7 @@ pub async fn run(
         mail: Arc::clone(&engines.storage.mail),
         blobs: Arc::clone(&engines.storage.blobs),
         signals: Arc::clone(&engines.storage.signals),
+        search: Arc::clone(&engines.storage.search),
         directory: engines.directory.clone(),
         submitter: intake.clone(),
         mime: Arc::new(super::mime::Mime),

@@ -17,6 +17,7 @@ mod gc;
 pub mod model;
 pub mod picture;
 mod postgres;
+mod search;
 pub mod signal;
 mod sqlite;
 pub mod storage;
@@ -37,6 +38,7 @@ pub use model::{
 };
 pub use picture::{Differences, EntryView, Picture};
 pub use postgres::{PgBlobs, PgSettings, PgStore};
+pub use search::{Judge, SearchSettings, Searcher};
 pub use signal::Signals;
 pub use sqlite::{SqliteSettings, SqliteStore};
 pub use storage::{Health, Storage, StorageSettings};

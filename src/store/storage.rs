@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::{Clock, IdSource};
+use base::{AccountId, Clock, IdSource};
 use engine::EngineError;
 
 use crate::audit::{self, AuditOptions, AuditReport};
@@ -11,7 +11,8 @@ use crate::blob::{SegmentSettings, SegmentStore};
 use crate::content::EntryContent;
 use crate::error::StoreError;
 use crate::gc::{Gc, GcReport, GcSettings};
-use crate::model::Entry;
+use crate::model::{EmailId, Entry};
+use crate::search::{SearchSettings, Searcher};
 use crate::signal::Signals;
 use crate::sqlite::{SqliteSettings, SqliteStore};
 use crate::traits::{BlobIndex, BlobStore, MailStore};
@@ -24,6 +25,7 @@ pub struct StorageSettings {
     pub segments: SegmentSettings,
     pub views: ViewSettings,
     pub gc: GcSettings,
+    pub search: SearchSettings,
 }
 
 /// The store as `roles/` builds it and hands it to everyone.
@@ -31,6 +33,7 @@ pub struct Storage {
     pub mail: Arc<dyn MailStore>,
     pub blobs: Arc<dyn BlobStore>,
     pub views: Arc<Views>,
+    pub search: Arc<Searcher>,
     pub signals: Arc<Signals>,
     dir: PathBuf,
     sqlite: Arc<SqliteStore>,
@@ -48,6 +51,9 @@ pub struct Health {
     pub open_views: usize,
     pub view_entries: usize,
 }
+
+/// Accounts whose search texts a round of garbage collection looks at.
+const SWEPT: usize = 50;
 
 impl Storage {
     /// Opens or creates the embedded store in `dir`: `mail.sqlite` and `blobs/`. Blocks.
@@ -67,11 +73,14 @@ impl Storage {
         let segments = SegmentStore::open(dir, settings.segments, Arc::clone(&index), Arc::clone(&clock), ids)?;
         let mail: Arc<dyn MailStore> = sqlite.clone();
         let views = Views::new(Arc::clone(&mail), Arc::clone(&signals), Arc::clone(&clock), settings.views);
+        let blobs: Arc<dyn BlobStore> = segments.clone();
+        let search = Searcher::open(dir, settings.search, Arc::clone(&mail), Arc::clone(&blobs), Arc::clone(&clock))?;
         let gc = Gc::new(index, Arc::clone(&segments), clock, settings.gc);
         Ok(Self {
             mail,
-            blobs: segments.clone(),
+            blobs,
             views: Arc::new(views),
+            search: Arc::new(search),
             signals,
             dir: dir.to_path_buf(),
             sqlite,
@@ -88,7 +97,22 @@ impl Storage {
     /// One bounded round of garbage collection; call it again while [`GcReport::has_more`]. One at a time: a second
     /// caller waits.
     pub async fn gc(&self) -> Result<GcReport, StoreError> {
-        self.gc.round().await
+        let report = self.gc.round().await?;
+        self.search.sweep(SWEPT).await?;
+        Ok(report)
+    }
+
+    /// [`MailStore::delete_account`], and what searches keep of it.
+    pub async fn delete_account(&self, account: AccountId) -> Result<(), StoreError> {
+        self.mail.delete_account(account).await?;
+        self.search.forget(account).await
+    }
+
+    /// [`MailStore::purge`], and what searches keep of the account.
+    pub async fn purge(&self, account: AccountId, emails: Option<Vec<EmailId>>) -> Result<u64, StoreError> {
+        let purged = self.mail.purge(account, emails).await?;
+        self.search.forget(account).await?;
+        Ok(purged)
     }
 
     /// Copies the store, as of one moment, into the existing folder `to`, while it is in use; gives the number of segment

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use base::{AccountId, FakeClock, IdSource};
 use bytes::Bytes;
+use mail::search::{Needle, SearchText};
 
 use crate::audit::AuditOptions;
 use crate::blob::SegmentSettings;
 use crate::contract::{self, EVERYTHING, NOW, Random, Subject};
 use crate::error::{AppendError, StoreError};
 use crate::gc::GcSettings;
-use crate::model::{Delivery, Role, Target};
+use crate::model::{Delivery, EmailId, Role, Target};
 use crate::picture::Picture;
 use crate::storage::{Storage, StorageSettings};
 
@@ -222,6 +223,51 @@ async fn garbage_is_collected_and_nothing_else() {
     let node = open(dir.path());
     assert_eq!(node.texts(1).await.iter().filter(|text| text.is_ok()).count(), 20);
     node.audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn search_finds_exactly_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    let account = AccountId(1);
+    for n in 0..300 {
+        let filler = "Lorem ipsum dolor. ".repeat(200);
+        node.deliver(1, &format!("Subject: Number {n}\r\nX-Own: a{}\r\n\r\n{filler} w\u{f6}rd{n}.\r\n", n % 7)).await;
+    }
+    let inbox = node.subject.mailbox(account, "INBOX").await.id;
+    let all = node.storage.mail.entries(account, inbox, vec![EVERYTHING], 1000).await.unwrap();
+    let emails: Vec<_> = all.iter().map(|entry| entry.email).collect();
+    let find = async |node: &Node, emails: &[EmailId], word: &str| {
+        let needle = Needle::new(word);
+        let judge =
+            move |_: EmailId, text: SearchText<'_>| needle.is_in(text.body) || text.field_holds("X-OWN", &needle);
+        node.storage.search.search(account, emails.to_vec(), Arc::new(judge)).await.unwrap()
+    };
+    // Worked out, then read from packs: the same, on all threads at once too.
+    for _ in 0..2 {
+        let (one, three, none) = tokio::join!(
+            find(&node, &emails, "W\u{d6}RD77."),
+            find(&node, &emails, "a3"),
+            find(&node, &emails, "Number")
+        );
+        assert_eq!((one, three.len(), none.len()), (vec![emails[77]], 43, 0));
+    }
+    // Only what is asked for, and what is new since.
+    assert_eq!(find(&node, &emails[..77], "w\u{f6}rd77").await, []);
+    node.deliver(1, "\r\n\r\nfresh").await;
+    let with_new: Vec<_> = emails.iter().copied().chain([EmailId(emails[299].0 + 1)]).collect();
+    assert_eq!(find(&node, &with_new, "fresh").await, with_new[300..]);
+    // What is gone leaves the packs, and a node without them makes them again.
+    node.storage.mail.expunge(account, inbox, vec![all[77].uid..=all[77].uid], false).await.unwrap();
+    node.storage.gc().await.unwrap();
+    assert_eq!(find(&node, &emails, "w\u{f6}rd77.").await, []);
+    drop(node);
+    std::fs::write(dir.path().join("search.sqlite"), [0x55; 9000]).unwrap();
+    let _ = std::fs::remove_file(dir.path().join("search.sqlite-wal"));
+    let node = open(dir.path());
+    assert_eq!(find(&node, &emails, "w\u{f6}rd78.").await, [emails[78]]);
+    node.storage.delete_account(account).await.unwrap();
+    assert_eq!(find(&node, &emails, "w\u{f6}rd78.").await, []);
 }
 
 /// A file of each format ever shipped opens, and its messages are there.

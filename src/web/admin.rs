@@ -192,7 +192,7 @@ pub(crate) async fn delete_account(
         return Err(invalid("nobody deletes the account they are signed in with"));
     }
     let id = web.services.registry.delete_account(&address).await?;
-    web.services.storage.mail.delete_account(id).await?;
+    web.services.storage.delete_account(id).await?;
     record(&web, &viewer, "delete-account", &address.to_string());
     Ok(StatusCode::NO_CONTENT)
 }

@@ -125,6 +125,7 @@ impl Fixture {
             mail: storage.mail.clone(),
             blobs: storage.blobs.clone(),
             signals: storage.signals.clone(),
+            search: storage.search.clone(),
             directory: registry.clone(),
             submitter: Arc::new(NoSubmitter),
             mime: Arc::new(OnePart),

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use base::{MailboxId, UtcMillis};
-use mail::mime::{PartBody, Summary};
+use mail::mime::Summary;
+use mail::search::{Needle, SearchText, casemap};
 use serde_json::Value;
 use store::{EmailState, Entry, Flags, ThreadId};
 
@@ -34,9 +35,17 @@ pub(crate) enum Condition {
     SomeInThread(Flags),
     HasAttachment(bool),
     /// Words, each found in one of the places.
-    Words(Vec<Place>, Vec<String>),
-    /// A field of this name, containing this text.
-    Header(String, String),
+    Words(Vec<Place>, Vec<Word>),
+    /// A field of this name (upper case), containing this text.
+    Header(String, Needle),
+}
+
+/// A word or phrase that is looked for.
+#[derive(Debug)]
+pub(crate) struct Word {
+    /// In lower case.
+    pub text: String,
+    needle: Needle,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,13 +63,10 @@ pub(crate) struct Facts<'a> {
     pub state: &'a EmailState,
     pub threads: &'a HashMap<ThreadId, Vec<&'a Flags>>,
     pub summary: Option<&'a Searched>,
-    /// Lower case.
-    pub body: Option<&'a str>,
-    /// The whole header.
-    pub header: Option<&'a [u8]>,
+    pub content: Option<SearchText<'a>>,
 }
 
-/// The fields of an email that are searched, in lower case.
+/// The fields of an email that are searched, under [`casemap`].
 pub(crate) struct Searched {
     fields: [String; 5],
     has_attachment: bool,
@@ -69,14 +75,14 @@ pub(crate) struct Searched {
 const DEPTH_MAX: usize = 10;
 const CONDITIONS_MAX: usize = 200;
 const FIELDS: [(Place, &str); 5] =
-    [(Place::From, "from"), (Place::To, "to"), (Place::Cc, "cc"), (Place::Bcc, "bcc"), (Place::Subject, "subject")];
+    [(Place::From, "FROM"), (Place::To, "TO"), (Place::Cc, "CC"), (Place::Bcc, "BCC"), (Place::Subject, "SUBJECT")];
 
 impl Searched {
     pub fn of(entry: &Entry, summary: &Summary) -> Self {
         let field = |name: &str| {
-            let form = if name == "subject" { Form::Text } else { Form::Addresses };
+            let form = if name == "SUBJECT" { Form::Text } else { Form::Addresses };
             let found = own_fields(&entry.prefix, &summary.common_fields).filter(|field| field.is(name));
-            found.map(|field| plain(&show(form, field.value)).to_lowercase()).collect::<Vec<_>>().join(" ")
+            found.map(|field| casemap(&plain(&show(form, field.value)))).collect::<Vec<_>>().join(" ")
         };
         Self { fields: FIELDS.map(|(_, name)| field(name)), has_attachment: summary.has_attachment }
     }
@@ -129,11 +135,27 @@ impl Filter {
         }
     }
 
+    /// True if only the whole content can answer.
+    pub fn asks_content(&self) -> bool {
+        self.any(&|condition| match condition {
+            Condition::Words(places, _) => places.contains(&Place::Body),
+            Condition::Header(..) => true,
+            _ => false,
+        })
+    }
+
+    /// True if content does not answer everything.
+    pub fn asks_summary(&self) -> bool {
+        !self.asks_content() || self.any(&|condition| matches!(condition, Condition::HasAttachment(_)))
+    }
+
     /// Words looked for in a place, to be marked in a snippet.
     pub fn words(&self, place: Place) -> Vec<String> {
         match self {
             Self::All(of) | Self::Any(of) => of.iter().flat_map(|filter| filter.words(place)).collect(),
-            Self::Is(Condition::Words(places, words)) if places.contains(&place) => words.clone(),
+            Self::Is(Condition::Words(places, words)) if places.contains(&place) => {
+                words.iter().map(|word| word.text.clone()).collect()
+            }
             Self::None(_) | Self::Is(_) => Vec::new(),
         }
     }
@@ -158,18 +180,23 @@ impl Condition {
             Self::AllInThread(wanted) => of_thread().iter().all(|flags| keywords::holds(flags, wanted)),
             Self::SomeInThread(wanted) => of_thread().iter().any(|flags| keywords::holds(flags, wanted)),
             Self::HasAttachment(wanted) => facts.summary?.has_attachment == *wanted,
-            Self::Header(name, text) => mail::HeaderFields::of(facts.header?).any(|field| {
-                field.is(name) && plain(&show(Form::Text, field.value)).to_lowercase().contains(text.as_str())
-            }),
+            Self::Header(name, text) => facts.content?.field_holds(name, text),
             Self::Words(places, words) => {
-                return all(words.iter().map(|word| {
-                    any(places.iter().map(|place| {
-                        let text = if *place == Place::Body { facts.body } else { facts.summary?.get(*place) };
-                        text.map(|text| text.contains(word.as_str()))
-                    }))
-                }));
+                return all(words.iter().map(|word| any(places.iter().map(|place| facts.holds(*place, &word.needle)))));
             }
         })
+    }
+}
+
+impl Facts<'_> {
+    fn holds(&self, place: Place, needle: &Needle) -> Option<bool> {
+        if let Some(content) = self.content {
+            return Some(match FIELDS.iter().find(|(known, _)| *known == place) {
+                Some((_, name)) => content.field_holds(name, needle),
+                None => needle.is_in(content.body),
+            });
+        }
+        self.summary?.get(place).map(|text| needle.is_in(text))
     }
 }
 
@@ -218,7 +245,8 @@ fn condition(name: &str, value: &Value) -> Result<Filter, MethodError> {
     let number = || value.as_u64().ok_or_else(invalid);
     let date = || value.as_str().and_then(parse_utc).ok_or_else(invalid);
     let words = |places: &[Place]| {
-        let words = value.as_str().map(split_words).ok_or_else(invalid)?;
+        let words = value.as_str().map(split_words).ok_or_else(invalid)?.into_iter();
+        let words = words.map(|text| Word { needle: Needle::new(&text), text }).collect();
         Ok::<_, MethodError>(Condition::Words(places.to_vec(), words))
     };
     let is = |condition| Ok(Filter::Is(condition));
@@ -251,8 +279,8 @@ fn condition(name: &str, value: &Value) -> Result<Filter, MethodError> {
         "header" => {
             let parts = value.as_array().filter(|parts| (1..=2).contains(&parts.len())).ok_or_else(invalid)?;
             let texts = parts.iter().map(Value::as_str).collect::<Option<Vec<_>>>().ok_or_else(invalid)?;
-            let field = texts.first().copied().unwrap_or_default().to_owned();
-            is(Condition::Header(field, texts.get(1).copied().unwrap_or_default().to_lowercase()))
+            let field = texts.first().copied().unwrap_or_default().to_ascii_uppercase();
+            is(Condition::Header(field, Needle::new(texts.get(1).copied().unwrap_or_default())))
         }
         _ => Err(MethodError::new("unsupportedFilter", name)),
     }
@@ -272,21 +300,6 @@ fn split_words(text: &str) -> Vec<String> {
 /// A JMAP UTCDate.
 pub(super) fn parse_utc(text: &str) -> Option<UtcMillis> {
     text.parse::<jiff::Timestamp>().ok().map(|at| UtcMillis(at.as_millisecond()))
-}
-
-/// Text parts of an email, as ranges to read: what a search of the body looks at.
-pub(crate) fn searchable(summary: &Summary) -> Vec<&mail::mime::Part> {
-    fn walk<'a>(part: &'a mail::mime::Part, out: &mut Vec<&'a mail::mime::Part>) {
-        match &part.body {
-            PartBody::Multipart { children } => children.iter().for_each(|child| walk(child, out)),
-            PartBody::Message { root, .. } => walk(root, out),
-            PartBody::Leaf { .. } if part.is("text", None) => out.push(part),
-            PartBody::Leaf { .. } => {}
-        }
-    }
-    let mut out = Vec::new();
-    walk(&summary.root, &mut out);
-    out
 }
 
 #[cfg(test)]
@@ -326,7 +339,7 @@ mod tests {
                 state,
             };
             let filter = Filter::read(&json!({ name: "$seen" })).unwrap();
-            filter.admits(&Facts { state: &state, threads: &threads, summary: None, body: None, header: None })
+            filter.admits(&Facts { state: &state, threads: &threads, summary: None, content: None })
         };
         for (name, of_both, of_seen) in [
             ("allInThreadHaveKeyword", false, true),

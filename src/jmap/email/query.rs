@@ -2,28 +2,26 @@
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use base::AccountId;
 use mail::mime::Summary;
-use mail_parser::html_to_text;
+use mail::search::SearchText;
 use serde_json::{Value, json};
-use store::{EmailId, EmailState, Entry, Flags, StoreError, ThreadId};
+use store::{EmailId, EmailState, Entry, Flags, ThreadId};
 
-use super::filter::{Condition, Facts, Filter, Place, Searched, searchable};
+use super::filter::{Condition, Facts, Filter, Searched};
 use super::header::{Form, own_fields, show};
 use super::keywords;
 use crate::arguments::Arguments;
 use crate::core::Jmap;
 use crate::error::MethodError;
 use crate::id::{email_id, parse_email_id};
-use crate::mime::PartText;
 
 /// Ids in one answer.
 const LIMIT_MAX: usize = 1000;
 /// Entries read at a time.
 const BATCH: usize = 200;
-/// Octets of each text part a search looks at.
-const SEARCHED_MAX: u32 = 1 << 20;
 
 /// What emails are sorted by.
 enum Key {
@@ -50,12 +48,12 @@ enum Rank {
 
 impl Jmap {
     pub(crate) async fn email_query(&self, account: AccountId, arguments: &Arguments) -> Result<Value, MethodError> {
-        let filter = arguments.value("filter").map(Filter::read).transpose()?;
+        let filter = arguments.value("filter").map(Filter::read).transpose()?.map(Arc::new);
         let sort = read_sort(arguments)?;
         let state = self.state(account).await?;
         let needs_threads = filter.as_ref().is_some_and(|f| f.any(&Condition::needs_threads))
             || sort.iter().any(|c| matches!(c.key, Key::SomeInThread(_) | Key::AllInThread(_)));
-        let mailbox = if needs_threads { None } else { filter.as_ref().and_then(Filter::mailbox) };
+        let mailbox = if needs_threads { None } else { filter.as_ref().and_then(|filter| filter.mailbox()) };
         let states = self.services.mail.email_states(account, mailbox).await?;
         let mut threads: HashMap<ThreadId, Vec<&Flags>> = HashMap::new();
         if needs_threads {
@@ -93,65 +91,64 @@ impl Jmap {
         account: AccountId,
         states: &'a [EmailState],
         threads: &HashMap<ThreadId, Vec<&Flags>>,
-        filter: Option<&Filter>,
+        filter: Option<&Arc<Filter>>,
     ) -> Result<Vec<&'a EmailState>, MethodError> {
         let Some(filter) = filter else { return Ok(states.iter().collect()) };
-        let first = |state| filter.admits(&Facts { state, threads, summary: None, body: None, header: None });
+        let first = |state| filter.admits(&Facts { state, threads, summary: None, content: None });
         let mut verdicts: Vec<(&EmailState, Option<bool>)> = states.iter().map(|state| (state, first(state))).collect();
-        let mut open: Vec<&mut (&EmailState, Option<bool>)> =
-            verdicts.iter_mut().filter(|(_, verdict)| verdict.is_none()).collect();
-        for batch in open.chunks_mut(BATCH) {
-            let ids = batch.iter().map(|(state, _)| state.state.email).collect();
-            let entries = self.services.mail.emails(account, ids).await?;
-            let entries: HashMap<EmailId, Entry> = entries.into_iter().map(|entry| (entry.email, entry)).collect();
-            for (state, verdict) in batch.iter_mut().map(|place| (place.0, &mut place.1)) {
-                // Gone since: no match.
-                let Some(entry) = entries.get(&state.state.email) else { continue };
-                *verdict = Some(self.looks_like(entry, state, threads, filter).await?);
+        // The summaries of those that are open and that content alone does not decide.
+        let mut summaries: HashMap<EmailId, Searched> = HashMap::new();
+        if filter.asks_summary() {
+            let mut open: Vec<&mut (&EmailState, Option<bool>)> =
+                verdicts.iter_mut().filter(|(_, verdict)| verdict.is_none()).collect();
+            for batch in open.chunks_mut(BATCH) {
+                let ids = batch.iter().map(|(state, _)| state.state.email).collect();
+                let entries = self.services.mail.emails(account, ids).await?;
+                let entries: HashMap<EmailId, Entry> = entries.into_iter().map(|entry| (entry.email, entry)).collect();
+                for (state, verdict) in batch.iter_mut().map(|place| (place.0, &mut place.1)) {
+                    // Gone since: no match.
+                    let Some(entry) = entries.get(&state.state.email) else { continue };
+                    let searched = Searched::of(entry, &self.summary_of(entry)?);
+                    *verdict = filter.admits(&Facts { state, threads, summary: Some(&searched), content: None });
+                    if verdict.is_none() {
+                        summaries.insert(entry.email, searched);
+                    }
+                }
+            }
+        }
+        if filter.asks_content() {
+            let open: Vec<&EmailState> = verdicts.iter().filter(|(_, v)| v.is_none()).map(|(s, _)| *s).collect();
+            let found = self.with_content(account, &open, threads, filter, summaries).await?;
+            for (state, verdict) in verdicts.iter_mut().filter(|(_, verdict)| verdict.is_none()) {
+                *verdict = Some(found.contains(&state.state.email));
             }
         }
         Ok(verdicts.into_iter().filter(|(_, verdict)| *verdict == Some(true)).map(|(state, _)| state).collect())
     }
 
-    async fn looks_like(
+    /// Those of `open` that the filter admits by their content.
+    async fn with_content(
         &self,
-        entry: &Entry,
-        state: &EmailState,
+        account: AccountId,
+        open: &[&EmailState],
         threads: &HashMap<ThreadId, Vec<&Flags>>,
-        filter: &Filter,
-    ) -> Result<bool, MethodError> {
-        let summary = self.summary_of(entry)?;
-        let searched = Searched::of(entry, &summary);
-        let mut facts = Facts { state, threads, summary: Some(&searched), body: None, header: None };
-        if let Some(verdict) = filter.admits(&facts) {
-            return Ok(verdict);
-        }
-        let body = if filter.any(&|c| matches!(c, Condition::Words(places, _) if places.contains(&Place::Body))) {
-            self.text(entry, &summary).await?.to_lowercase()
-        } else {
-            String::new()
+        filter: &Arc<Filter>,
+        summaries: HashMap<EmailId, Searched>,
+    ) -> Result<HashSet<EmailId>, MethodError> {
+        // The judge outlives this call as far as the compiler can see: it takes copies of what it needs.
+        let states: HashMap<EmailId, EmailState> = open.iter().map(|s| (s.state.email, (*s).clone())).collect();
+        let threads: HashMap<ThreadId, Vec<Flags>> =
+            threads.iter().map(|(id, flags)| (*id, flags.iter().map(|flags| (*flags).clone()).collect())).collect();
+        let filter = Arc::clone(filter);
+        let emails = states.keys().copied().collect();
+        let judge = move |email: EmailId, text: SearchText<'_>| {
+            let Some(state) = states.get(&email) else { return false };
+            let of_thread = threads.get(&state.thread).map(|flags| (state.thread, flags.iter().collect()));
+            let threads = HashMap::from_iter(of_thread);
+            let facts = Facts { state, threads: &threads, summary: summaries.get(&email), content: Some(text) };
+            filter.admits(&facts) == Some(true)
         };
-        let header = if filter.any(&|c| matches!(c, Condition::Header(..))) {
-            let end = entry.prefix.len() as u64 + u64::from(summary.root.header.end);
-            self.content(entry).read(0..end).await?
-        } else {
-            bytes::Bytes::new()
-        };
-        (facts.body, facts.header) = (Some(body.as_str()), Some(header.as_ref()));
-        Ok(filter.admits(&facts).unwrap_or(false))
-    }
-
-    /// Everything a reader would read, one part after the other.
-    pub(crate) async fn text(&self, entry: &Entry, summary: &Summary) -> Result<String, StoreError> {
-        let mut out = String::new();
-        for part in searchable(summary) {
-            let end = part.content.end.min(part.content.start.saturating_add(SEARCHED_MAX));
-            let raw = self.content(entry).read_blob(u64::from(part.content.start)..u64::from(end)).await?;
-            let text = PartText::decode(part, &raw).text;
-            out.push_str(&if part.is("text", Some("html")) { html_to_text(&text) } else { text });
-            out.push('\n');
-        }
-        Ok(out)
+        Ok(self.services.search.search(account, emails, Arc::new(judge)).await?.into_iter().collect())
     }
 
     async fn sort(
