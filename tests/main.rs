@@ -3,4 +3,6 @@
 
 mod flows;
 mod harness;
+#[path = "fuzz/targets.rs"]
+mod targets;
 mod tidy;

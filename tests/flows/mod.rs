@@ -6,6 +6,7 @@ mod clients;
 mod commands;
 mod corpora;
 mod crash;
+mod fuzz;
 mod mail_in;
 mod mailboxes;
 mod name_servers;

@@ -175,7 +175,9 @@ impl Framer {
         if matches!(self.state, State::AfterMessage | State::Raw) {
             return None;
         }
-        tag_of(&self.command).or_else(|| tag_of(piece))
+        // The tag may be cut anywhere between the two.
+        let head: Vec<u8> = self.command.iter().chain(piece).take(256).copied().collect();
+        tag_of(&head)
     }
 
     fn start_dropping(&mut self, literal: u64, tag: Option<String>, why: Refusal) {
@@ -373,6 +375,14 @@ mod tests {
 
     fn refused(tag: &str, why: Refusal) -> Event {
         Event::Refused { tag: (!tag.is_empty()).then(|| tag.into()), why }
+    }
+
+    #[test]
+    fn a_long_line_without_a_tag_has_none_however_it_comes() {
+        let text = format!(" {}\r\nb NOOP\r\n", "x ".repeat(60));
+        assert_eq!(events(&text), [refused("", Refusal::CommandTooLong), command("b NOOP")]);
+        let text = format!("tag {}\r\n", "x ".repeat(60));
+        assert_eq!(events(&text), [refused("tag", Refusal::CommandTooLong)]);
     }
 
     #[test]

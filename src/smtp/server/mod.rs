@@ -8,4 +8,4 @@ mod tests;
 
 pub use handler::{Credentials, Handler, Identity, Protocol, SessionFacts, Transaction};
 pub use serve::{Config, serve};
-pub use session::{Limits, Output, Session};
+pub use session::{Limits, Offers, Output, Session};

@@ -1,0 +1,283 @@
+//! What holds for every input of every parser of outside bytes. The fuzzer and the ordinary tests run the same functions.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use base::{ByteSize, MessageId, UtcMillis};
+use bytes::BytesMut;
+
+/// A target with its name, which is also the folder of its seeds.
+pub type Target = (&'static str, fn(&[u8]));
+
+pub const ALL: &[Target] = &[
+    ("smtp_session", smtp_session),
+    ("smtp_content", smtp_content),
+    ("proxy_header", proxy_header),
+    ("imap_commands", imap_commands),
+    ("pop3", pop3),
+    ("rule_files", rule_files),
+    ("configuration", configuration),
+    ("mime", mime),
+    ("names", names),
+    ("milter_packets", milter_packets),
+    ("mbox", mbox),
+];
+
+/// A client's lines: the session answers each, keeps to its limits, and reads its own commands the same way twice.
+pub fn smtp_session(data: &[u8]) {
+    use smtp::server::{Limits, Offers, Output, Protocol, Session};
+    let offers = Offers { starttls: true, auth: true, xclient: true };
+    for protocol in [Protocol::Smtp, Protocol::Submission, Protocol::Lmtp] {
+        let limits = Limits { recipients_max: 5, errors_max: 20, idle_commands_max: 30, ..Limits::default() };
+        let mut session = Session::new(protocol, "mx.example", limits, offers);
+        let mut rest = data;
+        loop {
+            let output = match smtp::proto::next_line(rest, 2048) {
+                smtp::proto::Line::Whole { length } => {
+                    let (line, later) = rest.split_at(length);
+                    rest = later;
+                    session.on_line(line.strip_suffix(b"\r\n").expect("a whole line ends so"))
+                }
+                smtp::proto::Line::BareLineEnd { length } => {
+                    rest = &rest[length..];
+                    session.on_bad_line(false)
+                }
+                smtp::proto::Line::TooLong | smtp::proto::Line::Partial => break,
+            };
+            let output = match output {
+                Output::Authenticate(_) => session.on_authenticated(Ok(())),
+                Output::CheckSender(path, parameters) => {
+                    session.on_sender(MessageId::from_u128(7), path, &parameters, Ok(()))
+                }
+                Output::CheckRecipient(path) => session.on_recipient(path, Ok(())),
+                Output::ReceiveData(reply) => {
+                    session.on_message_done();
+                    Output::Reply(reply)
+                }
+                Output::ReceiveChunk { size, .. } => {
+                    rest = rest.get(usize::try_from(size).unwrap_or(usize::MAX)..).unwrap_or_default();
+                    Output::Reply(session.on_chunk(size))
+                }
+                other => other,
+            };
+            assert!(session.transaction().is_none_or(|transaction| transaction.envelope.forward_paths.len() <= 5));
+            if let Output::Close(_) = output {
+                break;
+            }
+            if let Output::Reply(reply) | Output::DropChunk { reply, .. } | Output::Abandon(reply) = output {
+                let mut wire = Vec::new();
+                reply.write(&mut wire);
+                // One reply never looks like two, whatever the client said.
+                let lines: Vec<&[u8]> = wire.split_inclusive(|byte| *byte == b'\n').collect();
+                assert!(
+                    lines
+                        .iter()
+                        .all(|line| line.ends_with(b"\r\n") && line.iter().filter(|b| **b == b'\r').count() == 1)
+                );
+                assert!(lines.iter().rev().skip(1).all(|line| line[3] == b'-') && lines[lines.len() - 1][3] == b' ');
+            }
+        }
+    }
+}
+
+/// Content of DATA and BDAT: the same however it is split, and a line with a single dot is never let through.
+pub fn smtp_content(data: &[u8]) {
+    use smtp::proto::{ChunkChecker, DotDecoder};
+    let mut whole = Vec::new();
+    let mut decoder = DotDecoder::default();
+    let end = decoder.decode(data, &mut whole);
+    let (mut pieces, mut in_pieces, mut at) = (DotDecoder::default(), Vec::new(), 0);
+    let mut end_in_pieces = None;
+    for piece in data.chunks(3) {
+        if let Some(end) = pieces.decode(piece, &mut in_pieces) {
+            end_in_pieces = Some(at + end);
+            break;
+        }
+        at += piece.len();
+    }
+    assert_eq!((&whole, end, decoder.saw_bare_line_end()), (&in_pieces, end_in_pieces, pieces.saw_bare_line_end()));
+    if let Some(end) = end {
+        assert!(data[..end].ends_with(b".\r\n") && (end == 3 || data[..end].ends_with(b"\r\n.\r\n")));
+        // What a client stuffs comes out as it went in.
+        let mut stuffed = Vec::new();
+        let mut stuffer = ::pop3::Stuffer::default();
+        stuffer.push(&mut stuffed, &whole);
+        stuffer.finish(&mut stuffed);
+        if !decoder.saw_bare_line_end() {
+            let (mut again, mut decoder) = (Vec::new(), DotDecoder::default());
+            assert_eq!(decoder.decode(&stuffed, &mut again), Some(stuffed.len()));
+            assert_eq!(again.strip_prefix(&whole[..]).map(|rest| rest.is_empty() || rest == b"\r\n"), Some(true));
+        }
+    }
+    let (mut one, mut many) = (ChunkChecker::default(), ChunkChecker::default());
+    one.check(data);
+    data.chunks(2).for_each(|chunk| many.check(chunk));
+    assert_eq!(one.saw_bare_line_end(), many.saw_bare_line_end());
+}
+
+/// A header is found at one length only, and what is found lies within what came.
+pub fn proxy_header(data: &[u8]) {
+    use net::proxy::{Header, parse};
+    if let Header::Found { length, client, local } = parse(data) {
+        assert!(length <= data.len());
+        assert_eq!(parse(&data[..length]), Header::Found { length, client, local });
+        for end in 0..length {
+            let early = parse(&data[..end]);
+            assert!(matches!(early, Header::Partial | Header::None) && (end == 0 || early == Header::Partial));
+        }
+        let same_family = |a: SocketAddr, b: SocketAddr| a.is_ipv4() == b.is_ipv4();
+        assert!(client.zip(local).is_none_or(|(client, local)| same_family(client, local)));
+    }
+}
+
+/// Framing gives the same events however the bytes are split, and no command beyond its size.
+pub fn imap_commands(data: &[u8]) {
+    use imap::proto::{Event, Framer};
+    let events = |piece: usize| {
+        let mut framer = Framer::new(300, 1000);
+        let (mut input, mut out, mut content) = (BytesMut::new(), Vec::new(), Vec::new());
+        for bytes in data.chunks(piece) {
+            input.extend_from_slice(bytes);
+            while let Some(event) = framer.next(&mut input) {
+                match event {
+                    // Pieces of a message come as they come; together they are the same.
+                    Event::Chunk(bytes) => content.extend_from_slice(&bytes),
+                    Event::Refused { tag, why: imap::proto::frame::Refusal::Hopeless } => {
+                        return (out, content, Some(tag));
+                    }
+                    event => out.push(event),
+                }
+            }
+        }
+        (out, content, None)
+    };
+    let whole = events(data.len().max(1));
+    for event in &whole.0 {
+        if let Event::Command(command) = event {
+            assert!(command.len() <= 300);
+            let _ = imap::proto::parse(command);
+        }
+    }
+    assert_eq!(whole, events(1));
+    let _ = imap::proto::parse(data);
+}
+
+/// Commands, and a message on its way out: the only line with a single dot is the last.
+pub fn pop3(data: &[u8]) {
+    for line in data.split(|byte| *byte == b'\n') {
+        let _ = ::pop3::parse(line.strip_suffix(b"\r").unwrap_or(line));
+    }
+    let mut whole = Vec::new();
+    let mut stuffer = ::pop3::Stuffer::default();
+    stuffer.push(&mut whole, data);
+    stuffer.finish(&mut whole);
+    let (mut pieces, mut stuffer) = (Vec::new(), ::pop3::Stuffer::default());
+    data.chunks(2).for_each(|piece| stuffer.push(&mut pieces, piece));
+    stuffer.finish(&mut pieces);
+    assert_eq!(whole, pieces);
+    assert_eq!(find(&whole, b"\r\n.\r\n").map(|at| at + 5).or((whole == b".\r\n").then_some(3)), Some(whole.len()));
+}
+
+/// Rules load or are reported by line, and those that load judge a message.
+pub fn rule_files(data: &[u8]) {
+    use filter::rules::{Context, RuleSet, ScoreSet, Targets, parse::Source};
+    let mut source = Source::default();
+    source.read("fuzz.cf", data);
+    source.finish();
+    let (rules, problems) = RuleSet::compile(source, ScoreSet::Local);
+    let lines = data.split(|byte| *byte == b'\n').count();
+    assert!(problems.iter().all(|problem| (1..=lines).contains(&(problem.line as usize))));
+    rules.judge(&Targets::of(
+        b"Subject: a b\r\nFrom: c@d.example\r\n\r\nfree money http://x.example/\r\n",
+        Context::default(),
+    ));
+}
+
+/// A configuration is taken or refused with lines that exist.
+pub fn configuration(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(error) = config::Config::parse(text, Path::new("/etc/ortler/ortler.toml")) {
+        assert!(!error.complaints.is_empty());
+        assert!(error.complaints.iter().all(|(line, what)| *line <= text.split('\n').count() && !what.is_empty()));
+    }
+}
+
+/// A summary survives being written, its offsets lie within the message, and every text can be read.
+pub fn mime(data: &[u8]) {
+    use mail::mime::{Part, PartBody, Summary};
+    fn look(part: &Part, message: &[u8]) {
+        assert!(part.header.start <= part.header.end && part.content.start <= part.content.end);
+        assert!(usize::try_from(part.content.end.max(part.header.end)).unwrap_or(usize::MAX) <= message.len());
+        match &part.body {
+            PartBody::Multipart { children } => children.iter().for_each(|child| look(child, message)),
+            PartBody::Message { root, .. } => look(root, message),
+            PartBody::Leaf { .. } => drop(mail::mime::decode::part_text(part, message)),
+        }
+    }
+    let summary = Summary::of(data);
+    look(&summary.root, data);
+    assert_eq!(Summary::decode(&summary.encode()).as_ref(), Ok(&summary));
+    let _ = Summary::decode(data);
+    let (header, body) = mail::search::search_text(b"", data, &summary, 1 << 20);
+    let found = mail::search::Needle::new("a").is_in(&header) || mail::search::Needle::new("a").is_in(&body);
+    assert!(!found || header.contains('A') || body.contains('A'));
+    // Every octet of the header belongs to one field.
+    let fields: usize = mail::HeaderFields::of(data).map(|field| field.raw.len()).sum();
+    let gap = mail::header::body_offset(data) - fields;
+    assert!(gap <= 2);
+}
+
+/// Names and addresses that are taken are taken again as they are shown.
+pub fn names(data: &[u8]) {
+    let _ = mail::utf7::decode(data);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    assert_eq!(mail::utf7::decode(mail::utf7::encode(text).as_bytes()).as_deref(), Some(text));
+    if let Ok(name) = text.parse::<store::MailboxName>() {
+        assert_eq!(name.as_str().parse::<store::MailboxName>().as_ref(), Ok(&name));
+    }
+    if let Ok(address) = text.parse::<mail::Address>() {
+        assert_eq!(address.to_string().parse::<mail::Address>().as_ref().ok(), Some(&address));
+    }
+    let _ = mail::mime::decode::decode_header_text(data);
+    let _ = mail::date::parse_rfc5322(text);
+}
+
+/// Packets are cut the same however they come, and commands survive being written.
+pub fn milter_packets(data: &[u8]) {
+    use filter::milter::proto::{Command, PacketReader, Response};
+    let read = |piece: usize| {
+        let (mut reader, mut out) = (PacketReader::default(), Vec::new());
+        for bytes in data.chunks(piece) {
+            reader.feed(bytes);
+            loop {
+                match reader.next_packet() {
+                    Ok(Some(packet)) => out.push(packet),
+                    Ok(None) => break,
+                    Err(_) => return (out, true),
+                }
+            }
+        }
+        (out, false)
+    };
+    let whole = read(data.len().max(1));
+    assert_eq!(whole, read(1));
+    for packet in &whole.0 {
+        let _ = Response::parse(packet);
+        if let Ok(command) = Command::parse(packet) {
+            assert_eq!(Command::parse(&command.to_packet()).ok(), Some(command));
+        }
+    }
+}
+
+/// Messages come out whole or are reported; none is larger than allowed.
+pub fn mbox(data: &[u8]) {
+    let limit = ByteSize(4096);
+    let reader = migrate::mbox::Reader::new(std::io::Cursor::new(data), Path::new("fuzz.mbox"), limit, UtcMillis(0));
+    for message in reader.flatten() {
+        assert!(message.content.len() as u64 <= limit.0);
+    }
+}
+
+fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
+    text.windows(needle.len()).position(|window| window == needle)
+}
