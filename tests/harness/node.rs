@@ -63,6 +63,27 @@ impl Node {
         node
     }
 
+    /// A node with this system policy: made as a demonstration, then served by its configuration.
+    pub fn start_with_policy(policy: &str) -> Self {
+        let mut node = Self::start();
+        node.stop();
+        std::fs::write(node.dir().join("policy.toml"), policy).unwrap();
+        let file = node.dir().join("ortler.toml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        let config = config.replace("[filter]\n", "[filter]\npolicy = \"policy.toml\"\n");
+        assert!(config.contains("policy.toml"));
+        std::fs::write(&file, config).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(node.log_file()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ortler"));
+        node.child = Some(command.arg("serve").arg("--config").arg(&file).stderr(log).spawn().unwrap());
+        let deadline = SystemClock.now() + Duration::from_secs(30);
+        while std::net::TcpStream::connect(("127.0.0.1", node.port(25))).is_err() {
+            assert!(SystemClock.now() < deadline, "the node did not start: {}", node.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        node
+    }
+
     /// Starts the process again on the same folder.
     pub fn resume(&mut self) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ortler"));
