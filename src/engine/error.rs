@@ -29,6 +29,9 @@ pub enum EngineError {
     /// The machine refused to read or write a file of ours.
     #[error("{}: {source}", file.display())]
     Io { file: PathBuf, source: Arc<std::io::Error> },
+    /// The server refused or did not answer. Heals when it does; a change whose commit was not answered may have happened.
+    #[error("PostgreSQL: {reason}")]
+    Postgres { reason: String },
     /// Anything else: a fault of ours or of the machine.
     #[error("{}: {source}", file.display())]
     Failed { file: PathBuf, source: Arc<rusqlite::Error> },
@@ -37,7 +40,7 @@ pub enum EngineError {
 impl EngineError {
     /// True if the same call may succeed later without an operator.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::DiskFull { .. } | Self::Closing | Self::InUse { .. })
+        matches!(self, Self::DiskFull { .. } | Self::Closing | Self::InUse { .. } | Self::Postgres { .. })
     }
 
     /// What an I/O error on `file` means: a full disk or quota heals, the rest is the machine's fault.
@@ -48,6 +51,11 @@ impl EngineError {
             StorageFull | QuotaExceeded | FileTooLarge => Self::DiskFull { file },
             _ => Self::Io { file, source: Arc::new(error) },
         }
+    }
+
+    /// What the server keeps cannot be ours.
+    pub fn damaged(reason: impl Into<String>) -> Self {
+        Self::Damaged { file: "postgresql".into(), reason: reason.into() }
     }
 
     pub(crate) fn from_sqlite(file: &std::path::Path, error: rusqlite::Error) -> Self {

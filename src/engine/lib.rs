@@ -1,13 +1,15 @@
-//! The embedded engine: one SQLite file with one writer thread that commits in groups, and many readers.
+//! The engines: one SQLite file with one writer thread that commits in groups, and many readers; or a PostgreSQL server
+//! that several nodes share.
 //!
 //! Floor: 1. It must never know what the tables mean: store, directory and trail bring their own schema.
-//! Main types: [`Database`], [`EngineError`].
+//! Main types: [`Database`], [`postgres::Pool`], [`EngineError`].
 //! Surprise: a write's result is handed out only after the commit it was part of is on disk (WAL,
 //! `synchronous=FULL`), so whoever holds the result holds proof of durability.
 
 pub mod database;
 pub mod error;
 mod filesystem;
+pub mod postgres;
 mod writer;
 
 pub use database::{Database, Settings, copy};

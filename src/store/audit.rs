@@ -52,7 +52,7 @@ pub struct Problem {
 pub const PROBLEMS_MAX: usize = 1000;
 
 /// Blobs looked up in one query.
-const BATCH: usize = 500;
+pub(crate) const BATCH: usize = 500;
 
 impl AuditReport {
     pub fn is_clean(&self) -> bool {

@@ -27,6 +27,7 @@ impl From<EngineError> for StoreError {
             | EngineError::NetworkFilesystem { .. }
             | EngineError::Closing
             | EngineError::Io { .. }
+            | EngineError::Postgres { .. }
             | EngineError::Failed { .. } => Self::Unavailable(error),
         }
     }
@@ -41,6 +42,12 @@ pub enum AppendError {
     OverQuota { used: ByteSize, limit: ByteSize },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<EngineError> for AppendError {
+    fn from(error: EngineError) -> Self {
+        Self::Store(error.into())
+    }
 }
 
 /// Why a mailbox was not created, renamed or deleted.
@@ -60,4 +67,10 @@ pub enum MailboxError {
     TooMany,
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<EngineError> for MailboxError {
+    fn from(error: EngineError) -> Self {
+        Self::Store(error.into())
+    }
 }

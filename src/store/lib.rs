@@ -1,8 +1,8 @@
 //! Mailboxes: who has which message where, with which flags, and the content behind it.
 //!
 //! Floor: 2. It must never know about protocols, the directory's addresses or the filter.
-//! Main types: [`MailStore`] and [`BlobStore`], the seams that both engines implement; [`Storage`], the embedded
-//! engine with all that belongs to it; [`Views`], the shared picture of each open mailbox; [`Signals`], which wakes
+//! Main types: [`MailStore`] and [`BlobStore`], the seams that both engines implement; [`Storage`], an engine
+//! with all that belongs to it; [`Views`], the shared picture of each open mailbox; [`Signals`], which wakes
 //! whoever waits for a change; [`EntryContent`], a message as its reader sees it.
 //! Surprise: a message's content is stored once for all its recipients; what differs per recipient
 //! (Return-Path, Delivered-To, the spam verdict) is the entry's [`Entry::prefix`], put in front on reading.

@@ -12,13 +12,14 @@ use crate::content::EntryContent;
 use crate::error::StoreError;
 use crate::gc::{Gc, GcReport, GcSettings};
 use crate::model::{EmailId, Entry};
+use crate::postgres::{PgBlobs, PgGc, PgSettings, PgStore};
 use crate::search::{SearchSettings, Searcher};
 use crate::signal::Signals;
 use crate::sqlite::{SqliteSettings, SqliteStore};
 use crate::traits::{BlobIndex, BlobStore, MailStore};
 use crate::view::{ViewSettings, Views};
 
-/// Bounds of the embedded store.
+/// Bounds of the store; `sqlite` and `segments` are the embedded engine's.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StorageSettings {
     pub sqlite: SqliteSettings,
@@ -36,17 +37,21 @@ pub struct Storage {
     pub search: Arc<Searcher>,
     pub signals: Arc<Signals>,
     dir: PathBuf,
-    sqlite: Arc<SqliteStore>,
-    segments: Arc<SegmentStore>,
-    gc: Gc,
+    kept: Kept,
+}
+
+/// Where everything is.
+enum Kept {
+    Embedded { sqlite: Arc<SqliteStore>, segments: Arc<SegmentStore>, gc: Gc },
+    Postgres { store: Arc<PgStore>, gc: PgGc },
 }
 
 /// What `/readyz` and `/metrics` say about the store.
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// False if the last word of the disk was that it is full or cannot be written.
+    /// False if the last word of the disk was that it is full or cannot be written, or of PostgreSQL that it takes no writes.
     pub is_writable: bool,
-    /// Free space for an unprivileged process, where the store lies.
+    /// Free space for an unprivileged process, where the store lies; with PostgreSQL where the node's own files lie.
     pub free_bytes: u64,
     pub open_views: usize,
     pub view_entries: usize,
@@ -72,21 +77,47 @@ impl Storage {
         let index: Arc<dyn BlobIndex> = sqlite.clone();
         let segments = SegmentStore::open(dir, settings.segments, Arc::clone(&index), Arc::clone(&clock), ids)?;
         let mail: Arc<dyn MailStore> = sqlite.clone();
-        let views = Views::new(Arc::clone(&mail), Arc::clone(&signals), Arc::clone(&clock), settings.views);
         let blobs: Arc<dyn BlobStore> = segments.clone();
-        let search = Searcher::open(dir, settings.search, Arc::clone(&mail), Arc::clone(&blobs), Arc::clone(&clock))?;
-        let gc = Gc::new(index, Arc::clone(&segments), clock, settings.gc);
-        Ok(Self {
-            mail,
-            blobs,
-            views: Arc::new(views),
-            search: Arc::new(search),
-            signals,
-            dir: dir.to_path_buf(),
-            sqlite,
-            segments,
-            gc,
-        })
+        let gc = Gc::new(index, Arc::clone(&segments), Arc::clone(&clock), settings.gc);
+        Self::build(dir, settings, clock, (mail, blobs, signals), Kept::Embedded { sqlite, segments, gc })
+    }
+
+    /// Connects to the store on a PostgreSQL server, which several nodes share. `dir` holds what is this node's own:
+    /// the search's cache.
+    ///
+    /// # Errors
+    /// One line that says what the server refused, or that none answers that takes writes.
+    pub async fn open_postgres(
+        dir: &Path,
+        server: PgSettings,
+        settings: StorageSettings,
+        clock: Arc<dyn Clock>,
+        ids: Arc<IdSource>,
+    ) -> Result<Self, StoreError> {
+        let signals = Arc::new(Signals::new());
+        let store = PgStore::open(server, Arc::clone(&signals), Arc::clone(&clock)).await?;
+        let blobs: Arc<dyn BlobStore> = PgBlobs::new(Arc::clone(&store), ids, Arc::clone(&clock));
+        let mail: Arc<dyn MailStore> = store.clone();
+        let gc = PgGc::new(Arc::clone(&store), Arc::clone(&clock), settings.gc);
+        let dir = dir.to_path_buf();
+        let build = move || {
+            std::fs::create_dir_all(&dir).map_err(|error| EngineError::from_io(&dir, error))?;
+            Self::build(&dir, settings, clock, (mail, blobs, signals), Kept::Postgres { store, gc })
+        };
+        tokio::task::spawn_blocking(build).await.unwrap_or(Err(StoreError::Unavailable(EngineError::Closing)))
+    }
+
+    fn build(
+        dir: &Path,
+        settings: StorageSettings,
+        clock: Arc<dyn Clock>,
+        (mail, blobs, signals): (Arc<dyn MailStore>, Arc<dyn BlobStore>, Arc<Signals>),
+        kept: Kept,
+    ) -> Result<Self, StoreError> {
+        let views = Views::new(Arc::clone(&mail), Arc::clone(&signals), Arc::clone(&clock), settings.views);
+        let search = Searcher::open(dir, settings.search, Arc::clone(&mail), Arc::clone(&blobs), clock)?;
+        let (views, search) = (Arc::new(views), Arc::new(search));
+        Ok(Self { mail, blobs, views, search, signals, dir: dir.to_path_buf(), kept })
     }
 
     /// The message of an entry, prefix and blob in one.
@@ -95,9 +126,12 @@ impl Storage {
     }
 
     /// One bounded round of garbage collection; call it again while [`GcReport::has_more`]. One at a time: a second
-    /// caller waits.
+    /// caller waits, or on another node of the same PostgreSQL does nothing.
     pub async fn gc(&self) -> Result<GcReport, StoreError> {
-        let report = self.gc.round().await?;
+        let report = match &self.kept {
+            Kept::Embedded { gc, .. } => gc.round().await?,
+            Kept::Postgres { gc, .. } => gc.round().await?,
+        };
         self.search.sweep(SWEPT).await?;
         Ok(report)
     }
@@ -118,9 +152,17 @@ impl Storage {
     /// Copies the store, as of one moment, into the existing folder `to`, while it is in use; gives the number of segment
     /// files. The index is copied first: content is on disk before the index knows of it, so that whatever the copy of
     /// the index names is in the segments copied after it. Garbage collection waits meanwhile.
+    ///
+    /// # Errors
+    /// With PostgreSQL always: its own tools copy it.
     pub async fn snapshot(&self, to: &Path) -> Result<usize, StoreError> {
-        let _paused = self.gc.pause().await;
-        let (sqlite, segments, to) = (Arc::clone(&self.sqlite), Arc::clone(&self.segments), to.to_path_buf());
+        let Kept::Embedded { sqlite, segments, gc } = &self.kept else {
+            let reason = "a snapshot is of the embedded engine; copy this one with pg_basebackup and archived WAL (README, \
+                          \"Running on PostgreSQL\")";
+            return Err(StoreError::Unavailable(EngineError::Postgres { reason: reason.to_owned() }));
+        };
+        let _paused = gc.pause().await;
+        let (sqlite, segments, to) = (Arc::clone(sqlite), Arc::clone(segments), to.to_path_buf());
         let copy = move || {
             engine::copy(sqlite.file(), &to.join("mail.sqlite"))?;
             let blobs = to.join("blobs");
@@ -132,14 +174,20 @@ impl Storage {
 
     /// Checks every invariant of the store. May run while it is in use.
     pub async fn audit(&self, options: AuditOptions) -> Result<AuditReport, StoreError> {
-        audit::run(&self.sqlite, &self.segments, options).await
+        match &self.kept {
+            Kept::Embedded { sqlite, segments, .. } => audit::run(sqlite, segments, options).await,
+            Kept::Postgres { store, .. } => store.audit(&options, self.blobs.as_ref()).await,
+        }
     }
 
     pub fn health(&self) -> Health {
         let facts = nix::sys::statvfs::statvfs(&self.dir);
         let free_bytes = facts.map_or(0, |f| f.blocks_available().saturating_mul(f.fragment_size()));
         let (open_views, view_entries) = self.views.size();
-        let is_writable = self.segments.is_writable() && self.sqlite.is_writable();
+        let is_writable = match &self.kept {
+            Kept::Embedded { sqlite, segments, .. } => segments.is_writable() && sqlite.is_writable(),
+            Kept::Postgres { store, .. } => store.is_writable(),
+        };
         Health { is_writable, free_bytes, open_views, view_entries }
     }
 }

@@ -2,11 +2,11 @@
 
 use base::{AccountId, ByteSize, ModSeq, UidValidity, UtcMillis};
 
-use super::pool::Session;
 use super::{change, mailboxes, removed, rows};
 use crate::error::{AppendError, StoreError};
 use crate::model::{MailboxName, Role};
 use crate::traits::Usage;
+use engine::postgres::Session;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -79,7 +79,7 @@ pub(super) async fn take_room(
 
 pub(super) async fn give_back(sql: &Session, account: AccountId, messages: u64, size_bytes: u64) -> Result<()> {
     let text = "UPDATE account SET messages = messages - $2, size_bytes = size_bytes - $3 WHERE account_id = $1";
-    sql.execute(text, &[&id(account), &rows::param(messages), &rows::param(size_bytes)]).await.map(drop)
+    Ok(sql.execute(text, &[&id(account), &rows::param(messages), &rows::param(size_bytes)]).await.map(drop)?)
 }
 
 pub(super) async fn usage(sql: &Session, account: AccountId) -> Result<Usage> {
@@ -98,7 +98,7 @@ pub(super) async fn set_quota(
     ensure(sql, account, now).await?;
     let quota = quota.map(|quota| rows::param(quota.0));
     let text = "UPDATE account SET quota_bytes = $2 WHERE account_id = $1";
-    sql.execute(text, &[&id(account), &quota]).await.map(drop)
+    Ok(sql.execute(text, &[&id(account), &quota]).await.map(drop)?)
 }
 
 /// Removes a part of what the account has; true when nothing is left.

@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 use engine::EngineError;
 
 use super::rows;
-use super::{PgStore, pool};
+use engine::postgres::Params;
+
+use super::{PgStore, unavailable};
 use crate::error::StoreError;
 use crate::model::StoredBlob;
 use crate::traits::BlobStore;
@@ -23,6 +25,11 @@ pub struct PgBlobs {
     store: Arc<PgStore>,
     ids: Arc<IdSource>,
     clock: Arc<dyn Clock>,
+}
+
+/// Chunks of content of this size.
+pub(super) const fn chunks_of(size_bytes: u64) -> u64 {
+    size_bytes.div_ceil(CHUNK as u64)
 }
 
 /// Content ready to be stored.
@@ -72,7 +79,7 @@ impl BlobStore for PgBlobs {
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
         let packing = tokio::task::spawn_blocking(move || pack(&pieces));
         let packed = packing.await.map_err(|_| StoreError::Unavailable(EngineError::Closing))?;
-        let packed = packed.map_err(|error| pool::unavailable(error.to_string()))?;
+        let packed = packed.map_err(|error| unavailable(error.to_string()))?;
         let now = self.clock.utc();
         let id = self.ids.blob(now);
         // On the list of garbage from the start: it goes off it, or away, when its grace period ends.
@@ -85,7 +92,7 @@ impl BlobStore for PgBlobs {
              SELECT $1, n.nth - 1, n.data FROM unnest($5::bytea[]) WITH ORDINALITY AS n (data, nth)";
         let (raw, size) = (id.to_bytes(), rows::param(packed.size_bytes));
         let sql = self.store.pool.session().await?;
-        let params: pool::Params<'_> = &[&raw.as_slice(), &size, &packed.digest.as_slice(), &now.0, &packed.chunks];
+        let params: Params<'_> = &[&raw.as_slice(), &size, &packed.digest.as_slice(), &now.0, &packed.chunks];
         sql.execute(text, params).await?;
         sql.give_back();
         Ok(StoredBlob { id, size_bytes: packed.size_bytes, locator: raw.to_vec(), digest: packed.digest })

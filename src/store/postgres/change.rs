@@ -7,13 +7,13 @@ use base::{AccountId, MailboxId, ModSeq, Uid, UtcMillis};
 use tokio_postgres::Row;
 
 use super::insert;
-use super::pool::Session;
 use super::read::{bounds, in_ranges};
 use super::{account, log, read, rows};
 use crate::error::{AppendError, StoreError};
 use crate::model::{Copied, EntryState, FlagChange, FlagOutcome, Flags, SystemFlags};
 use crate::sqlite::change::changed_flags;
 use crate::sqlite::insert::Counted;
+use engine::postgres::Session;
 
 /// Entries in one step.
 const STEP: usize = 1000;
@@ -30,7 +30,7 @@ async fn select(
 ) -> Result<Vec<Row>> {
     let (low, high) = bounds(ranges);
     let params = (account::id(account), i64::from(mailbox.0), rows::limit(limit));
-    sql.rows(text, &[&params.0, &params.1, &low, &high, &params.2]).await
+    Ok(sql.rows(text, &[&params.0, &params.1, &low, &high, &params.2]).await?)
 }
 
 /// One step of a flag change, and the last UID looked at if there may be more.
@@ -230,7 +230,7 @@ async fn dismiss(sql: &Session, account: AccountId, mailbox: MailboxId, sum: &Co
     let [messages, unseen, deleted, size_bytes, modseq] =
         [sum.messages, sum.unseen, sum.deleted, sum.size_bytes, modseq].map(rows::param);
     let (id, mailbox) = (account::id(account), i64::from(mailbox.0));
-    sql.execute(text, &[&id, &mailbox, &messages, &unseen, &deleted, &size_bytes, &modseq]).await.map(drop)
+    Ok(sql.execute(text, &[&id, &mailbox, &messages, &unseen, &deleted, &size_bytes, &modseq]).await.map(drop)?)
 }
 
 /// One step of an expunge.

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 
 use base::{AccountId, BlobId, MailboxId, UidValidity, UtcMillis};
 
-use super::pool::{self, Session};
 use super::{account, mailboxes, rows};
 use crate::error::{AppendError, StoreError};
 use crate::model::{AppendedEntry, Committed, Delivery, EmailId, MailboxName, NewEntry, Role, Target};
 use crate::sqlite::insert::{Counted, limited, size_of};
 use crate::sqlite::thread::ThreadKeys;
+use engine::postgres::{Params, Session};
 
 /// Put again, it can be delivered.
 fn no_blob() -> StoreError {
-    pool::unavailable("the content was put too long ago, put it again")
+    super::unavailable("the content was put too long ago, put it again")
 }
 
 /// What a delivery came to.
@@ -128,7 +128,7 @@ pub(super) async fn append(
         FROM unnest($6::text[], $7::bigint[], $8::text[], $9::bigint[], $10::bigint[]) WITH ORDINALITY
         AS n (keys, system, keywords, internal_date, size_bytes, nth)";
     let (to, first_uid) = (i64::from(mailbox.0), i64::from(admitted.first_uid));
-    let params: pool::Params<'_> =
+    let params: Params<'_> =
         &[&id, &to, &first_uid, &first_email, &first_modseq, &keys, &system, &keywords, &dates, &sizes];
     sql.execute(text, params).await?;
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use base::{AccountId, MailboxId, ModSeq};
 
-use super::pool::Session;
 use super::{account, read, rows};
 use crate::error::StoreError;
 use crate::model::{EmailChanges, EmailId};
+use engine::postgres::Session;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -45,7 +45,7 @@ async fn trim(sql: &Session, account: AccountId, oldest: i64) -> Result<()> {
         gone += sql.execute(&text, &[&account::id(account), &floor]).await?;
     }
     let text = "UPDATE account SET log_floor = $2, log_rows = log_rows - $3 WHERE account_id = $1";
-    sql.execute(text, &[&account::id(account), &floor, &rows::param(gone)]).await.map(drop)
+    Ok(sql.execute(text, &[&account::id(account), &floor, &rows::param(gone)]).await.map(drop)?)
 }
 
 /// True if everything that vanished after `since` is still known. An account never seen has lost nothing.

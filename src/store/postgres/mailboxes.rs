@@ -2,11 +2,11 @@
 
 use base::{AccountId, MailboxId, ModSeq, Uid, UtcMillis};
 
-use super::pool::Session;
 use super::rows::{self, MAILBOX_COLUMNS};
 use super::{account, change, log};
 use crate::error::{MailboxError, StoreError};
 use crate::model::{Mailbox, MailboxName, Role};
+use engine::postgres::Session;
 
 type Result<T, E = StoreError> = std::result::Result<T, E>;
 

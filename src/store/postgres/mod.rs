@@ -9,10 +9,11 @@
 mod account;
 mod blobs;
 mod change;
+mod check;
+mod gc;
 mod insert;
 mod log;
 mod mailboxes;
-mod pool;
 mod read;
 mod removed;
 mod rows;
@@ -26,12 +27,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base::{AccountId, Clock, MailboxId, ModSeq, Uid};
 use engine::EngineError;
+use engine::postgres::{Pool, Session};
 
 pub use blobs::PgBlobs;
-pub use pool::PgSettings;
+pub use engine::postgres::PgSettings;
+pub(crate) use gc::PgGc;
 
 use self::insert::Delivered;
-use self::pool::{Pool, Session};
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
@@ -82,7 +84,7 @@ impl PgStore {
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, StoreError> {
         let pool = Pool::new(settings);
-        schema::migrate(&pool).await?;
+        engine::postgres::migrate(&pool, schema::COMPONENT, schema::MIGRATIONS).await?;
         Ok(Arc::new(Self { pool, signals, clock }))
     }
 
@@ -123,9 +125,19 @@ impl PgStore {
         }
     }
 
+    /// False if the last word of the server was that it takes no writes, or none answered.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.pool.is_reachable()
+    }
+
     fn publish(&self, account: AccountId, modseq: ModSeq) {
         self.signals.publish(account, modseq);
     }
+}
+
+/// It heals: asked again, it may be done.
+fn unavailable(reason: impl Into<String>) -> StoreError {
+    StoreError::Unavailable(EngineError::Postgres { reason: reason.into() })
 }
 
 /// UIDs as a session names them.

@@ -4,12 +4,12 @@ use std::ops::RangeInclusive;
 
 use base::{AccountId, MailboxId, ModSeq, Uid, UtcMillis};
 
-use super::pool::Session;
 use super::rows::{self, ENTRY_COLUMNS, MAILBOX_COLUMNS, STATE_COLUMNS};
 use super::{account, log};
 use crate::error::StoreError;
 use crate::model::{Changes, EmailId, Entry, Mailbox, ThreadId};
 use crate::traits::EmailState;
+use engine::postgres::Session;
 
 type Result<T> = std::result::Result<T, StoreError>;
 

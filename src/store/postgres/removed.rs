@@ -3,12 +3,12 @@
 use base::{AccountId, MailboxId, UtcMillis};
 use tokio_postgres::Row;
 
-use super::pool::Session;
 use super::{account, insert, mailboxes, rows};
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{EmailId, Flags, MailboxName, Removed, Restored, Role};
 use crate::sqlite::insert::Counted;
 use crate::sqlite::thread::ThreadKeys;
+use engine::postgres::Session;
 
 /// Emails let go in one transaction.
 const STEP: i64 = 1000;

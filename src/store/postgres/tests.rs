@@ -1,110 +1,31 @@
 //! The contract, on a PostgreSQL server of the test's own.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{AccountId, FakeClock, IdSource};
 use bytes::Bytes;
+use engine::postgres::Server;
 
-use super::{PgBlobs, PgSettings, PgStore};
+use super::{PgBlobs, PgStore};
 use crate::contract::{self, NOW, Subject};
 use crate::model::{Delivery, Flags, Role, Target};
 use crate::signal::Signals;
+use crate::{AuditOptions, Storage, StorageSettings};
 
-/// A server in a folder that goes with it; reached by a socket there only.
-struct Server {
-    dir: tempfile::TempDir,
-    programs: PathBuf,
-}
-
-fn installed() -> Option<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|f| f.path()).collect();
-    found.sort();
-    found.into_iter().rev().map(|dir| dir.join("bin")).find(|dir| dir.join("initdb").exists())
-}
-
-impl Server {
-    /// `None` where PostgreSQL is not installed and that is fine.
-    fn start() -> Option<Self> {
-        let Some(programs) = installed() else {
-            #[expect(clippy::disallowed_methods, reason = "says which tests may be left out")]
-            let mode = std::env::var("ORTLER_TESTS");
-            assert!(mode.as_deref() != Ok("all"), "PostgreSQL is not installed");
-            eprintln!("left out: PostgreSQL is not installed");
-            return None;
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let server = Self { dir, programs };
-        if nix::unistd::geteuid().is_root() {
-            assert!(Command::new("chown").arg("postgres").arg(server.dir.path()).status().unwrap().success());
-        }
-        let data = server.data();
-        server.run("initdb", &["-D", &data, "-U", "ortler", "-A", "trust", "-E", "UTF8", "--no-locale"]);
-        let options = format!("-c listen_addresses='' -c unix_socket_directories='{}'", server.socket_dir().display());
-        server.pg_ctl(&["-l", &format!("{data}.log"), "-o", &options, "start"]);
-        Some(server)
-    }
-
-    fn pg_ctl(&self, arguments: &[&str]) {
-        self.run("pg_ctl", &[&["-D", &self.data(), "-w"], arguments].concat());
-    }
-
-    fn socket_dir(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn data(&self) -> String {
-        self.dir.path().join("data").display().to_string()
-    }
-
-    /// The server refuses to run as root.
-    fn command(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
-        if nix::unistd::geteuid().is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        }
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) {
-        let mut command = self.command(program);
-        command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
-        assert!(command.status().unwrap().success(), "{program}");
-    }
-
-    fn settings(&self, connections: usize) -> PgSettings {
-        let url = format!("host={} user=ortler dbname=postgres", self.socket_dir().display());
-        PgSettings::parse(&url, connections).unwrap()
-    }
-
-    async fn node(&self) -> Subject {
-        let clock = Arc::new(FakeClock::at(NOW));
-        let ids = Arc::new(IdSource::system());
-        let mail = PgStore::open(self.settings(8), Arc::new(Signals::new()), clock.clone()).await.unwrap();
-        let blobs = PgBlobs::new(Arc::clone(&mail), Arc::clone(&ids), clock);
-        Subject { mail, blobs, ids }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let mut stop = self.command("pg_ctl");
-        stop.args(["-D", &self.data(), "-m", "immediate", "-w", "stop"]).current_dir(self.dir.path());
-        // The folder goes either way.
-        let _ = stop.stdout(Stdio::null()).status();
-    }
+async fn node(server: &Server) -> Subject {
+    let clock = Arc::new(FakeClock::at(NOW));
+    let ids = Arc::new(IdSource::system());
+    let mail = PgStore::open(server.settings(8), Arc::new(Signals::new()), clock.clone()).await.unwrap();
+    let blobs = PgBlobs::new(Arc::clone(&mail), Arc::clone(&ids), clock);
+    Subject { mail, blobs, ids }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn keeps_the_contract() {
     let Some(server) = Server::start() else { return };
     // Nodes that start together make the schema once.
-    let (node, other) = tokio::join!(server.node(), server.node());
+    let (node, other) = tokio::join!(node(&server), node(&server));
     contract::all(&node).await;
     assert!(other.mail.mailboxes(AccountId(1)).await.unwrap().len() >= 7);
 }
@@ -113,7 +34,7 @@ async fn keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_server_that_crashes_loses_and_doubles_nothing() {
     let Some(server) = Server::start() else { return };
-    let node = server.node().await;
+    let node = node(&server).await;
     let account = AccountId(1);
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..6 {
@@ -143,11 +64,95 @@ async fn a_server_that_crashes_loses_and_doubles_nothing() {
     }
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(150)).await;
-        tokio::task::block_in_place(|| server.pg_ctl(&["-m", "immediate", "restart"]));
+        tokio::task::block_in_place(|| server.control(&["-m", "immediate", "restart"]));
     }
     let promised: usize = writers.join_all().await.into_iter().sum();
     let inbox = node.mailbox(account, "INBOX").await;
     let states = node.mail.states(account, inbox.id).await.unwrap().unwrap();
     assert_eq!((states.changed.len(), inbox.messages as usize), (promised, promised));
     assert!(promised > 0 && inbox.uid_next.as_raw() as usize == promised + 1, "no UID is lost or used twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn garbage_goes_and_what_is_referred_to_stays() {
+    let Some(server) = Server::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (node, clock) = (node(&server).await, Arc::new(FakeClock::at(NOW)));
+    let storage = Storage::open_postgres(
+        folder.path(),
+        server.settings(4),
+        StorageSettings::default(),
+        clock.clone(),
+        Arc::new(IdSource::system()),
+    );
+    let storage = storage.await.unwrap();
+    let account = AccountId(7);
+    let [kept, expunged] = ["kept", "expunged"].map(|text| node.delivery(account, text, Target::Role(Role::Inbox)));
+    let (kept, expunged) = (kept.await, expunged.await);
+    let (kept_blob, expunged_blob) = (kept.blob.id, expunged.blob.id);
+    let orphan = node.blobs.put(vec![Bytes::from_static(b"orphan")]).await.unwrap();
+    for delivery in [kept, expunged] {
+        node.mail.deliver(vec![delivery]).await.remove(0).unwrap();
+    }
+    let inbox = node.mailbox(account, "INBOX").await;
+    let second = base::Uid::new(2).unwrap();
+    node.mail.expunge(account, inbox.id, vec![second..=second], false).await.unwrap();
+    assert_eq!(storage.gc().await.unwrap().released, 0, "within the grace period");
+    clock.advance(Duration::from_secs(2 * 24 * 3600));
+    assert_eq!(storage.gc().await.unwrap().released, 1, "the orphan");
+    assert!(node.blobs.read(orphan.id, 0..6).await.is_err());
+    clock.advance(Duration::from_secs(14 * 24 * 3600));
+    assert_eq!(storage.gc().await.unwrap().forgotten, 1);
+    clock.advance(Duration::from_secs(2 * 24 * 3600));
+    assert_eq!(storage.gc().await.unwrap().released, 1);
+    assert!(node.blobs.read(expunged_blob, 0..8).await.is_err());
+    assert_eq!(&node.blobs.read(kept_blob, 0..4).await.unwrap()[..], b"kept");
+    let options = AuditOptions { deep: true, repair: false, accounts: Some(vec![account]) };
+    let report = storage.audit(options).await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((report.checked.entries, report.checked.blobs), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_auditor_names_damage_and_repairs_what_it_can() {
+    let Some(server) = Server::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::open_postgres(
+        folder.path(),
+        server.settings(4),
+        StorageSettings::default(),
+        Arc::new(FakeClock::at(NOW)),
+        Arc::new(IdSource::system()),
+    );
+    let (storage, node) = (storage.await.unwrap(), node(&server).await);
+    let account = AccountId(3);
+    for text in ["one", "two", "three", "four"] {
+        let delivery = node.delivery(account, text, Target::Role(Role::Inbox)).await;
+        node.mail.deliver(vec![delivery]).await.remove(0).unwrap();
+    }
+    let pool = engine::postgres::Pool::new(server.settings(1));
+    let sql = pool.session().await.unwrap();
+    sql.batch(
+        "UPDATE mailbox SET messages = messages + 5, unseen = 0 WHERE account_id = 3 AND role = 'inbox';
+         UPDATE account SET size_bytes = size_bytes + 1 WHERE account_id = 3;
+         UPDATE mailbox SET uid_next = 4 WHERE account_id = 3 AND role = 'inbox';
+         DELETE FROM blob_release;
+         DELETE FROM content WHERE account_id = 3 AND content_id = 1;
+         UPDATE blob_chunk SET data = '\\x00' WHERE blob_id = (SELECT blob_id FROM content WHERE content_id = 2);
+         DELETE FROM blob_chunk WHERE blob_id = (SELECT blob_id FROM content WHERE content_id = 3)",
+    )
+    .await
+    .unwrap();
+    let audit = |repair, accounts| storage.audit(AuditOptions { deep: true, repair, accounts });
+    let report = audit(true, Some(vec![AccountId(1)])).await.unwrap();
+    let found = |what: &str| {
+        let hits: Vec<bool> = report.problems.iter().filter(|p| p.what.contains(what)).map(|p| p.repaired).collect();
+        assert_eq!(hits.len(), 1, "{what}: {report:?}");
+        hits[0]
+    };
+    assert!(found("counters differ") && found("usage differs") && found("not listed as garbage"));
+    assert!(!found("not below the mailbox's UIDNEXT") && !found("no content row") && !found("a chunk is missing"));
+    assert!(!found("cannot be unpacked") && !found("not in the directory"));
+    assert_eq!(report.problems.len(), 8, "{report:?}");
+    assert_eq!(audit(false, None).await.unwrap().problems.len(), 4);
 }

@@ -1,11 +1,10 @@
-//! Connections to PostgreSQL: a bounded number, each with its prepared statements, none waited on without a limit.
+//! Connections: a bounded number, each with its prepared statements, none waited on without a limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engine::EngineError;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -14,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
-use crate::error::StoreError;
+use crate::error::EngineError;
 
 /// How the server is reached.
 #[derive(Clone)]
@@ -28,7 +27,7 @@ pub struct PgSettings {
 impl PgSettings {
     /// # Errors
     /// Says what is wrong with the connection string, without repeating it: it may hold a password.
-    pub fn parse(url: &str, connections: usize) -> Result<Self, StoreError> {
+    pub fn parse(url: &str, connections: usize) -> Result<Self, EngineError> {
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| failed(&error))?;
         config.target_session_attrs(TargetSessionAttrs::ReadWrite).application_name("ortler");
         if config.get_connect_timeout().is_none() {
@@ -47,10 +46,12 @@ const STATEMENT_WAIT: Duration = Duration::from_secs(40);
 const LIMITS: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
      SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning; SET jit = off";
 
-pub(super) struct Pool {
+/// Connections to one server, or to whichever of several takes writes.
+pub struct Pool {
     settings: PgSettings,
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Link>>>,
+    is_reachable: AtomicBool,
 }
 
 /// One connection. Dropping it ends the task that drives it; the server then rolls back.
@@ -64,33 +65,48 @@ struct Link {
 
 /// A connection in use. It goes back to the pool only by [`Session::end`]: one that was left in the middle of something,
 /// because its future was dropped or failed, is closed.
-pub(super) struct Session {
+pub struct Session {
     link: Link,
     idle: Arc<Mutex<Vec<Link>>>,
     _permit: OwnedSemaphorePermit,
 }
 
-pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+/// Values of a statement, `$1` first.
+pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl Pool {
-    pub(super) fn new(settings: PgSettings) -> Self {
+    /// Connects when first asked.
+    pub fn new(settings: PgSettings) -> Self {
         let permits = Arc::new(Semaphore::new(settings.connections));
-        Self { settings, permits, idle: Arc::default() }
+        Self { settings, permits, idle: Arc::default(), is_reachable: AtomicBool::new(true) }
     }
 
-    pub(super) async fn session(&self) -> Result<Session, StoreError> {
+    /// A connection outside a transaction.
+    ///
+    /// # Errors
+    /// All are in use for long, or no server answers that takes writes.
+    pub async fn session(&self) -> Result<Session, EngineError> {
         let permit = tokio::time::timeout(SESSION_WAIT, Arc::clone(&self.permits).acquire_owned());
         let permit = permit.await.map_err(|_| unavailable("all connections are in use"))?;
-        let permit = permit.map_err(|_| StoreError::Unavailable(EngineError::Closing))?;
+        let permit = permit.map_err(|_| EngineError::Closing)?;
         let idle = self.idle.lock().pop().filter(|link| !link.client.is_closed());
         let link = match idle {
             Some(link) => link,
-            None => self.connect().await?,
+            None => {
+                let connected = self.connect().await;
+                self.is_reachable.store(connected.is_ok(), Ordering::Relaxed);
+                connected?
+            }
         };
         Ok(Session { link, idle: Arc::clone(&self.idle), _permit: permit })
     }
 
-    async fn connect(&self) -> Result<Link, StoreError> {
+    /// False if the last attempt to connect failed.
+    pub fn is_reachable(&self) -> bool {
+        self.is_reachable.load(Ordering::Relaxed)
+    }
+
+    async fn connect(&self) -> Result<Link, EngineError> {
         let connecting = tokio::time::timeout(SESSION_WAIT, self.settings.config.connect(NoTls));
         let (client, connection) = connecting
             .await
@@ -106,7 +122,7 @@ impl Pool {
     }
 
     /// A transaction on a connection that answers: one found dead is replaced.
-    pub(super) async fn begin(&self, is_read: bool) -> Result<Session, StoreError> {
+    pub async fn begin(&self, is_read: bool) -> Result<Session, EngineError> {
         for _ in 0..=self.settings.connections {
             if let Ok(session) = self.session().await?.begin(is_read).await {
                 return Ok(session);
@@ -118,13 +134,13 @@ impl Pool {
 
 impl Session {
     /// Reads see one moment.
-    pub(super) async fn begin(self, is_read: bool) -> Result<Self, StoreError> {
+    pub async fn begin(self, is_read: bool) -> Result<Self, EngineError> {
         self.batch(if is_read { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" }).await?;
         Ok(self)
     }
 
     /// Commits if the work was done, else rolls back. An error of the commit itself leaves open whether it happened.
-    pub(super) async fn end<T, E: From<StoreError>>(self, done: Result<T, E>) -> Result<T, E> {
+    pub async fn end<T, E: From<EngineError>>(self, done: Result<T, E>) -> Result<T, E> {
         let ended = self.batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
         match (done, ended) {
             (Ok(value), Ok(())) => {
@@ -141,20 +157,21 @@ impl Session {
     }
 
     /// True if the connection is gone or did not answer: then the outcome of what was last asked is unknown.
-    pub(super) fn is_lost(&self) -> bool {
+    pub fn is_lost(&self) -> bool {
         self.link.is_lost.load(Ordering::Relaxed) || self.link.client.is_closed()
     }
 
     /// Outside a transaction: nothing is open on the connection.
-    pub(super) fn give_back(self) {
+    pub fn give_back(self) {
         self.idle.lock().push(self.link);
     }
 
-    pub(super) async fn batch(&self, text: &str) -> Result<(), StoreError> {
+    /// Statements without parameters, one after the other.
+    pub async fn batch(&self, text: &str) -> Result<(), EngineError> {
         self.link.asked(self.link.client.batch_execute(text)).await
     }
 
-    async fn statement(&self, text: &str) -> Result<Statement, StoreError> {
+    async fn statement(&self, text: &str) -> Result<Statement, EngineError> {
         if let Some(known) = self.link.statements.lock().get(text) {
             return Ok(known.clone());
         }
@@ -163,27 +180,31 @@ impl Session {
         Ok(made)
     }
 
-    pub(super) async fn rows(&self, text: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
+    /// Prepared once for each connection.
+    pub async fn rows(&self, text: &str, params: Params<'_>) -> Result<Vec<Row>, EngineError> {
         let statement = self.statement(text).await?;
         self.link.asked(self.link.client.query(&statement, params)).await
     }
 
-    pub(super) async fn row_opt(&self, text: &str, params: Params<'_>) -> Result<Option<Row>, StoreError> {
+    pub async fn row_opt(&self, text: &str, params: Params<'_>) -> Result<Option<Row>, EngineError> {
         Ok(self.rows(text, params).await?.into_iter().next())
     }
 
-    pub(super) async fn row(&self, text: &str, params: Params<'_>) -> Result<Row, StoreError> {
-        self.row_opt(text, params).await?.ok_or_else(|| super::rows::unreadable("a row is missing"))
+    /// # Errors
+    /// Also if there is no row.
+    pub async fn row(&self, text: &str, params: Params<'_>) -> Result<Row, EngineError> {
+        self.row_opt(text, params).await?.ok_or_else(|| EngineError::damaged("a row is missing"))
     }
 
-    pub(super) async fn execute(&self, text: &str, params: Params<'_>) -> Result<u64, StoreError> {
+    /// Gives the number of rows changed.
+    pub async fn execute(&self, text: &str, params: Params<'_>) -> Result<u64, EngineError> {
         let statement = self.statement(text).await?;
         self.link.asked(self.link.client.execute(&statement, params)).await
     }
 }
 
 impl Link {
-    async fn asked<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {
+    async fn asked<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
         let answer = tokio::time::timeout(STATEMENT_WAIT, work).await;
         // Without a code of the server's it is the connection that failed.
         if answer.as_ref().map_or(true, |answer| answer.as_ref().is_err_and(|error| error.code().is_none())) {
@@ -196,27 +217,27 @@ impl Link {
     }
 }
 
-async fn bounded<T>(work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {
+async fn bounded<T>(work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
     match tokio::time::timeout(STATEMENT_WAIT, work).await {
         Ok(answer) => answer.map_err(|error| failed(&error)),
         Err(_) => Err(unavailable("no answer in time")),
     }
 }
 
-pub(super) fn unavailable(what: impl Into<String>) -> StoreError {
-    let source = Arc::new(std::io::Error::other(what.into()));
-    StoreError::Unavailable(EngineError::Io { file: "postgresql".into(), source })
+fn unavailable(what: impl Into<String>) -> EngineError {
+    EngineError::Postgres { reason: what.into() }
 }
 
-fn failed(error: &tokio_postgres::Error) -> StoreError {
+fn failed(error: &tokio_postgres::Error) -> EngineError {
     match (error.code(), error.as_db_error()) {
-        (Some(code), _) if *code == SqlState::DISK_FULL => {
-            StoreError::Full(EngineError::DiskFull { file: "postgresql".into() })
-        }
+        (Some(code), _) if *code == SqlState::DISK_FULL => EngineError::DiskFull { file: "postgresql".into() },
         (Some(code), Some(db)) if *code == SqlState::DATA_CORRUPTED || *code == SqlState::INDEX_CORRUPTED => {
-            StoreError::Damaged { what: db.message().to_owned() }
+            EngineError::damaged(db.message())
         }
         (Some(code), Some(db)) => unavailable(format!("{} ({})", db.message(), code.code())),
-        _ => unavailable(error.to_string()),
+        _ => match std::error::Error::source(error) {
+            Some(cause) => unavailable(format!("{error}: {cause}")),
+            None => unavailable(error.to_string()),
+        },
     }
 }

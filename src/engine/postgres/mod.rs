@@ -1,0 +1,18 @@
+//! PostgreSQL as the engine that several nodes share: store, directory and trail bring their own tables.
+//!
+//! An error that says [`EngineError::Postgres`] may heal; after one of a commit it is open whether it happened
+//! ([`Session::is_lost`]).
+//!
+//! [`EngineError::Postgres`]: crate::EngineError::Postgres
+
+mod migrate;
+mod pool;
+#[cfg(any(test, feature = "server"))]
+mod server;
+
+pub use migrate::{Migration, migrate};
+pub use pool::{Params, PgSettings, Pool, Session};
+#[cfg(any(test, feature = "server"))]
+pub use server::Server;
+pub use tokio_postgres::Row;
+pub use tokio_postgres::types;

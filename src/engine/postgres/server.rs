@@ -1,0 +1,91 @@
+//! A PostgreSQL server of a test's own, in a folder that goes with it; reached by a socket there only.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::PgSettings;
+
+/// A running server; it is stopped and its folder removed when this is dropped.
+pub struct Server {
+    dir: tempfile::TempDir,
+    programs: PathBuf,
+}
+
+fn installed() -> Option<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|f| f.path()).collect();
+    found.sort();
+    found.into_iter().rev().map(|dir| dir.join("bin")).find(|dir| dir.join("initdb").exists())
+}
+
+impl Server {
+    /// `None` where PostgreSQL is not installed and that is fine.
+    pub fn start() -> Option<Self> {
+        let Some(programs) = installed() else {
+            #[expect(clippy::disallowed_methods, reason = "says which tests may be left out")]
+            let mode = std::env::var("ORTLER_TESTS");
+            assert!(mode.as_deref() != Ok("all"), "PostgreSQL is not installed");
+            eprintln!("left out: PostgreSQL is not installed");
+            return None;
+        };
+        let server = Self { dir: tempfile::tempdir().expect("a temporary folder"), programs };
+        if nix::unistd::geteuid().is_root() {
+            let owned = Command::new("chown").arg("postgres").arg(server.socket_dir()).status();
+            assert!(owned.is_ok_and(|status| status.success()), "chown");
+        }
+        let data = server.data();
+        server.run("initdb", &["-D", &data, "-U", "ortler", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]);
+        let folder = server.socket_dir().display();
+        let options = format!("-c listen_addresses='' -c unix_socket_directories='{folder}'");
+        server.control(&["-l", &format!("{data}.log"), "-o", &options, "start"]);
+        Some(server)
+    }
+
+    /// Runs `pg_ctl` on the server and waits.
+    pub fn control(&self, arguments: &[&str]) {
+        self.run("pg_ctl", &[&["-D", &self.data(), "-w"], arguments].concat());
+    }
+
+    /// Where the server's socket lies.
+    pub fn socket_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Connection string of the database `postgres`.
+    pub fn url(&self) -> String {
+        format!("host={} user=ortler dbname=postgres", self.socket_dir().display())
+    }
+
+    pub fn settings(&self, connections: usize) -> PgSettings {
+        PgSettings::parse(&self.url(), connections).expect("a connection string")
+    }
+
+    fn data(&self) -> String {
+        self.dir.path().join("data").display().to_string()
+    }
+
+    /// A program of the server's; as another user where we are root, for which the server refuses to run.
+    pub fn command(&self, program: &str) -> Command {
+        let program = self.programs.join(program);
+        let mut command = if nix::unistd::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        let status = self.command(program).args(arguments).status();
+        assert!(status.is_ok_and(|status| status.success()), "{program}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The folder goes either way.
+        let _ = self.command("pg_ctl").args(["-D", &self.data(), "-m", "immediate", "-w", "stop"]).status();
+    }
+}

@@ -1,0 +1,179 @@
+//! Garbage collection in the database: one node of all at a time, its cost follows the garbage.
+
+use std::sync::Arc;
+
+use base::{Clock, UtcMillis};
+use engine::postgres::Session;
+
+use super::{PgStore, rows};
+use crate::error::StoreError;
+use crate::gc::{GcReport, GcSettings};
+
+/// Rows taken or changed in one transaction.
+const BATCH: usize = 500;
+/// Accounts whose thread keys a round looks at.
+const ACCOUNTS: usize = 50;
+/// Held while a round runs, by whichever node runs it.
+const LOCK: i64 = 0x6f72_746c_6763;
+
+pub(crate) struct PgGc {
+    store: Arc<PgStore>,
+    clock: Arc<dyn Clock>,
+    settings: GcSettings,
+    /// One round at a time. The account looked at last for thread keys.
+    account: tokio::sync::Mutex<i64>,
+}
+
+impl PgGc {
+    pub(crate) fn new(store: Arc<PgStore>, clock: Arc<dyn Clock>, settings: GcSettings) -> Self {
+        Self { store, clock, settings, account: tokio::sync::Mutex::default() }
+    }
+
+    /// Does nothing while another node is at it.
+    pub(crate) async fn round(&self) -> Result<GcReport, StoreError> {
+        let mut account = self.account.lock().await;
+        let holder = self.store.pool.session().await?;
+        let row = holder.row("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?;
+        if !rows::value::<bool>(&row, 0)? {
+            holder.give_back();
+            return Ok(GcReport::default());
+        }
+        let done = self.work(&mut account).await;
+        // A connection that is not given back is closed, and the lock with it.
+        holder.rows("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+        holder.give_back();
+        done
+    }
+
+    async fn work(&self, account: &mut i64) -> Result<GcReport, StoreError> {
+        let now = self.clock.utc();
+        let mut report = GcReport::default();
+        let due = [
+            (Due::Removed, self.settings.undelete),
+            (Due::Released, self.settings.grace),
+            (Due::Deliveries, self.settings.deliveries_kept),
+        ];
+        for (due, kept) in due {
+            self.work_off(due, now.minus(kept), now, &mut report).await?;
+        }
+        let sql = self.store.pool.begin(false).await?;
+        let done = next_accounts(&sql, *account).await;
+        let accounts = sql.end(done).await?;
+        *account = accounts.last().copied().filter(|_| accounts.len() == ACCOUNTS).unwrap_or(0);
+        for one in accounts {
+            let sql = self.store.pool.begin(false).await?;
+            let done = forget_threads(&sql, one).await;
+            sql.end(done).await?;
+        }
+        Ok(report)
+    }
+
+    /// Steps until one finds less than a batch, or the bound of a round is reached.
+    async fn work_off(
+        &self,
+        due: Due,
+        before: UtcMillis,
+        now: UtcMillis,
+        report: &mut GcReport,
+    ) -> Result<(), StoreError> {
+        for _ in 0..self.settings.blobs_max.div_ceil(BATCH) {
+            let sql = self.store.pool.begin(false).await?;
+            let done = match due {
+                Due::Removed => forget_removed(&sql, before, now, report).await,
+                Due::Released => take_released(&sql, before, report).await,
+                Due::Deliveries => forget_deliveries(&sql, before).await,
+            };
+            if sql.end(done).await? < BATCH as u64 {
+                return Ok(());
+            }
+        }
+        report.has_more = true;
+        Ok(())
+    }
+}
+
+/// What a round looks for; a step of each says how many it found.
+#[derive(Clone, Copy)]
+enum Due {
+    Removed,
+    Released,
+    Deliveries,
+}
+
+/// Ends the undelete window of expunged emails. Two nodes or a restore that meet on one skip it.
+async fn forget_removed(
+    sql: &Session,
+    before: UtcMillis,
+    now: UtcMillis,
+    report: &mut GcReport,
+) -> Result<u64, StoreError> {
+    let text = "WITH due AS (
+             SELECT account_id, email_id, content_id FROM removed WHERE removed_at < $1 ORDER BY removed_at LIMIT $2
+             FOR UPDATE SKIP LOCKED
+         ), gone AS (
+             DELETE FROM removed r USING due WHERE r.account_id = due.account_id AND r.email_id = due.email_id
+             RETURNING r.account_id, r.content_id
+         ), content_gone AS (
+             DELETE FROM content c USING gone WHERE c.account_id = gone.account_id AND c.content_id = gone.content_id
+             RETURNING c.blob_id
+         ), released AS (
+             INSERT INTO blob_release (released_at, blob_id) SELECT DISTINCT $3::bigint, blob_id FROM content_gone
+             ON CONFLICT DO NOTHING
+         )
+         SELECT count(*) FROM gone";
+    let found = rows::int(&sql.row(text, &[&before.0, &rows::limit(BATCH), &now.0]).await?, 0)?;
+    report.forgotten += found;
+    Ok(found)
+}
+
+/// Looks at released blobs, which go unless something refers to them. A delivery that refers to
+/// one holds its row (`FOR KEY SHARE`): the look at references comes after the lock on the row, in a statement of its own,
+/// so that it sees what that delivery committed.
+async fn take_released(sql: &Session, before: UtcMillis, report: &mut GcReport) -> Result<u64, StoreError> {
+    let text = "DELETE FROM blob_release WHERE (released_at, blob_id) IN (
+             SELECT released_at, blob_id FROM blob_release WHERE released_at <= $1 ORDER BY released_at LIMIT $2)
+         RETURNING blob_id";
+    let taken = sql.rows(text, &[&before.0, &rows::limit(BATCH)]).await?;
+    let ids: Vec<&[u8]> = taken.iter().map(|row| rows::value(row, 0)).collect::<Result<_, _>>()?;
+    let text = "SELECT 1 FROM blob WHERE blob_id = ANY ($1::bytea[]) ORDER BY blob_id FOR UPDATE";
+    sql.rows(text, &[&ids]).await?;
+    let text = "WITH gone AS (
+             DELETE FROM blob b WHERE b.blob_id = ANY ($1::bytea[])
+             AND NOT EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id) RETURNING b.blob_id
+         ), chunks AS (
+             DELETE FROM blob_chunk c USING gone WHERE c.blob_id = gone.blob_id RETURNING octet_length(c.data) AS size
+         )
+         SELECT (SELECT count(*) FROM gone), (SELECT coalesce(sum(size), 0)::bigint FROM chunks)";
+    let row = sql.row(text, &[&ids]).await?;
+    report.released += rows::int(&row, 0)?;
+    report.freed_bytes += rows::int(&row, 1)?;
+    Ok(taken.len() as u64)
+}
+
+/// Message ids sort by the time they were made.
+async fn forget_deliveries(sql: &Session, before: UtcMillis) -> Result<u64, StoreError> {
+    let oldest = base::MessageId::from_u128((before.0.max(0) as u128) << 80).to_bytes();
+    let text = "WITH due AS (
+             SELECT account_id, message_id FROM delivered WHERE message_id < $1 ORDER BY message_id LIMIT $2
+             FOR UPDATE SKIP LOCKED
+         )
+         DELETE FROM delivered d USING due WHERE d.account_id = due.account_id AND d.message_id = due.message_id";
+    Ok(sql.execute(text, &[&oldest.as_slice(), &rows::limit(BATCH)]).await?)
+}
+
+async fn next_accounts(sql: &Session, after: i64) -> Result<Vec<i64>, StoreError> {
+    let text = "SELECT account_id FROM account WHERE account_id > $1 ORDER BY account_id LIMIT $2";
+    sql.rows(text, &[&after, &rows::limit(ACCOUNTS)]).await?.iter().map(|row| rows::value(row, 0)).collect()
+}
+
+/// Drops thread keys without emails.
+async fn forget_threads(sql: &Session, account: i64) -> Result<(), StoreError> {
+    // As every change of the account does: a delivery may be joining the thread.
+    sql.rows("SELECT 1 FROM account WHERE account_id = $1 FOR UPDATE", &[&account]).await?;
+    let text = "DELETE FROM thread_ref r WHERE account_id = $1
+         AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.account_id = $1 AND e.email_id = r.thread_id)
+         AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.account_id = $1 AND e.thread_id = r.thread_id
+                         AND e.thread_id <> e.email_id)";
+    sql.execute(text, &[&account]).await?;
+    Ok(())
+}
