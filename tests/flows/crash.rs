@@ -58,8 +58,15 @@ fn kill_9_under_load_loses_no_acknowledged_message() {
             for _ in 0..6 {
                 scope.spawn(|| send_until_it_dies(&node, &next, &stop, &acknowledged));
             }
-            // A moment that differs from round to round.
-            std::thread::sleep(Duration::from_millis(60 + (round * 97) % 400));
+            // Under load, at a moment that differs from round to round.
+            let enough = acknowledged.lock().unwrap().len() + 25;
+            for _ in 0..3000 {
+                if acknowledged.lock().unwrap().len() >= enough {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            std::thread::sleep(Duration::from_millis((round * 97) % 400));
             let pid = node.pid().to_string();
             std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success()
         });
