@@ -14,6 +14,8 @@ pub mod content;
 mod contract;
 pub mod error;
 mod gc;
+#[cfg(test)]
+mod large_tests;
 pub mod model;
 pub mod picture;
 mod postgres;
@@ -42,5 +44,5 @@ pub use search::{Judge, SearchSettings, Searcher};
 pub use signal::Signals;
 pub use sqlite::{SqliteSettings, SqliteStore};
 pub use storage::{Health, Storage, StorageSettings};
-pub use traits::{BlobIndex, BlobStore, EmailState, MailStore, Usage};
+pub use traits::{BlobDraft, BlobIndex, BlobStore, EmailState, MailStore, Usage};
 pub use view::{View, ViewSettings, Views};

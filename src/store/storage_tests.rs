@@ -18,10 +18,10 @@ use crate::model::{Delivery, EmailId, Role, Target};
 use crate::picture::Picture;
 use crate::storage::{Storage, StorageSettings};
 
-struct Node {
-    storage: Storage,
-    subject: Subject,
-    clock: Arc<FakeClock>,
+pub(crate) struct Node {
+    pub storage: Storage,
+    pub subject: Subject,
+    pub clock: Arc<FakeClock>,
 }
 
 fn settings() -> StorageSettings {
@@ -40,7 +40,7 @@ fn try_open(dir: &Path) -> Result<Node, StoreError> {
     Ok(Node { storage, subject, clock })
 }
 
-fn open(dir: &Path) -> Node {
+pub(crate) fn open(dir: &Path) -> Node {
     try_open(dir).unwrap()
 }
 
@@ -50,7 +50,7 @@ impl Node {
         self.storage.mail.deliver(vec![delivery]).await.remove(0).unwrap();
     }
 
-    async fn texts(&self, account: u64) -> Vec<Result<Bytes, StoreError>> {
+    pub(crate) async fn texts(&self, account: u64) -> Vec<Result<Bytes, StoreError>> {
         let account = AccountId(account);
         let inbox = self.subject.mailbox(account, "INBOX").await.id;
         let mut out = Vec::new();
@@ -60,7 +60,7 @@ impl Node {
         out
     }
 
-    async fn audit_is_clean(&self) {
+    pub(crate) async fn audit_is_clean(&self) {
         let report = self.storage.audit(AuditOptions { deep: true, ..AuditOptions::default() }).await.unwrap();
         assert_eq!(report.problems, []);
     }

@@ -19,8 +19,21 @@ pub trait BlobStore: Send + Sync {
     /// garbage collection may take after its grace period; the mail store takes it for new entries for twelve hours.
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError>;
 
+    /// Begins content that comes piece by piece: memory is bounded, however long it gets.
+    async fn create(&self) -> Result<Box<dyn BlobDraft + '_>, StoreError>;
+
     /// Bytes `range` of the uncompressed content; shorter if the content ends before. Cost follows the range.
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError>;
+}
+
+/// Content on its way into a [`BlobStore`]. Dropped before its end, it leaves nothing but garbage to collection.
+#[async_trait]
+pub trait BlobDraft: Send {
+    /// Appends. After an error the draft is good for nothing but dropping.
+    async fn write(&mut self, piece: Bytes) -> Result<(), StoreError>;
+
+    /// Ends it; as [`BlobStore::put`] from here on.
+    async fn finish(self: Box<Self>) -> Result<StoredBlob, StoreError>;
 }
 
 /// Mailboxes and entries. Every change of an account is one transaction that first locks the account, takes UIDs and
@@ -175,8 +188,8 @@ pub trait BlobIndex: Send + Sync {
     async fn locate(&self, blob: BlobId) -> Result<Option<StoredBlob>, StoreError>;
     /// Blobs with locators in the half-open range, in the order of locators.
     async fn located(&self, from: Vec<u8>, below: Vec<u8>, limit: usize) -> Result<Vec<StoredBlob>, StoreError>;
-    /// The highest locator of all. Blocks: for opening a blob store.
-    fn last_located(&self) -> Result<Option<Vec<u8>>, StoreError>;
+    /// The highest locator below this one. Blocks: for opening a blob store.
+    fn last_located(&self, below: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError>;
     /// Says that blobs were copied; gives how many were still where they are said to come from.
     async fn relocate(&self, moved: Vec<Relocation>) -> Result<usize, StoreError>;
     /// Takes up to `limit` blobs off the list of those released up to `before`. Gives how many were on it, and those of

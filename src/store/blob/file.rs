@@ -2,12 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use engine::EngineError;
 
-use super::record::{self, Head};
+use super::record::{self, BadRecord, Head};
 
 /// Before the first record: magic, version, number, size, check.
 pub(super) const SEGMENT_HEAD: u64 = 64;
@@ -15,8 +16,25 @@ const MAGIC: &[u8; 8] = b"OrtlerSg";
 const VERSION: u32 = 1;
 const ZEROS: usize = 1024 * 1024;
 
+/// Segments from this number on hold one large blob each; they are whole when they get their name and never change.
+pub(super) const LARGE: u32 = 1 << 31;
+
 pub(super) fn path(folder: &Path, number: u32) -> PathBuf {
-    folder.join(format!("{number:06}.seg"))
+    folder.join(format!("{}.seg", stem(number)))
+}
+
+fn stem(number: u32) -> String {
+    match number.checked_sub(LARGE) {
+        Some(large) => format!("L{large:06}"),
+        None => format!("{number:06}"),
+    }
+}
+
+fn number_of(stem: &str) -> Option<u32> {
+    match stem.strip_prefix('L') {
+        Some(large) => large.parse().ok().filter(|number| *number < LARGE).map(|number: u32| number + LARGE),
+        None => stem.parse().ok().filter(|number| *number < LARGE),
+    }
 }
 
 /// Numbers of the segments in `folder`, rising. Removes what a crash left of one that was being made.
@@ -38,7 +56,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<u32>, EngineError> {
     for item in std::fs::read_dir(folder).map_err(failed)? {
         let file = item.map_err(failed)?.path();
         if file.extension().is_some_and(|kind| kind == "seg") {
-            let number = file.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            let number = file.file_stem().and_then(|stem| stem.to_str()).and_then(number_of);
             numbers.push(number.ok_or_else(|| damaged(&file, "its name is not a number"))?);
         }
     }
@@ -70,9 +88,22 @@ pub(super) fn open(folder: &Path, number: u32) -> Result<(File, u64), EngineErro
     Ok((file, length))
 }
 
+/// Where a segment grows before it gets its name. The next start removes what a crash leaves there.
+pub(super) fn unfinished(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("{}.new", stem(number)))
+}
+
+/// Writes the head of a segment that is whole otherwise, and gives it its name, all on disk.
+pub(super) fn complete(folder: &Path, number: u32, file: &File, size: u64) -> io::Result<()> {
+    file.write_all_at(&head(number, size), 0)?;
+    file.sync_all()?;
+    std::fs::rename(unfinished(folder, number), path(folder, number))?;
+    sync_folder(folder)
+}
+
 /// Makes a segment, zero-filled and on disk with its name. Leaves nothing behind if it fails.
 pub(super) fn make(folder: &Path, number: u32, size: u64) -> Result<File, EngineError> {
-    let unfinished = folder.join(format!("{number:06}.new"));
+    let unfinished = unfinished(folder, number);
     let finished = path(folder, number);
     let made = room_for(folder, size).and_then(|()| fill(&unfinished, number, size)).and_then(|file| {
         std::fs::rename(&unfinished, &finished)?;
@@ -138,23 +169,46 @@ pub(super) fn end_of_records(file: &File, from: u64, size: u64) -> u64 {
 
 /// Length of the record at `at` if it is whole.
 fn whole_record_at(file: &File, at: u64, size: u64) -> Option<u64> {
-    let mut head = vec![0; record::HEAD];
-    file.read_exact_at(&mut head, at).ok()?;
-    let head_length = record::head_length(&head).ok()?;
-    let fits = |length: u64| at.checked_add(length).is_some_and(|end| end <= size);
-    if !fits(head_length as u64) {
-        return None;
-    }
-    head.resize(head_length, 0);
-    file.read_exact_at(&mut head, at).ok()?;
-    let head = Head::parse(&head).ok()?;
-    if !fits(u64::from(head.length)) {
-        return None;
-    }
-    let mut whole = vec![0; usize::try_from(head.length).ok()?];
-    file.read_exact_at(&mut whole, at).ok()?;
-    head.verify(&whole, false).ok()?;
+    let head = read_head(file, at, size.checked_sub(at)?).ok()?;
+    let fetch = |stored: Range<usize>, out: &mut Vec<u8>| {
+        out.resize(stored.len(), 0);
+        Ok::<_, ReadError>(file.read_exact_at(out, at + stored.start as u64)?)
+    };
+    head.verify(false, fetch).ok()?;
     Some(u64::from(head.length))
+}
+
+/// The head and frame table of the record at `at`, which is at most `length_max` long.
+pub(super) fn read_head(file: &File, at: u64, length_max: u64) -> Result<Head, ReadError> {
+    let mut start = [0; record::HEAD];
+    file.read_exact_at(&mut start, at)?;
+    let place = record::table_of(&start)?;
+    if place.end as u64 > length_max {
+        return Err(BadRecord::Head.into());
+    }
+    let mut table = vec![0; place.len()];
+    file.read_exact_at(&mut table, at + place.start as u64)?;
+    let head = Head::parse(&start, &table)?;
+    if u64::from(head.length) > length_max { Err(BadRecord::Head.into()) } else { Ok(head) }
+}
+
+/// Why a record could not be read.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    Io(io::Error),
+    Bad(BadRecord),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<BadRecord> for ReadError {
+    fn from(error: BadRecord) -> Self {
+        Self::Bad(error)
+    }
 }
 
 /// Overwrites what a crash left after `end`, so that it can never be taken for a record. True if there was something.

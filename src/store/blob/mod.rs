@@ -1,8 +1,10 @@
 //! The embedded blob store: zero-filled segment files. See [`crate::BlobStore`] for the seam.
 //!
 //! Why segments: overwriting a zero-filled file needs no journal commit of the file system for its size or extents, and
-//! one `fdatasync` serves every message that waits at that moment.
+//! one `fdatasync` serves every message that waits at that moment. A large blob grows in a file of its own beside them, so
+//! that neither memory nor the small ones wait for it.
 
+mod draft;
 mod file;
 pub(crate) mod record;
 mod segments;

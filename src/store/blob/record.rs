@@ -1,4 +1,4 @@
-//! The form of a blob on disk, version 1. All numbers are little-endian.
+//! The form of a blob on disk. All numbers are little-endian.
 //!
 //! ```text
 //!  0  magic "OrBl"            24  blob id (16)
@@ -7,7 +7,8 @@
 //! 12  number of frames        80  frame table: per frame its stored length (top bit: not compressed) and check (8)
 //! 16  length of the content       then the frames: each 256 KiB of the content, the last one less
 //! ```
-//! A check is the first eight bytes of a BLAKE3.
+//! A check is the first eight bytes of a BLAKE3. Version 2 has the frame table after the frames: it is written as its
+//! content comes, and its head at last.
 
 use std::ops::Range;
 
@@ -19,7 +20,10 @@ pub(crate) const FRAME: usize = 256 * 1024;
 pub(crate) const HEAD: usize = 80;
 const TABLE_ROW: usize = 12;
 const MAGIC: &[u8; 4] = b"OrBl";
-const VERSION: u8 = 1;
+/// Written in one piece: the table stands before the frames.
+const WHOLE: u8 = 1;
+/// Written piece by piece: the table stands after the frames.
+const GROWN: u8 = 2;
 const RAW: u32 = 1 << 31;
 const LEVEL: i32 = 1;
 
@@ -61,27 +65,33 @@ pub(crate) struct Record {
 
 /// Compression contexts that wait for the next user: making one costs more than compressing a small message.
 #[derive(Default)]
-pub(crate) struct Contexts(Mutex<Vec<zstd::bulk::Compressor<'static>>>);
+pub(crate) struct Contexts(Mutex<Vec<Compressor>>);
+
+type Compressor = zstd::bulk::Compressor<'static>;
 
 const CONTEXTS_KEPT: usize = 16;
 
 impl Contexts {
     /// `None` if the content is too long for one record.
     pub(crate) fn encode(&self, id: BlobId, pieces: &[Bytes]) -> Option<Record> {
+        self.with(|compressor| encode(id, pieces, compressor))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(Option<&mut Compressor>) -> T) -> T {
         let kept = self.0.lock().pop();
-        let mut compressor = kept.or_else(|| zstd::bulk::Compressor::new(LEVEL).ok());
-        let record = encode(id, pieces, compressor.as_mut());
+        let mut compressor = kept.or_else(|| Compressor::new(LEVEL).ok());
+        let done = work(compressor.as_mut());
         if let Some(compressor) = compressor {
             let mut kept = self.0.lock();
             if kept.len() < CONTEXTS_KEPT {
                 kept.push(compressor);
             }
         }
-        record
+        done
     }
 }
 
-fn encode(id: BlobId, pieces: &[Bytes], mut compressor: Option<&mut zstd::bulk::Compressor<'_>>) -> Option<Record> {
+fn encode(id: BlobId, pieces: &[Bytes], mut compressor: Option<&mut Compressor>) -> Option<Record> {
     let size = pieces.iter().map(Bytes::len).sum::<usize>();
     let frames = size.div_ceil(FRAME);
     let table_end = HEAD + frames * TABLE_ROW;
@@ -92,34 +102,118 @@ fn encode(id: BlobId, pieces: &[Bytes], mut compressor: Option<&mut zstd::bulk::
     let mut squeezed = Vec::new();
     for_each_frame(pieces, |frame| {
         hasher.update(frame);
-        squeezed.clear();
-        squeezed.reserve(frame.len());
-        let shrunk = compressor.as_mut().and_then(|c| c.compress_to_buffer(frame, &mut squeezed).ok());
-        // Less than a sixteenth saved is not worth the work of every later read.
-        let (stored, mark) = match shrunk {
-            Some(length) if length < frame.len() - frame.len() / 16 => (&squeezed[..length], 0),
-            _ => (frame, RAW),
-        };
-        let length = u32::try_from(stored.len()).unwrap_or(u32::MAX); // at most FRAME
-        table.extend_from_slice(&(length | mark).to_le_bytes());
-        table.extend_from_slice(&check(&[stored]));
-        bytes.extend_from_slice(stored);
+        pack_frame(frame, compressor.as_deref_mut(), &mut squeezed, &mut table, &mut bytes);
     });
     let digest = *hasher.finalize().as_bytes();
-    let length = u32::try_from(bytes.len()).ok()?;
-    let mut head = Vec::with_capacity(HEAD);
-    head.extend_from_slice(MAGIC);
-    head.extend_from_slice(&[VERSION, 0, 0, 0]);
-    head.extend_from_slice(&length.to_le_bytes());
-    head.extend_from_slice(&u32::try_from(frames).ok()?.to_le_bytes());
-    head.extend_from_slice(&(size as u64).to_le_bytes());
-    head.extend_from_slice(&id.to_bytes());
-    head.extend_from_slice(&digest);
-    let head_check = check(&[&head, &table]);
-    head.extend_from_slice(&head_check);
+    let head = head(WHOLE, bytes.len() as u64, size as u64, id, &digest, &table)?;
     bytes[..HEAD].copy_from_slice(&head);
     bytes[HEAD..table_end].copy_from_slice(&table);
     Some(Record { bytes, digest, size_bytes: size as u64 })
+}
+
+/// Appends a frame's stored form to `out` and its row to `table`.
+fn pack_frame(
+    frame: &[u8],
+    compressor: Option<&mut Compressor>,
+    squeezed: &mut Vec<u8>,
+    table: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) {
+    squeezed.clear();
+    squeezed.reserve(frame.len());
+    let shrunk = compressor.and_then(|c| c.compress_to_buffer(frame, squeezed).ok());
+    // Less than a sixteenth saved is not worth the work of every later read.
+    let (stored, mark) = match shrunk {
+        Some(length) if length < frame.len() - frame.len() / 16 => (&squeezed[..length], 0),
+        _ => (frame, RAW),
+    };
+    let length = u32::try_from(stored.len()).unwrap_or(u32::MAX); // at most FRAME
+    table.extend_from_slice(&(length | mark).to_le_bytes());
+    table.extend_from_slice(&check(&[stored]));
+    out.extend_from_slice(stored);
+}
+
+/// `None` if the record is too long.
+fn head(version: u8, length: u64, size: u64, id: BlobId, digest: &[u8; 32], table: &[u8]) -> Option<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD);
+    head.extend_from_slice(MAGIC);
+    head.extend_from_slice(&[version, 0, 0, 0]);
+    head.extend_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
+    head.extend_from_slice(&u32::try_from(table.len() / TABLE_ROW).ok()?.to_le_bytes());
+    head.extend_from_slice(&size.to_le_bytes());
+    head.extend_from_slice(&id.to_bytes());
+    head.extend_from_slice(digest);
+    let head_check = check(&[&head, table]);
+    head.extend_from_slice(&head_check);
+    Some(head)
+}
+
+/// A record of content that comes piece by piece. Room for its head, [`HEAD`] bytes, goes before what it gives out.
+pub(crate) struct Packer {
+    id: BlobId,
+    /// Less than a frame.
+    pending: Vec<u8>,
+    squeezed: Vec<u8>,
+    table: Vec<u8>,
+    hasher: blake3::Hasher,
+    size_bytes: u64,
+    /// Of the record so far, with room for its head.
+    length: u64,
+}
+
+/// What closes a record.
+pub(crate) struct Packed {
+    /// Goes to its beginning.
+    pub head: Vec<u8>,
+    pub length: u32,
+    pub digest: [u8; 32],
+    pub size_bytes: u64,
+}
+
+impl Packer {
+    pub(crate) fn new(id: BlobId) -> Self {
+        Self {
+            id,
+            pending: Vec::with_capacity(FRAME),
+            squeezed: Vec::new(),
+            table: Vec::new(),
+            hasher: blake3::Hasher::new(),
+            size_bytes: 0,
+            length: HEAD as u64,
+        }
+    }
+
+    /// Appends to `out` the frames that `content` makes whole.
+    pub(crate) fn push(&mut self, contexts: &Contexts, mut content: &[u8], out: &mut Vec<u8>) {
+        self.size_bytes += content.len() as u64;
+        while self.pending.len() + content.len() >= FRAME {
+            let (head, rest) = content.split_at(FRAME - self.pending.len());
+            self.pending.extend_from_slice(head);
+            content = rest;
+            self.pack(contexts, out);
+        }
+        self.pending.extend_from_slice(content);
+    }
+
+    fn pack(&mut self, contexts: &Contexts, out: &mut Vec<u8>) {
+        let before = out.len();
+        self.hasher.update(&self.pending);
+        contexts.with(|compressor| pack_frame(&self.pending, compressor, &mut self.squeezed, &mut self.table, out));
+        self.pending.clear();
+        self.length += (out.len() - before) as u64;
+    }
+
+    /// Appends the rest to `out`. `None` if the content is too long for one record.
+    pub(crate) fn finish(mut self, contexts: &Contexts, out: &mut Vec<u8>) -> Option<Packed> {
+        if !self.pending.is_empty() {
+            self.pack(contexts, out);
+        }
+        out.extend_from_slice(&self.table);
+        let length = self.length + self.table.len() as u64;
+        let digest = *self.hasher.finalize().as_bytes();
+        let head = head(GROWN, length, self.size_bytes, self.id, &digest, &self.table)?;
+        Some(Packed { head, length: u32::try_from(length).ok()?, digest, size_bytes: self.size_bytes })
+    }
 }
 
 /// Cuts the concatenation of `pieces` into frames; copies only where a frame spans pieces.
@@ -193,37 +287,42 @@ struct Frame {
     content: Range<u64>,
 }
 
-/// How many bytes [`Head::parse`] needs, from the first [`HEAD`] bytes of a record.
-pub(crate) fn head_length(head: &[u8]) -> Result<usize, BadRecord> {
+/// Where a record's frame table lies, from the record's first [`HEAD`] bytes.
+pub(crate) fn table_of(head: &[u8]) -> Result<Range<usize>, BadRecord> {
     let frames = fixed::<4>(head, 12).map(u32::from_le_bytes)?;
     if head.get(..4) != Some(MAGIC) {
         return Err(BadRecord::NoRecord);
-    }
-    match head.get(4) {
-        Some(&VERSION) => {}
-        Some(_) => return Err(BadRecord::TooNew),
-        None => return Err(BadRecord::NoRecord),
     }
     // A record's length is 32 bits, so more frames than this cannot be.
     if frames > u32::MAX / FRAME as u32 + 1 {
         return Err(BadRecord::Head);
     }
-    Ok(HEAD + frames as usize * TABLE_ROW)
+    let table = frames as usize * TABLE_ROW;
+    match head.get(4) {
+        Some(&WHOLE) => Ok(HEAD..HEAD + table),
+        Some(&GROWN) => {
+            let length = fixed::<4>(head, 8).map(u32::from_le_bytes)? as usize;
+            let start = length.checked_sub(table).filter(|start| *start >= HEAD);
+            start.map(|start| start..length).ok_or(BadRecord::Head)
+        }
+        Some(_) => Err(BadRecord::TooNew),
+        None => Err(BadRecord::NoRecord),
+    }
 }
 
 impl Head {
-    /// From the beginning of a record, at least [`head_length`] bytes.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, BadRecord> {
-        let table_end = head_length(bytes)?;
-        let table = bytes.get(HEAD..table_end).ok_or(BadRecord::Head)?;
+    /// From the first [`HEAD`] bytes of a record, at least, and its frame table.
+    pub(crate) fn parse(bytes: &[u8], table: &[u8]) -> Result<Self, BadRecord> {
+        let place = table_of(bytes)?;
         let fields = bytes.get(..HEAD - 8).ok_or(BadRecord::Head)?;
-        if fixed::<8>(bytes, HEAD - 8)? != check(&[fields, table]) {
+        if place.len() != table.len() || fixed::<8>(bytes, HEAD - 8)? != check(&[fields, table]) {
             return Err(BadRecord::Head);
         }
         let size_bytes = u64::from_le_bytes(fixed(bytes, 16)?);
         let length = u32::from_le_bytes(fixed(bytes, 8)?);
         let mut frames = Vec::with_capacity(table.len() / TABLE_ROW);
-        let (mut stored, mut content) = (table_end, 0u64);
+        let is_grown = bytes.get(4) == Some(&GROWN);
+        let (mut stored, mut content) = (if is_grown { HEAD } else { place.end }, 0u64);
         for row in table.chunks_exact(TABLE_ROW) {
             let marked = u32::from_le_bytes(fixed(row, 0)?);
             let stored_end = stored.checked_add((marked & !RAW) as usize).ok_or(BadRecord::Head)?;
@@ -236,7 +335,8 @@ impl Head {
             });
             (stored, content) = (stored_end, content_end);
         }
-        if stored as u64 != u64::from(length) || content != size_bytes {
+        let end = if is_grown { place.start as u64 } else { u64::from(length) };
+        if stored as u64 != end || content != size_bytes {
             return Err(BadRecord::Head);
         }
         Ok(Self { id: BlobId::from_bytes(fixed(bytes, 24)?), length, size_bytes, digest: fixed(bytes, 40)?, frames })
@@ -282,24 +382,29 @@ impl Head {
         Ok(())
     }
 
-    /// Checks a whole record: every frame, and with `deep` the content's digest too.
-    pub(crate) fn verify(&self, record: &[u8], deep: bool) -> Result<(), BadRecord> {
+    /// Checks every frame, which `fetch` reads into an empty buffer, and with `deep` the content's digest too.
+    pub(crate) fn verify<E: From<BadRecord>>(
+        &self,
+        deep: bool,
+        mut fetch: impl FnMut(Range<usize>, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut hasher = blake3::Hasher::new();
-        let mut content = Vec::new();
+        let (mut stored, mut content) = (Vec::new(), Vec::new());
         for (nth, frame) in self.frames.iter().enumerate() {
-            let stored = record.get(frame.stored.clone()).ok_or(BadRecord::Content)?;
+            stored.clear();
+            fetch(frame.stored.clone(), &mut stored)?;
             if !deep {
-                if check(&[stored]) != frame.check {
-                    return Err(BadRecord::Content);
+                if check(&[&stored]) != frame.check {
+                    return Err(BadRecord::Content.into());
                 }
                 continue;
             }
             content.clear();
-            self.unpack(nth, stored, &(0..self.size_bytes), &mut content)?;
+            self.unpack(nth, &stored, &(0..self.size_bytes), &mut content)?;
             hasher.update(&content);
         }
         let is_right = !deep || *hasher.finalize().as_bytes() == self.digest;
-        if is_right { Ok(()) } else { Err(BadRecord::Content) }
+        if is_right { Ok(()) } else { Err(BadRecord::Content.into()) }
     }
 }
 

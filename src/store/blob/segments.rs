@@ -15,12 +15,13 @@ use engine::EngineError;
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::file::{self, SEGMENT_HEAD};
+use super::draft::{Draft, LARGE_MIN};
+use super::file::{self, LARGE, ReadError, SEGMENT_HEAD};
 use super::record::{self, BadRecord, Contexts, Head, Locator, Record};
 use super::writer::{Active, Next, Put, Writer};
 use crate::error::StoreError;
 use crate::model::StoredBlob;
-use crate::traits::{BlobIndex, BlobStore};
+use crate::traits::{BlobDraft, BlobIndex, BlobStore};
 
 /// Bounds of a [`SegmentStore`].
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +42,11 @@ impl Default for SegmentSettings {
 
 /// Blobs in `dir/blobs/NNNNNN.seg`. Which blob lies where is the [`BlobIndex`]'s to know.
 pub struct SegmentStore {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     index: Arc<dyn BlobIndex>,
-    clock: Arc<dyn Clock>,
-    ids: Arc<IdSource>,
-    contexts: Arc<Contexts>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) ids: Arc<IdSource>,
+    pub(super) contexts: Arc<Contexts>,
     puts: Option<mpsc::Sender<Put>>,
     writer: Option<JoinHandle<()>>,
     shares: Arc<Semaphore>,
@@ -53,6 +54,9 @@ pub struct SegmentStore {
     places: Cache<BlobId, StoredBlob>,
     files: Cache<u32, Arc<File>>,
     active_number: Arc<AtomicU32>,
+    pub(super) newest_large: Arc<AtomicU32>,
+    /// Octets that drafts may hold in memory together.
+    pub(super) drafts: Semaphore,
     is_writable: AtomicBool,
 }
 
@@ -91,13 +95,17 @@ impl SegmentStore {
         let folder = dir.join("blobs");
         std::fs::create_dir_all(&folder).map_err(|error| EngineError::from_io(&folder, error))?;
         file::sync_folder(dir).map_err(|error| EngineError::from_io(dir, error))?;
-        let numbers = file::list_and_tidy(&folder)?;
+        let (large, numbers): (Vec<u32>, Vec<u32>) =
+            file::list_and_tidy(&folder)?.into_iter().partition(|number| *number >= LARGE);
         for number in &numbers {
             file::open(&folder, *number)?;
         }
-        let referred = index.last_located()?.and_then(|bytes| Locator::decode(&bytes));
+        let referred = last_referred(&*index, LARGE)?;
         let active = find_active(&folder, &numbers, referred)?;
         let newest = numbers.last().copied().unwrap_or(0).max(referred.map_or(0, |last| last.segment));
+        // Of large blobs: numbers that entries still name are not given again, though their file be lost.
+        let referred = last_referred(&*index, u32::MAX)?.map_or(LARGE, |last| last.segment);
+        let newest_large = large.last().copied().unwrap_or(LARGE).max(referred);
         let active_number = Arc::new(AtomicU32::new(active.as_ref().map_or(newest + 1, |active| active.number)));
         let writer = Writer {
             folder: folder.clone(),
@@ -126,8 +134,15 @@ impl SegmentStore {
             places: Cache::new(settings.places_kept),
             files: Cache::new(FILES_OPEN),
             active_number,
+            newest_large: Arc::new(AtomicU32::new(newest_large)),
+            drafts: Semaphore::new(usize::try_from(settings.waiting_bytes_max / 4).unwrap_or(usize::MAX >> 4)),
             is_writable: AtomicBool::new(true),
         }))
+    }
+
+    /// The last place below segment `below` that the index names.
+    fn last_referred(&self, below: u32) -> Result<Option<Locator>, StoreError> {
+        last_referred(&*self.index, below)
     }
 
     /// Reads with what [`BlobStore::put`] gave, before any entry refers to it.
@@ -139,17 +154,18 @@ impl SegmentStore {
             return Ok(Bytes::new());
         }
         let file = self.file(place.segment)?;
-        let path = file::path(&self.folder, place.segment);
         let id = blob.id;
         let read = tokio::task::spawn_blocking(move || read_range(&file, place, id, &range)).await;
-        match read.unwrap_or(Err(ReadError::Bad(BadRecord::Content))) {
-            Ok(content) => Ok(content.into()),
-            Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-                Err(EngineError::from_io(&path, error).into())
-            }
-            Err(ReadError::Io(_)) => Err(lost(&format!("{} ends before it", path.display()))),
-            Err(ReadError::Bad(why)) => Err(lost(&format!("{} at offset {}: {why}", path.display(), place.offset))),
-        }
+        self.told(id, place, read.unwrap_or(Err(ReadError::Bad(BadRecord::Content)))).map(Bytes::from)
+    }
+
+    /// The last word of the disk.
+    pub(super) fn note_written(&self, is_written: bool) {
+        self.is_writable.store(is_written, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_place(&self, blob: &StoredBlob) {
+        self.places.insert(blob.id, blob.clone());
     }
 
     async fn place(&self, blob: BlobId) -> Result<StoredBlob, StoreError> {
@@ -181,15 +197,15 @@ impl SegmentStore {
         let puts = self.puts.as_ref().ok_or_else(|| closing.clone())?;
         puts.send(Put { bytes, share, reply }).await.map_err(|_| closing.clone())?;
         let written = answer.await.map_err(|_| closing)?;
-        self.is_writable.store(written.is_ok(), Ordering::Relaxed);
+        self.note_written(written.is_ok());
         Ok(written?)
     }
 
-    /// Segments that take no more records, oldest first.
+    /// Segments that take no more records, oldest first, then those of large blobs.
     pub(crate) fn closed(&self) -> Result<Vec<SegmentInfo>, StoreError> {
         let below = self.active_number.load(Ordering::Acquire);
         let mut out = Vec::new();
-        for number in file::list(&self.folder)?.into_iter().filter(|number| *number < below) {
+        for number in file::list(&self.folder)?.into_iter().filter(|number| *number < below || *number >= LARGE) {
             let path = file::path(&self.folder, number);
             let facts = std::fs::metadata(&path).map_err(|error| EngineError::from_io(&path, error))?;
             let written = facts.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
@@ -207,7 +223,13 @@ impl SegmentStore {
 
     /// Reads and checks everything about a blob: head, frames and digest.
     pub(crate) async fn verify(&self, blob: &StoredBlob) -> Result<(), StoreError> {
-        self.whole_record(blob).await.map(drop)
+        self.checked(blob, |file, place, head| {
+            head.verify(true, |stored, out| {
+                out.resize(stored.len(), 0);
+                Ok::<_, ReadError>(file.read_exact_at(out, u64::from(place.offset) + stored.start as u64)?)
+            })
+        })
+        .await
     }
 
     /// Checks that the blob's record is there and is its own, by its head alone.
@@ -221,23 +243,49 @@ impl SegmentStore {
     }
 
     async fn whole_record(&self, blob: &StoredBlob) -> Result<Vec<u8>, StoreError> {
+        self.checked(blob, |file, place, head| {
+            let mut record = vec![0; place.length as usize];
+            file.read_exact_at(&mut record, u64::from(place.offset))?;
+            head.verify(true, |stored, out| {
+                out.extend_from_slice(record.get(stored).ok_or(BadRecord::Content)?);
+                Ok::<_, ReadError>(())
+            })?;
+            Ok(record)
+        })
+        .await
+    }
+
+    /// Work on a blob's record, after a look at whether it is its own.
+    async fn checked<T: Send + 'static>(
+        &self,
+        blob: &StoredBlob,
+        work: impl FnOnce(&File, Locator, &Head) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let lost = |what: &str| StoreError::Damaged { what: format!("blob {}: {what}", blob.id) };
         let place = Locator::decode(&blob.locator).ok_or_else(|| lost("its locator is not of this store"))?;
         let file = self.file(place.segment)?;
         let (id, digest) = (blob.id, blob.digest);
         let read = tokio::task::spawn_blocking(move || {
-            let mut record = vec![0; place.length as usize];
-            file.read_exact_at(&mut record, u64::from(place.offset)).map_err(|_| BadRecord::NoRecord)?;
-            let head = Head::parse(&record)?;
-            if head.id != id || head.digest != digest {
-                return Err(BadRecord::Stranger);
+            let head = file::read_head(&file, u64::from(place.offset), u64::from(place.length))?;
+            if head.id != id || head.digest != digest || head.length != place.length {
+                return Err(BadRecord::Stranger.into());
             }
-            head.verify(&record, true).map(|()| record)
+            work(&file, place, &head)
         });
+        self.told(blob.id, place, read.await.unwrap_or(Err(ReadError::Bad(BadRecord::Content))))
+    }
+
+    /// The result of reading a record, in a caller's words.
+    fn told<T>(&self, blob: BlobId, place: Locator, read: Result<T, ReadError>) -> Result<T, StoreError> {
         let path = file::path(&self.folder, place.segment);
-        read.await
-            .unwrap_or(Err(BadRecord::Content))
-            .map_err(|why| lost(&format!("{} at offset {}: {why}", path.display(), place.offset)))
+        let lost = |what: String| StoreError::Damaged { what: format!("blob {blob}: {what}") };
+        read.map_err(|error| match error {
+            ReadError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+                EngineError::from_io(&path, error).into()
+            }
+            ReadError::Io(_) => lost(format!("{} ends before it", path.display())),
+            ReadError::Bad(why) => lost(format!("{} at offset {}: {why}", path.display(), place.offset)),
+        })
     }
 
     /// Forgets where blobs lie, after they were moved or dropped.
@@ -250,14 +298,14 @@ impl SegmentStore {
     /// Copies to `folder` what holds every blob that the index knows of now; gives the number of files. While it runs,
     /// nothing may be removed. Blocks.
     pub(crate) fn copy_to(&self, folder: &Path) -> Result<usize, StoreError> {
-        let Some(last) = self.index.last_located()?.and_then(|bytes| Locator::decode(&bytes)) else { return Ok(0) };
+        let last = self.last_referred(LARGE)?.map_or(0, |last| last.segment);
         let numbers: Vec<u32> =
-            file::list(&self.folder)?.into_iter().filter(|number| *number <= last.segment).collect();
+            file::list(&self.folder)?.into_iter().filter(|number| *number <= last || *number >= LARGE).collect();
         for number in &numbers {
             let (from, to) = (file::path(&self.folder, *number), file::path(folder, *number));
             // Segments before the last are never written again, here or there: both may share them. The last one is
             // where the copy goes on writing; what this store appends meanwhile is passed over there.
-            let is_shared = *number < last.segment && std::fs::hard_link(&from, &to).is_ok();
+            let is_shared = *number != last && std::fs::hard_link(&from, &to).is_ok();
             if !is_shared {
                 let copied = std::fs::copy(&from, &to).and_then(|_| File::open(&to)?.sync_all());
                 copied.map_err(|error| EngineError::from_io(&to, error))?;
@@ -269,7 +317,8 @@ impl SegmentStore {
 
     /// Deletes a closed segment. A read under way keeps its open file.
     pub(crate) fn remove(&self, number: u32) -> Result<(), StoreError> {
-        debug_assert!(number < self.active_number.load(Ordering::Acquire), "only closed segments are removed");
+        let is_closed = number < self.active_number.load(Ordering::Acquire) || number >= LARGE;
+        debug_assert!(is_closed, "only closed segments are removed");
         let path = file::path(&self.folder, number);
         let removed = std::fs::remove_file(&path).and_then(|()| file::sync_folder(&self.folder));
         self.files.invalidate(&number);
@@ -280,8 +329,15 @@ impl SegmentStore {
 #[async_trait]
 impl BlobStore for SegmentStore {
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
-        let id = self.ids.blob(self.clock.utc());
         let size: usize = pieces.iter().map(Bytes::len).sum();
+        if size > LARGE_MIN {
+            let mut draft = self.create().await?;
+            for piece in pieces {
+                draft.write(piece).await?;
+            }
+            return draft.finish().await;
+        }
+        let id = self.ids.blob(self.clock.utc());
         let contexts = Arc::clone(&self.contexts);
         let pack = move || contexts.encode(id, &pieces);
         let packed = if size <= PACK_INLINE_MAX {
@@ -293,8 +349,12 @@ impl BlobStore for SegmentStore {
         let Record { bytes, digest, size_bytes } = packed.ok_or_else(too_long)?;
         let place = self.append(bytes).await?;
         let blob = StoredBlob { id, size_bytes, locator: place.encode(), digest };
-        self.places.insert(id, blob.clone());
+        self.note_place(&blob);
         Ok(blob)
+    }
+
+    async fn create(&self) -> Result<Box<dyn BlobDraft + '_>, StoreError> {
+        Ok(Box::new(Draft::new(self)))
     }
 
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -317,6 +377,10 @@ impl Drop for SegmentStore {
             let _ = writer.join();
         }
     }
+}
+
+fn last_referred(index: &dyn BlobIndex, below: u32) -> Result<Option<Locator>, StoreError> {
+    Ok(index.last_located(Locator::bounds(below).0)?.and_then(|bytes| Locator::decode(&bytes)))
 }
 
 /// The segment to go on with. Everything that an entry refers to lies before the last locator known; whole records
@@ -342,37 +406,23 @@ fn find_active(folder: &Path, numbers: &[u32], referred: Option<Locator>) -> Res
     Ok(None)
 }
 
-enum ReadError {
-    Io(std::io::Error),
-    Bad(BadRecord),
-}
-
-impl From<std::io::Error> for ReadError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<BadRecord> for ReadError {
-    fn from(error: BadRecord) -> Self {
-        Self::Bad(error)
-    }
-}
-
 fn read_range(file: &File, place: Locator, id: BlobId, range: &Range<u64>) -> Result<Vec<u8>, ReadError> {
     let length = place.length as usize;
     let at = u64::from(place.offset);
     let mut start = vec![0; length.min(FIRST_READ)];
     file.read_exact_at(&mut start, at)?;
-    let head_length = record::head_length(&start)?;
-    if head_length > length {
+    let table = record::table_of(&start)?;
+    if table.end > length {
         return Err(BadRecord::Head.into());
     }
-    if head_length > start.len() {
-        start.resize(head_length, 0);
-        file.read_exact_at(&mut start, at)?;
-    }
-    let head = Head::parse(&start)?;
+    let head = match start.get(table.clone()) {
+        Some(table) => Head::parse(&start, table)?,
+        None => {
+            let mut rest = vec![0; table.len()];
+            file.read_exact_at(&mut rest, at + table.start as u64)?;
+            Head::parse(&start, &rest)?
+        }
+    };
     if head.id != id {
         return Err(BadRecord::Stranger.into());
     }

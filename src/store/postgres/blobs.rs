@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base::{BlobId, Clock, IdSource};
+use base::{BlobId, Clock, IdSource, UtcMillis};
 use bytes::{Bytes, BytesMut};
 use engine::EngineError;
 
@@ -14,11 +14,13 @@ use engine::postgres::Params;
 use super::{PgStore, unavailable};
 use crate::error::StoreError;
 use crate::model::StoredBlob;
-use crate::traits::BlobStore;
+use crate::traits::{BlobDraft, BlobStore};
 
 /// Content in one chunk, before compression.
 const CHUNK: usize = 256 * 1024;
 const LEVEL: i32 = 3;
+/// Content above this goes chunk by chunk; up to it, in one statement.
+const IN_ONE_MAX: usize = 8 * CHUNK;
 
 /// [`BlobStore`] in the database of a [`PgStore`].
 pub struct PgBlobs {
@@ -32,36 +34,65 @@ pub(super) const fn chunks_of(size_bytes: u64) -> u64 {
     size_bytes.div_ceil(CHUNK as u64)
 }
 
-/// Content ready to be stored.
-struct Packed {
+/// Content on its way to chunks: what was written goes out compressed, what does not fill a chunk waits.
+struct Packer {
+    pending: Vec<u8>,
+    hasher: blake3::Hasher,
     size_bytes: u64,
-    digest: [u8; 32],
-    chunks: Vec<Vec<u8>>,
 }
 
-fn pack(pieces: &[Bytes]) -> Result<Packed, std::io::Error> {
-    let mut hasher = blake3::Hasher::new();
-    let mut packed = Packed { size_bytes: 0, digest: [0; 32], chunks: Vec::new() };
-    let mut chunk = Vec::with_capacity(CHUNK);
-    for piece in pieces {
-        hasher.update(piece);
-        packed.size_bytes += piece.len() as u64;
-        let mut rest = piece.as_ref();
-        while !rest.is_empty() {
-            let (head, tail) = rest.split_at(rest.len().min(CHUNK - chunk.len()));
-            chunk.extend_from_slice(head);
-            rest = tail;
-            if chunk.len() == CHUNK {
-                packed.chunks.push(zstd::bulk::compress(&chunk, LEVEL)?);
-                chunk.clear();
-            }
+impl Packer {
+    fn new() -> Self {
+        Self { pending: Vec::new(), hasher: blake3::Hasher::new(), size_bytes: 0 }
+    }
+
+    /// The chunks that `content` makes whole.
+    fn push(&mut self, mut content: &[u8]) -> Result<Vec<Vec<u8>>, std::io::Error> {
+        self.hasher.update(content);
+        self.size_bytes += content.len() as u64;
+        let mut chunks = Vec::new();
+        while self.pending.len() + content.len() >= CHUNK {
+            let (head, rest) = content.split_at(CHUNK - self.pending.len());
+            self.pending.extend_from_slice(head);
+            content = rest;
+            chunks.extend(self.last()?);
         }
+        self.pending.extend_from_slice(content);
+        Ok(chunks)
     }
-    if !chunk.is_empty() {
-        packed.chunks.push(zstd::bulk::compress(&chunk, LEVEL)?);
+
+    /// What waits, as the chunk that it fills or the last one.
+    fn last(&mut self) -> Result<Option<Vec<u8>>, std::io::Error> {
+        if self.pending.is_empty() {
+            return Ok(None);
+        }
+        let packed = zstd::bulk::compress(&self.pending, LEVEL)?;
+        self.pending.clear();
+        Ok(Some(packed))
     }
-    packed.digest = *hasher.finalize().as_bytes();
-    Ok(packed)
+
+    fn digest(&self) -> [u8; 32] {
+        *self.hasher.finalize().as_bytes()
+    }
+}
+
+/// All chunks of content in memory.
+fn pack(pieces: &[Bytes]) -> Result<(Packer, Vec<Vec<u8>>), std::io::Error> {
+    let mut packer = Packer::new();
+    let mut chunks = Vec::new();
+    for piece in pieces {
+        chunks.extend(packer.push(piece)?);
+    }
+    chunks.extend(packer.last()?);
+    Ok((packer, chunks))
+}
+
+/// CPU work where it holds up nobody.
+async fn packing<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, std::io::Error> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Unavailable(EngineError::Closing))?;
+    done.map_err(|error| unavailable(error.to_string()))
 }
 
 impl PgBlobs {
@@ -77,9 +108,14 @@ fn damaged(blob: BlobId, what: &str) -> StoreError {
 #[async_trait]
 impl BlobStore for PgBlobs {
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
-        let packing = tokio::task::spawn_blocking(move || pack(&pieces));
-        let packed = packing.await.map_err(|_| StoreError::Unavailable(EngineError::Closing))?;
-        let packed = packed.map_err(|error| unavailable(error.to_string()))?;
+        if pieces.iter().map(Bytes::len).sum::<usize>() > IN_ONE_MAX {
+            let mut draft = self.create().await?;
+            for piece in pieces {
+                draft.write(piece).await?;
+            }
+            return draft.finish().await;
+        }
+        let (packer, chunks) = packing(move || pack(&pieces)).await?;
         let now = self.clock.utc();
         let id = self.ids.blob(now);
         // On the list of garbage from the start: it goes off it, or away, when its grace period ends.
@@ -90,12 +126,16 @@ impl BlobStore for PgBlobs {
              )
              INSERT INTO blob_chunk (blob_id, nth, data)
              SELECT $1, n.nth - 1, n.data FROM unnest($5::bytea[]) WITH ORDINALITY AS n (data, nth)";
-        let (raw, size) = (id.to_bytes(), rows::param(packed.size_bytes));
+        let (raw, size, digest) = (id.to_bytes(), rows::param(packer.size_bytes), packer.digest());
         let sql = self.store.pool.session().await?;
-        let params: Params<'_> = &[&raw.as_slice(), &size, &packed.digest.as_slice(), &now.0, &packed.chunks];
+        let params: Params<'_> = &[&raw.as_slice(), &size, &digest.as_slice(), &now.0, &chunks];
         sql.execute(text, params).await?;
         sql.give_back();
-        Ok(StoredBlob { id, size_bytes: packed.size_bytes, locator: raw.to_vec(), digest: packed.digest })
+        Ok(StoredBlob { id, size_bytes: packer.size_bytes, locator: raw.to_vec(), digest })
+    }
+
+    async fn create(&self) -> Result<Box<dyn BlobDraft + '_>, StoreError> {
+        Ok(Box::new(Draft { blobs: self, packer: Some(Packer::new()), begun: None, chunks: 0 }))
     }
 
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -133,5 +173,91 @@ impl BlobStore for PgBlobs {
             Some(to) if to <= out.len() => Ok(out.slice(skipped..to)),
             _ => Err(damaged(blob, "it ends too early")),
         }
+    }
+}
+
+/// Content that comes piece by piece. Its chunks are written as they fill; the blob's own row comes last, so that nothing
+/// ever refers to half a blob. The list of garbage knows of it first.
+struct Draft<'a> {
+    blobs: &'a PgBlobs,
+    /// Away while it works, and for good if that failed.
+    packer: Option<Packer>,
+    begun: Option<(BlobId, UtcMillis)>,
+    /// Written.
+    chunks: u64,
+}
+
+impl Draft<'_> {
+    async fn begin(&mut self) -> Result<(BlobId, UtcMillis), StoreError> {
+        if let Some(begun) = self.begun {
+            return Ok(begun);
+        }
+        let now = self.blobs.clock.utc();
+        let id = self.blobs.ids.blob(now);
+        let sql = self.blobs.store.pool.session().await?;
+        let text = "INSERT INTO blob_release (released_at, blob_id) VALUES ($1, $2)";
+        sql.execute(text, &[&now.0, &id.to_bytes().as_slice()]).await?;
+        sql.give_back();
+        Ok(*self.begun.insert((id, now)))
+    }
+
+    async fn write_chunk(&mut self, data: &[u8]) -> Result<(), StoreError> {
+        let (id, _) = self.begin().await?;
+        let sql = self.blobs.store.pool.session().await?;
+        // The commit of the blob's row makes the chunks durable too; it counts them, should a failover have lost one.
+        let text = "INSERT INTO blob_chunk (blob_id, nth, data)
+             SELECT $1, $2, $3::bytea FROM set_config('synchronous_commit', 'off', true)";
+        sql.execute(text, &[&id.to_bytes().as_slice(), &rows::param(self.chunks), &data]).await?;
+        sql.give_back();
+        self.chunks += 1;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl BlobDraft for Draft<'_> {
+    async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
+        for start in (0..piece.len()).step_by(CHUNK) {
+            let part = piece.slice(start..piece.len().min(start + CHUNK));
+            let failed = StoreError::Unavailable(EngineError::Closing);
+            let mut packer = self.packer.take().ok_or(failed)?;
+            let chunks = if packer.pending.len() + part.len() < CHUNK {
+                packer.push(&part).map(|whole| (packer, whole)).map_err(|error| unavailable(error.to_string()))?
+            } else {
+                packing(move || packer.push(&part).map(|whole| (packer, whole))).await?
+            };
+            for chunk in &chunks.1 {
+                self.write_chunk(chunk).await?;
+            }
+            self.packer = Some(chunks.0);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<StoredBlob, StoreError> {
+        let mut packer = self.packer.take().ok_or(StoreError::Unavailable(EngineError::Closing))?;
+        if self.begun.is_none() {
+            return self.blobs.put(vec![packer.pending.into()]).await;
+        }
+        let (packer, last) = packing(move || packer.last().map(|last| (packer, last))).await?;
+        if let Some(last) = last {
+            self.write_chunk(&last).await?;
+        }
+        let (id, listed_at) = self.begin().await?;
+        let text = "WITH held AS (
+                 SELECT 1 FROM blob_release WHERE released_at = $4 AND blob_id = $1 FOR KEY SHARE
+             )
+             INSERT INTO blob (blob_id, size_bytes, digest) SELECT $1, $2, $3::bytea FROM held
+             WHERE (SELECT count(*) FROM blob_chunk WHERE blob_id = $1) = $5";
+        let (raw, digest) = (id.to_bytes(), packer.digest());
+        let (size, chunks) = (rows::param(packer.size_bytes), rows::param(self.chunks));
+        let sql = self.blobs.store.pool.session().await?;
+        let params: Params<'_> = &[&raw.as_slice(), &size, &digest.as_slice(), &listed_at.0, &chunks];
+        let made = sql.execute(text, params).await?;
+        sql.give_back();
+        if made == 0 {
+            return Err(unavailable("content was lost on its way in, it has to come again"));
+        }
+        Ok(StoredBlob { id, size_bytes: packer.size_bytes, locator: raw.to_vec(), digest })
     }
 }

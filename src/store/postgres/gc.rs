@@ -128,7 +128,7 @@ async fn forget_removed(
 
 /// Looks at released blobs, which go unless something refers to them. A delivery that refers to
 /// one holds its row (`FOR KEY SHARE`): the look at references comes after the lock on the row, in a statement of its own,
-/// so that it sees what that delivery committed.
+/// so that it sees what that delivery committed. Chunks without a blob are of content that never came to its end.
 async fn take_released(sql: &Session, before: UtcMillis, report: &mut GcReport) -> Result<u64, StoreError> {
     let text = "DELETE FROM blob_release WHERE (released_at, blob_id) IN (
              SELECT released_at, blob_id FROM blob_release WHERE released_at <= $1 ORDER BY released_at LIMIT $2)
@@ -141,7 +141,8 @@ async fn take_released(sql: &Session, before: UtcMillis, report: &mut GcReport) 
              DELETE FROM blob b WHERE b.blob_id = ANY ($1::bytea[])
              AND NOT EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id) RETURNING b.blob_id
          ), chunks AS (
-             DELETE FROM blob_chunk c USING gone WHERE c.blob_id = gone.blob_id RETURNING octet_length(c.data) AS size
+             DELETE FROM blob_chunk c WHERE c.blob_id = ANY ($1::bytea[]) AND (c.blob_id IN (SELECT blob_id FROM gone)
+                 OR NOT EXISTS (SELECT 1 FROM blob b WHERE b.blob_id = c.blob_id)) RETURNING octet_length(c.data) AS size
          )
          SELECT (SELECT count(*) FROM gone), (SELECT coalesce(sum(size), 0)::bigint FROM chunks)";
     let row = sql.row(text, &[&ids]).await?;

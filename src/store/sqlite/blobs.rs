@@ -78,10 +78,10 @@ impl BlobIndex for SqliteStore {
         .await
     }
 
-    fn last_located(&self) -> Result<Option<Vec<u8>>, StoreError> {
+    fn last_located(&self, below: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
         let found = self.db.read_now(|sql| {
-            sql.prepare("SELECT locator FROM blob ORDER BY locator DESC LIMIT 1")?
-                .query_row([], |row| row.get(0))
+            sql.prepare("SELECT locator FROM blob WHERE locator < ?1 ORDER BY locator DESC LIMIT 1")?
+                .query_row([&below], |row| row.get(0))
                 .optional()
         })?;
         Ok(found)
