@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base::AccountId;
+use bytes::Bytes;
 use mail::mime::{Part, PartBody, Summary};
 use mail_parser::{Charset, Encoding};
 use store::{EmailId, Entry, StoreError};
@@ -71,6 +72,16 @@ impl Jmap {
         summary.ok_or_else(|| StoreError::Damaged { what: format!("the summary of email {}", entry.email.0) })
     }
 
+    /// The header of an email without the lines that its mailbox added; `None` if there is no such email.
+    ///
+    /// Cancel safe.
+    pub async fn header_as_stored(&self, account: AccountId, email: EmailId) -> Result<Option<Bytes>, StoreError> {
+        let Some(entry) = self.entry(account, email).await? else { return Ok(None) };
+        let header = self.summary_of(&entry)?.root.header;
+        let end = header.end.min(header.start.saturating_add(HEADER_MAX));
+        Ok(Some(self.content(&entry).read_blob(u64::from(header.start)..u64::from(end)).await?))
+    }
+
     /// The text of an email as people read it, HTML where there is some; `None` if there is no such email.
     ///
     /// Cancel safe.
@@ -90,6 +101,8 @@ impl Jmap {
     }
 }
 
+/// Octets of a header that are looked at.
+const HEADER_MAX: u32 = 1 << 20;
 /// Octets of one text that are shown.
 const READ_MAX: u32 = 4 << 20;
 

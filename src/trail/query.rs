@@ -6,6 +6,7 @@ use base::UtcMillis;
 use rusqlite::types::Value;
 
 use crate::event::Outcome;
+use crate::row::MessageRow;
 
 /// A parsed query. Words are matched as substrings without case; several are joined by "and".
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -60,6 +61,14 @@ impl FromStr for Query {
 }
 
 impl Query {
+    /// True if a row that is at hand matches: the same meaning as in a list, but recipients outside the viewer's scope
+    /// are not searched.
+    pub fn admits(&self, row: &MessageRow) -> bool {
+        let is_after = |at: UtcMillis| self.since.is_none_or(|since| at >= since);
+        let is_before = |at: UtcMillis| self.before.is_none_or(|before| at < before);
+        is_after(row.at) && is_before(row.at) && self.terms.iter().all(|term| term.admits(row) != term.negated)
+    }
+
     /// SQL condition over `m` (message) and the values of its `?` marks.
     pub(crate) fn to_sql(&self) -> (String, Vec<Value>) {
         let mut sql = String::from("1");
@@ -94,6 +103,24 @@ impl Query {
             }
         }
         (sql, values)
+    }
+}
+
+impl Term {
+    fn admits(&self, row: &MessageRow) -> bool {
+        let holds =
+            |text: &Option<String>| text.as_deref().unwrap_or_default().to_ascii_lowercase().contains(&self.word);
+        let is_to = || row.recipients.iter().any(|party| party.address.to_ascii_lowercase().contains(&self.word));
+        match self.field {
+            Field::Any => [&row.reverse_path, &row.subject, &row.client, &row.reason].into_iter().any(holds) || is_to(),
+            Field::From => holds(&row.reverse_path),
+            Field::To => is_to(),
+            Field::Subject => holds(&row.subject),
+            Field::Client => holds(&row.client),
+            Field::Reason => holds(&row.reason),
+            Field::Outcome(outcome) => row.outcome == Some(outcome),
+            Field::Id => row.id.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>() == self.word,
+        }
     }
 }
 

@@ -92,6 +92,11 @@ async fn a_message_is_found_by_what_people_remember_of_it() {
         (&format!("id:{id}"), vec!["Your Invoice"]),
     ] {
         assert_eq!(subjects(trail, &Scope::System, query).await, expected, "{query}");
+        // A stream asks the same of one row.
+        let (all, query) = (Query::default(), query.parse::<Query>().unwrap());
+        let rows = trail.messages(&Scope::System, &all, 100).await.unwrap();
+        let admitted = rows.into_iter().filter(|row| query.admits(row)).filter_map(|row| row.subject);
+        assert_eq!(admitted.collect::<Vec<_>>(), expected, "{query:?}");
     }
     for query in ["colour:red", "outcome:maybe", "id:7"] {
         assert!(query.parse::<Query>().is_err(), "{query}");

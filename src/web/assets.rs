@@ -1,11 +1,17 @@
 //! The faces: files compiled in, and the one page that starts them.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::sync::{Arc, OnceLock};
 
 use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use crate::error::ApiError;
@@ -15,7 +21,27 @@ use crate::server::{Inner, Peer};
 #[derive(RustEmbed)]
 #[folder = "browser/"]
 #[allow_missing = true]
-struct Assets;
+struct Files;
+
+/// The files as browsers fetch them, packed when first asked for: there are few, and they never change.
+#[derive(Default)]
+pub(crate) struct Assets {
+    packed: OnceLock<HashMap<String, Bytes>>,
+}
+
+impl Assets {
+    fn packed(&self, path: &str) -> Option<&Bytes> {
+        let pack = |path: Cow<'static, str>| Some((path.to_string(), pack(&Files::get(&path)?.data)?));
+        self.packed.get_or_init(|| Files::iter().filter_map(pack).collect()).get(path)
+    }
+}
+
+/// With gzip, which every browser reads.
+fn pack(content: &[u8]) -> Option<Bytes> {
+    let mut writer = GzEncoder::new(Vec::with_capacity(content.len() / 2), Compression::best());
+    writer.write_all(content).ok()?;
+    writer.finish().ok().map(Bytes::from)
+}
 
 /// The page behind `/`, `/mail`, `/log` and `/admin`.
 const SHELL: &str = "index.html";
@@ -28,7 +54,7 @@ pub(crate) async fn shell(
     if web.session(&headers, peer).is_none() {
         return Redirect::to("/login").into_response();
     }
-    let Some(file) = Assets::get(SHELL) else { return ApiError::NotFound.into_response() };
+    let Some(file) = Files::get(SHELL) else { return ApiError::NotFound.into_response() };
     let mut response = (StatusCode::OK, file.data.into_owned()).into_response();
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
@@ -36,32 +62,40 @@ pub(crate) async fn shell(
     response
 }
 
-pub(crate) async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
-    match Assets::get(&path) {
+pub(crate) async fn file(State(web): State<Arc<Inner>>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+    match Files::get(&path) {
         // Notes for developers lie beside the files.
-        Some(file) if !path.ends_with(".md") => serve(&path, file, &headers),
+        Some(file) if !path.ends_with(".md") => serve(&path, file, web.assets.packed(&path).cloned(), &headers),
         _ => ApiError::NotFound.into_response(),
     }
 }
 
 pub(crate) async fn favicon(headers: HeaderMap) -> Response {
-    match Assets::get("favicon.ico").or_else(|| Assets::get("icon.svg")) {
-        Some(file) => serve("icon.svg", file, &headers),
+    match Files::get("favicon.ico").or_else(|| Files::get("icon.svg")) {
+        Some(file) => serve("icon.svg", file, None, &headers),
         None => StatusCode::NO_CONTENT.into_response(),
     }
 }
 
 /// A browser asks again each time and mostly hears 304: an update of the node is seen at once.
-fn serve(path: &str, file: EmbeddedFile, headers: &HeaderMap) -> Response {
+fn serve(path: &str, file: EmbeddedFile, packed: Option<Bytes>, headers: &HeaderMap) -> Response {
     let digest: String = file.metadata.sha256_hash().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let tag = format!("\"{digest}\"");
+    let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let takes = accepted.split(',').any(|coding| coding.trim() == "gzip");
+    let packed = packed.filter(|packed| takes && packed.len() < file.data.len());
+    let tag = format!("\"{digest}{}\"", if packed.is_some() { "-z" } else { "" });
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|value| value.as_bytes() == tag.as_bytes());
-    let mut response = if known {
-        StatusCode::NOT_MODIFIED.into_response()
-    } else {
-        (StatusCode::OK, file.data.into_owned()).into_response()
+    let is_packed = packed.is_some();
+    let mut response = match packed {
+        _ if known => StatusCode::NOT_MODIFIED.into_response(),
+        Some(packed) => packed.into_response(),
+        None => file.data.into_owned().into_response(),
     };
     let fields = response.headers_mut();
+    if is_packed && !known {
+        fields.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    fields.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(path)));
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
@@ -85,5 +119,60 @@ fn media_type(path: &str) -> &'static str {
         Some("woff2") => "font/woff2",
         Some("txt") => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn text(path: &str) -> String {
+        String::from_utf8(Files::get(path).unwrap_or_else(|| panic!("{path} is missing")).data.into_owned()).unwrap()
+    }
+
+    /// Each key with the names of the values that its text takes.
+    fn texts(language: &str) -> Vec<(String, BTreeSet<String>)> {
+        let module = text(&format!("i18n/{language}.js"));
+        let json = module.trim_start_matches("export default ").trim().trim_end_matches(';').replace(",\n}", "\n}");
+        let texts: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&json).unwrap();
+        let name = |piece: &str| piece.split(['}', '|']).next().unwrap_or_default().to_owned();
+        let names = |text: &str| text.split('{').skip(1).map(name).collect();
+        texts.iter().map(|(key, text)| (key.clone(), names(text.as_str().unwrap()))).collect()
+    }
+
+    #[test]
+    fn every_language_has_every_text() {
+        let english = texts("en");
+        assert!(english.len() > 300);
+        for language in ["de", "it"] {
+            assert_eq!(texts(language), english, "{language}");
+        }
+    }
+
+    /// What the first page runs: all that its script imports, and one language.
+    #[test]
+    fn the_first_page_is_light() {
+        let (mut waiting, mut seen) = (vec!["app.js".to_owned(), "i18n/de.js".to_owned()], BTreeSet::new());
+        while let Some(path) = waiting.pop() {
+            if !seen.insert(path.clone()) {
+                continue;
+            }
+            let module = text(&path);
+            let folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+            for piece in module.split("from").skip(1) {
+                let Some(target) = piece.trim_start().strip_prefix(['\'', '"']) else { continue };
+                match target.split(['\'', '"']).next().unwrap_or_default() {
+                    target if target.starts_with("../") => waiting.push(target[3..].to_owned()),
+                    target if target.starts_with("./") => waiting.push(format!("{folder}{}", &target[2..])),
+                    _ => {}
+                }
+            }
+        }
+        assert!(seen.contains("faces/reader.js") && !seen.contains("vendor/uplot.js"), "{seen:?}");
+        let total: usize = seen.iter().map(|path| pack(text(path).as_bytes()).unwrap().len()).sum();
+        eprintln!("{} modules, {total} octets", seen.len());
+        assert!(total <= 60_000, "the first page's scripts take {total} octets");
     }
 }

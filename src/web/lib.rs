@@ -5,6 +5,7 @@
 //! Surprise: a message's HTML is a page of its own with its own policy, never part of the application's page; the
 //! sanitiser is the first wall and that policy the second.
 
+mod about;
 mod admin;
 mod api;
 mod assets;
@@ -17,6 +18,7 @@ mod log;
 mod login;
 mod message;
 mod openapi;
+mod recipients;
 mod sanitize;
 mod security;
 mod server;

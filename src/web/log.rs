@@ -42,6 +42,9 @@ pub(crate) struct SpanQuery {
 pub(crate) struct StreamQuery {
     /// Where to go on; `Last-Event-ID` counts more.
     after: Option<u64>,
+    /// Only messages that match, as in a list.
+    #[serde(default)]
+    q: String,
 }
 
 const LIMIT_MAX: usize = 500;
@@ -125,18 +128,21 @@ pub(crate) async fn stream(
     viewer: Viewer,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let filter: trail::Query =
+        query.q.parse().map_err(|error: trail::InvalidQuery| ApiError::Invalid(error.to_string()))?;
     let place = Place::take(&web)?;
     let trail = Arc::clone(&web.services.trail);
     let updates = trail.subscribe();
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     let seq = last.or(query.after).unwrap_or_else(|| trail.last_seq());
-    let live = Live { scope: viewer.scope(), trail, updates, seq, pending: Vec::new(), is_behind: true };
+    let live = Live { scope: viewer.scope(), filter, trail, updates, seq, pending: Vec::new(), is_behind: true };
     Ok(place.answer(live, Some(std::time::Duration::from_secs(25))))
 }
 
 /// The live log of one viewer.
 struct Live {
     scope: Scope,
+    filter: trail::Query,
     trail: Arc<Trail>,
     updates: broadcast::Receiver<Arc<Vec<Update>>>,
     /// Last row told.
@@ -151,6 +157,9 @@ impl Source for Live {
         loop {
             if let Some(row) = self.pending.pop() {
                 self.seq = row.seq;
+                if !self.filter.admits(&row) {
+                    continue;
+                }
                 return Some(
                     Event::default().event("message").id(row.seq.to_string()).data(row_to_json(&row).to_string()),
                 );

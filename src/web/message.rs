@@ -1,17 +1,18 @@
 //! One message as a page of its own, shown in a frame without scripts.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use jmap::{inline_part, parse_email_id, part_blob_id};
 
 use crate::auth::Viewer;
 use crate::error::ApiError;
-use crate::sanitize;
+use crate::sanitize::{self, Remote};
 use crate::security::{message_policy, set_policy};
 use crate::server::{Inner, Peer};
 
@@ -22,9 +23,14 @@ pub(crate) async fn body(
     State(web): State<Arc<Inner>>,
     Extension(peer): Extension<Peer>,
     Path(email): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
     viewer: Viewer,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let remote = match query.get("images").map(String::as_str) {
+        Some("remote") => Remote::Shown,
+        Some(_) | None => Remote::Blocked,
+    };
     let id = parse_email_id(&email).ok_or(ApiError::NotFound)?;
     let shown = web.services.jmap.readable(viewer.account.id, id).await?.ok_or(ApiError::NotFound)?;
     let folder = format!("/api/v1/message/{email}/inline/");
@@ -40,11 +46,18 @@ pub(crate) async fn body(
     let (text, is_html) = (shown.text.text, shown.is_html);
     // Sanitising a large message takes milliseconds: not on a thread that serves others.
     let page = tokio::task::spawn_blocking(move || {
-        if is_html { sanitize::html_page(&text, images) } else { sanitize::text_page(&text) }
+        if is_html { sanitize::html_page(&text, remote, images) } else { sanitize::text_page(&text) }
     });
     let page = page.await.map_err(|_| ApiError::Failed)?;
     let mut response = axum::response::Html(page).into_response();
-    set_policy(response.headers_mut(), &message_policy(&image_source(&headers, peer, &folder)));
+    let mut sources = image_source(&headers, peer, &folder);
+    if remote == Remote::Shown {
+        sources.push_str(" https: http:");
+        // Whoever keeps the pictures need not learn where they are shown.
+        let none = HeaderValue::from_static("no-referrer");
+        response.headers_mut().insert(header::REFERRER_POLICY, none);
+    }
+    set_policy(response.headers_mut(), &message_policy(&sources));
     Ok(response)
 }
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ammonia::{Builder, UrlRelative};
 use maud::{DOCTYPE, PreEscaped, html};
@@ -168,11 +170,25 @@ const PROPERTIES: &[&str] = &[
 /// Deeper nesting than any message needs is a burden for whoever shows it; such HTML is shown as text.
 const SIZE_MAX: usize = 8 << 20;
 
-/// A page of the HTML. `image` says where the part lies that `cid:` names; pictures from elsewhere are left out, their
-/// text stays.
-pub(crate) fn html_page(source: &str, image: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> String {
+/// Pictures that lie elsewhere tell their owner who reads when and where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Remote {
+    /// Left out, their text stays.
+    Blocked,
+    /// The reader asked for them.
+    Shown,
+}
+
+/// A page of the HTML. `image` says where the part lies that `cid:` names. `data-blocked` of the body is the number of
+/// pictures left out.
+pub(crate) fn html_page(
+    source: &str,
+    remote: Remote,
+    image: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+) -> String {
     let source = source.get(..source.floor_char_boundary(SIZE_MAX)).unwrap_or_default();
-    page(PreEscaped(fragment(source, image)), false)
+    let (content, blocked) = fragment(source, remote, image);
+    page(PreEscaped(content), false, blocked)
 }
 
 /// A page of plain text, with its links.
@@ -189,12 +205,19 @@ pub(crate) fn text_page(text: &str) -> String {
             }
         }
     };
-    page(content, true)
+    page(content, true, 0)
 }
 
-fn fragment(source: &str, image: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> String {
+/// The HTML that is safe to show, and how many remote pictures were left out of it.
+pub(crate) fn fragment(
+    source: &str,
+    remote: Remote,
+    image: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+) -> (String, usize) {
+    let blocked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&blocked);
     let set = |names: &'static [&'static str]| names.iter().copied().collect::<HashSet<_>>();
-    Builder::empty()
+    let clean = Builder::empty()
         .tags(set(TAGS))
         .clean_content_tags(set(DROPPED))
         .generic_attributes(set(ATTRIBUTES))
@@ -206,9 +229,24 @@ fn fragment(source: &str, image: impl Fn(&str) -> Option<String> + Send + Sync +
         .set_tag_attribute_value("a", "target", "_blank")
         .filter_style_properties(set(PROPERTIES))
         .strip_comments(true)
-        .attribute_filter(move |element, attribute, value| filter(element, attribute, value, &image))
+        .attribute_filter(move |element, attribute, value| {
+            let is_remote = element == "img" && attribute == "src" && is_remote(value);
+            match remote {
+                Remote::Shown if is_remote => return Some(Cow::Borrowed(value)),
+                Remote::Blocked if is_remote => drop(count.fetch_add(1, Ordering::Relaxed)),
+                Remote::Shown | Remote::Blocked => {}
+            }
+            filter(element, attribute, value, &image)
+        })
         .clean(source)
-        .to_string()
+        .to_string();
+    (clean, blocked.load(Ordering::Relaxed))
+}
+
+/// An absolute address; anything else would lead to a path of ours.
+fn is_remote(value: &str) -> bool {
+    let lower = value.trim_start().to_ascii_lowercase();
+    lower.starts_with("https://") || lower.starts_with("http://")
 }
 
 fn filter<'a>(
@@ -257,7 +295,7 @@ fn links(line: &str) -> Vec<(bool, &str)> {
     out
 }
 
-fn page(content: maud::Markup, is_text: bool) -> String {
+fn page(content: maud::Markup, is_text: bool, blocked: usize) -> String {
     html! {
         (DOCTYPE)
         html {
@@ -266,7 +304,7 @@ fn page(content: maud::Markup, is_text: bool) -> String {
                 meta name="color-scheme" content=(if is_text { "light dark" } else { "light" });
                 style { (PreEscaped(STYLE)) }
             }
-            body { (content) }
+            body data-blocked=(blocked) data-kind=(if is_text { "text" } else { "html" }) { (content) }
         }
     }
     .into_string()
@@ -281,7 +319,7 @@ mod tests {
     use super::*;
 
     fn clean(source: &str) -> String {
-        fragment(source, |cid| (cid == "known@x").then(|| "/own/e1-2-3-2".to_owned()))
+        fragment(source, Remote::Blocked, |cid| (cid == "known@x").then(|| "/own/e1-2-3-2".to_owned())).0
     }
 
     /// What is hostile leaves no trace that a browser would act on.
@@ -325,7 +363,7 @@ mod tests {
             "<img src=\"cid:unknown@x\">",
         ] {
             let out = clean(source).to_ascii_lowercase();
-            let page = html_page(source, |_| None);
+            let page = html_page(source, Remote::Blocked, |_| None);
             assert!(page.starts_with("<!DOCTYPE html>"));
             for word in [
                 "<script",
@@ -378,6 +416,19 @@ mod tests {
         ] {
             assert_eq!(clean(source), expected);
         }
+    }
+
+    #[test]
+    fn remote_pictures_are_counted_and_come_on_request_alone() {
+        let source = "<img src=https://t.example/a.gif><img src=\"http://t.example/b\" onerror=x><img src=/api/v1/node>\
+            <img src=//t.example/c><img src=cid:known@x><p style=\"background:url(https://t.example/d)\">x</p>";
+        let show = |remote| fragment(source, remote, |_| None);
+        let (blocked, count) = show(Remote::Blocked);
+        assert_eq!((count, blocked.matches("src=").count()), (2, 0), "{blocked}");
+        let (shown, count) = show(Remote::Shown);
+        assert_eq!((count, shown.matches("src=\"http").count(), shown.matches("src=").count()), (0, 2, 2), "{shown}");
+        assert!(!shown.contains("onerror") && !shown.contains("url("));
+        assert!(html_page(source, Remote::Blocked, |_| None).contains("data-blocked=\"2\""));
     }
 
     #[test]

@@ -22,9 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use trail::Trail;
 
+use crate::assets::Assets;
 use crate::error::ApiError;
 use crate::session_table::{Session, SessionTable};
-use crate::{admin, api, assets, jmap_http, log, login, message, openapi, security};
+use crate::{about, admin, api, assets, jmap_http, log, login, message, openapi, recipients, security};
 
 /// What the web role is built from.
 pub struct WebServices {
@@ -62,6 +63,7 @@ pub struct Web {
 pub(crate) struct Inner {
     pub services: WebServices,
     pub settings: WebSettings,
+    pub assets: Assets,
     pub sessions: SessionTable,
     /// Event streams open at a time.
     pub streams: Arc<Semaphore>,
@@ -81,6 +83,7 @@ impl Web {
         let inner = Arc::new(Inner {
             services,
             settings,
+            assets: Assets::default(),
             sessions: SessionTable::default(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             closing: CancellationToken::new(),
@@ -192,6 +195,8 @@ fn api_router() -> Router<Arc<Inner>> {
         .route("/api/v1/node", get(api::node))
         .route("/api/v1/message/{email}/body", get(message::body))
         .route("/api/v1/message/{email}/inline/{blob}", get(message::inline))
+        .route("/api/v1/message/{email}/about", get(about::about))
+        .route("/api/v1/recipients/check", post(recipients::check))
         .route("/api/v1/log/messages", get(log::messages))
         .route("/api/v1/log/messages/{id}", get(log::message))
         .route("/api/v1/log/messages/{id}/events", get(log::story))

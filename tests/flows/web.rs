@@ -58,3 +58,37 @@ fn everybody_sees_their_own_log_only() {
     assert!(log("user1").contains("for one") && log("admin").contains("for one"));
     assert!(!log("user2").contains("for one"));
 }
+
+#[test]
+fn a_sender_hears_of_wrong_recipients_before_sending() {
+    let node = Node::start();
+    let auth =
+        format!("Authorization: Basic {}\r\nContent-Type: application/json\r\n", base64(b"user1@example.test:demo"));
+    let asked = r#"{"addresses":["user2@example.test","nobody@example.test","a@other.example","no address"]}"#;
+    let (status, _, answer) = http(node.port(80), "POST /api/v1/recipients/check", &auth, asked);
+    assert_eq!(status, 200, "{answer}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    let states: Vec<_> =
+        answer["recipients"].as_array().unwrap().iter().map(|one| one["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["ok", "unknown", "foreign", "invalid"]);
+    assert_eq!(
+        http(node.port(80), "POST /api/v1/recipients/check", "Content-Type: application/json\r\n", asked).0,
+        401
+    );
+}
+
+#[test]
+fn scripts_travel_packed_and_are_not_sent_twice() {
+    let node = Node::start();
+    let (status, head, _) = http(node.port(80), "GET /assets/app.js", "Accept-Encoding: br, gzip\r\n", "");
+    assert!(
+        status == 200 && head.contains("content-encoding: gzip") && head.contains("vary: accept-encoding"),
+        "{head}"
+    );
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    let (status, head, body) =
+        http(node.port(80), "GET /assets/app.js", &format!("Accept-Encoding: gzip\r\nIf-None-Match: {tag}\r\n"), "");
+    assert!(status == 304 && body.is_empty() && !head.contains("content-encoding"), "{head}");
+    let (status, head, body) = http(node.port(80), "GET /assets/app.js", "", "");
+    assert!(status == 200 && !head.contains("content-encoding") && body.contains("import"), "{head}");
+}
