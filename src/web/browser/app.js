@@ -1,48 +1,78 @@
-// The frame around the faces: who is signed in, which face, which language.
-import { html, render, useEffect, useState } from './lib/html.js';
+// The frame around the faces: who is signed in, which face, which language and theme.
+import { html, render, useEffect, useRef, useState } from './lib/html.js';
 import { get, setToken } from './lib/api.js';
-import { language, setLanguage, t } from './lib/i18n.js';
+import { language, languages, setLanguage, t } from './lib/i18n.js';
+import { applyTheme, setShortcuts, setTheme, shortcuts, theme } from './lib/settings.js';
+import { Asking } from './ui/dialog.js';
+import { Icon } from './ui/icons.js';
 import { Mail } from './faces/mail.js';
 
-const faces = { mail: async () => Mail, log: async () => (await import('./faces/log.js')).Log, admin: async () => (await import('./faces/admin.js')).Admin };
+const FACES = { mail: async () => Mail, log: async () => (await import('./faces/log.js')).Log, admin: async () => (await import('./faces/admin.js')).Admin };
+const ICONS = { mail: 'mail', log: 'log', admin: 'shield' };
 
-export function go(path) {
-  history.pushState(null, '', path);
+applyTheme();
+
+/** The address is the state of the page: what it shows can be loaded again, shared and gone back to. */
+export function go(path, replaces) {
+  history[replaces ? 'replaceState' : 'pushState'](null, '', path);
   dispatchEvent(new PopStateEvent('popstate'));
 }
+const here = () => ({ path: location.pathname, query: new URLSearchParams(location.search) });
 
 function App() {
   const [session, setSession] = useState(null);
   const [error, setError] = useState('');
-  const [path, setPath] = useState(location.pathname);
+  const [place, setPlace] = useState(here());
   const [loaded, setLoaded] = useState({});
-  const name = path.split('/')[1] || 'mail';
+  const name = FACES[place.path.split('/')[1]] ? place.path.split('/')[1] : 'mail';
+  const begin = () => { setError(''); get('/api/v1/session').then((found) => { setToken(found.csrf); setSession(found); }, (failed) => setError(failed.message)); };
   useEffect(() => {
-    get('/api/v1/session').then((found) => { setToken(found.csrf); setSession(found); }, (failed) => setError(failed.message));
-    const moved = () => setPath(location.pathname);
+    begin();
+    const moved = () => setPlace(here());
     addEventListener('popstate', moved);
     return () => removeEventListener('popstate', moved);
   }, []);
   useEffect(() => {
     let wanted = true;
-    (faces[name] || faces.mail)().then((face) => wanted && setLoaded({ name, face }));
+    FACES[name]().then((face) => wanted && setLoaded({ name, face }), (failed) => wanted && setError(failed.message));
+    document.title = name === 'mail' ? 'Ortler' : `${t(name)} · Ortler`;
     return () => { wanted = false; };
   }, [name]);
-  if (error) return html`<p class="error" role="alert">${error}</p>`;
+  if (error) return html`<main class="blank"><p class="error" role="alert">${error}</p><button onClick=${begin}>${t('retry')}</button></main>`;
   // A face must never see another one's address.
   const Face = loaded.name === name ? loaded.face : null;
-  if (!session || !Face) return html`<p class="empty">${t('loading')}</p>`;
+  if (!session) return html`<p class="blank">${t('loading')}</p>`;
   const link = (face) => html`<a href="/${face}" aria-current=${name === face ? 'page' : undefined}
-    onClick=${(event) => { event.preventDefault(); go(`/${face}`); }}>${t(face)}</a>`;
+    onClick=${(event) => { event.preventDefault(); go(`/${face}`); }}><${Icon} name=${ICONS[face]} /><span>${t(face)}</span></a>`;
   return html`<div class="app">
     <a class="skip" href="#content">${t('skip')}</a>
-    <header class="top"><h1>Ortler</h1><nav>${session.faces.map(link)}</nav><span class="space"></span>
-      <span>${session.address}</span>
-      <label><span class="hidden">${t('language')}</span><select value=${language()} onChange=${(event) => setLanguage(event.target.value)}>
-        ${['de', 'it', 'en'].map((tag) => html`<option value=${tag} selected=${tag === language()}>${tag.toUpperCase()}</option>`)}</select></label>
-      <form method="post" action="/logout"><button>${t('signout')}</button></form></header>
-    <${Face} session=${session} path=${path} go=${go} />
+    <header class="top"><h1><${Mark} /><span>Ortler</span></h1><nav aria-label=${t('faces')}>${session.faces.map(link)}</nav><span class="space"></span><${Settings} session=${session} /></header>
+    ${Face ? html`<${Face} session=${session} place=${place} go=${go} />` : html`<p class="blank">${t('loading')}</p>`}
+    <${Asking} />
   </div>`;
+}
+
+const Mark = () => html`<svg class="mark" viewBox="0 0 24 24" aria-hidden="true"><path d="M2 20 9 6l4 7 2.5-4L22 20z" fill="currentColor" /></svg>`;
+
+/** What one sets for oneself; closes when one goes elsewhere. */
+function Settings({ session }) {
+  const place = useRef(null);
+  const [keys, setKeys] = useState(shortcuts());
+  useEffect(() => {
+    const leave = (event) => { if (place.current && !place.current.contains(event.target)) place.current.open = false; };
+    const key = (event) => { if (event.key === 'Escape' && place.current && place.current.open) { place.current.open = false; place.current.querySelector('summary').focus(); } };
+    addEventListener('pointerdown', leave);
+    addEventListener('keydown', key);
+    return () => { removeEventListener('pointerdown', leave); removeEventListener('keydown', key); };
+  }, []);
+  const choice = (label, value, change, options) => html`<label><span>${t(label)}</span><select value=${value} onChange=${(event) => change(event.target.value)}>
+    ${options.map(([name, text]) => html`<option value=${name} selected=${name === value}>${text}</option>`)}</select></label>`;
+  return html`<details class="menu settings" ref=${place}><summary title=${t('settings')}><span class="who">${session.address}</span><${Icon} name="down" /></summary>
+    <div class="panel"><p class="soft">${session.name ? `${session.name} · ` : ''}${session.address}</p>
+      ${choice('language', language(), setLanguage, languages.map((tag) => [tag, t(`l-${tag}`)]))}
+      ${choice('theme', theme(), setTheme, ['system', 'light', 'dark'].map((name) => [name, t(`theme-${name}`)]))}
+      <label class="tick"><input type="checkbox" checked=${keys} onChange=${(event) => { setShortcuts(event.target.checked); setKeys(event.target.checked); }} /><span>${t('shortcuts')}</span></label>
+      <form method="post" action="/logout"><button>${t('signout')}</button></form></div></details>`;
 }
 
 render(html`<${App} />`, document.getElementById('app'));

@@ -1,155 +1,217 @@
-// Webmail: an ordinary JMAP client. The address holds what is shown: /mail/MAILBOX/EMAIL.
+// Webmail: an ordinary JMAP client. The address holds what is shown: /mail/MAILBOX/EMAIL?q=WORDS&show=VIEW.
 import { html, useCallback, useEffect, useRef, useState } from '../lib/html.js';
-import { date, exact, people, person, size } from '../lib/format.js';
-import { download, reference, request, start, watch } from '../lib/jmap.js';
+import { count, people } from '../lib/format.js';
+import { request, start, watch } from '../lib/jmap.js';
 import { t } from '../lib/i18n.js';
-import { Compose } from './compose.js';
+import { shortcuts } from '../lib/settings.js';
+import { ask } from '../ui/dialog.js';
+import { Icon, Tool } from '../ui/icons.js';
+import { Rows } from '../ui/rows.js';
+import { Folders, MoveTo, arrange, isCaught, label } from './folders.js';
+import { Help } from './help.js';
+import { ROW, Row, filterOf, useEmails } from './list.js';
+import { Reader } from './reader.js';
 
-const ROLES = ['inbox', 'drafts', 'sent', 'archive', 'junk', 'quarantine', 'trash'];
-const PAGE = 50;
-const LISTED = ['id', 'threadId', 'mailboxIds', 'keywords', 'from', 'to', 'subject', 'receivedAt', 'preview', 'hasAttachment', 'size'];
-export const label = (mailbox) => (ROLES.includes(mailbox.role) ? t(mailbox.role) : mailbox.name);
-const roleOf = (mailbox) => mailbox.role || (mailbox.name === 'Quarantine' && !mailbox.parentId ? 'quarantine' : null);
-const order = (mailbox) => { const at = ROLES.indexOf(mailbox.role); return at < 0 ? ROLES.length : at; };
+const VIEWS = ['', 'unread', 'flagged', 'files'];
+const FOLDER_PROPERTIES = ['id', 'name', 'parentId', 'role', 'sortOrder', 'totalEmails', 'unreadEmails'];
+const SPOKEN_EVERY = 10000;
 
-export function Mail({ path, go }) {
-  const [, , mailboxId, emailId] = path.split('/');
+export function Mail({ session, place, go }) {
+  const [, , mailboxId, emailId] = place.path.split('/');
+  const words = place.query.get('q') || '', view = place.query.get('show') || '';
   const [ready, setReady] = useState(false);
   const [mailboxes, setMailboxes] = useState([]);
-  const [emails, setEmails] = useState(null);
-  const [total, setTotal] = useState(0);
-  const [words, setWords] = useState('');
   const [error, setError] = useState('');
+  const [online, setOnline] = useState(true);
   const [note, setNote] = useState(null);
-  const [draft, setDraft] = useState(null);
-  const [chosen, setChosen] = useState(new Set());
+  const [drafts, setDrafts] = useState([]);
+  const [Composer, setComposer] = useState(null);
+  const [chosen, setChosen] = useState(new Map());
+  const [cursor, setCursor] = useState(-1);
+  const [typed, setTyped] = useState(words);
+  const [drawer, setDrawer] = useState(false);
+  const [help, setHelp] = useState(false);
   const [heard, setHeard] = useState('');
-  const shown = useRef({});
+  const anchor = useRef(0), timer = useRef(0), arrivals = useRef({ unread: null, at: 0 }), reader = useRef({}), search = useRef(null);
   const current = mailboxes.find((mailbox) => mailbox.id === mailboxId);
   const byRole = (role) => mailboxes.find((mailbox) => mailbox.role === role);
+  const list = useEmails(ready && Boolean(mailboxId), filterOf(mailboxId, words, view));
+  const suffix = place.query.size ? `?${place.query}` : '';
+  const href = (id) => `/mail/${mailboxId}${id ? `/${id}` : ''}${suffix}`;
+  const fail = (failed) => setError(failed.message || String(failed));
+  const say = (text, undo, link) => { clearTimeout(timer.current); setNote({ text, undo, link }); timer.current = setTimeout(() => setNote(null), 9000); };
 
-  const load = useCallback(async (limit = PAGE, tells = false) => {
+  const loadFolders = useCallback(async () => {
     try {
-      const calls = [['Mailbox/get', {}]];
-      if (mailboxId) {
-        const filter = words ? { inMailbox: mailboxId, text: words } : { inMailbox: mailboxId };
-        calls.push(['Email/query', { filter, sort: [{ property: 'receivedAt', isAscending: false }], limit, calculateTotal: true }]);
-        calls.push(['Email/get', { '#ids': reference(1, 'Email/query', '/ids'), properties: LISTED }]);
+      const [found] = await request([['Mailbox/get', { ids: null, properties: FOLDER_PROPERTIES }]]);
+      const arranged = arrange(found.list), inbox = arranged.find((one) => one.role === 'inbox');
+      // Told now and then, never as a stream: a screen reader must be able to finish.
+      const last = arrivals.current;
+      if (inbox && last.unread !== null && inbox.unreadEmails > last.unread && Date.now() - last.at > SPOKEN_EVERY) {
+        setHeard(t('newmail', { count: inbox.unreadEmails - last.unread }));
+        last.at = Date.now();
       }
-      const [boxes, query, found] = await request(calls);
-      const list = boxes.list.map((mailbox) => ({ ...mailbox, role: roleOf(mailbox) }));
-      setMailboxes(list.sort((a, b) => order(a) - order(b) || a.name.localeCompare(b.name)));
-      if (!mailboxId) return go(`/mail/${list.find((mailbox) => mailbox.role === 'inbox').id}`);
-      const place = new Map(query.ids.map((id, at) => [id, at]));
-      const sorted = found.list.sort((a, b) => place.get(a.id) - place.get(b.id));
-      const first = sorted[0];
-      if (tells && first && shown.current.first && shown.current.first !== first.id && !first.keywords.$seen) setHeard(t('newmail', { subject: first.subject || '' }));
-      shown.current = { first: first && first.id, limit };
-      setEmails(sorted); setTotal(query.total); setError('');
-    } catch (failed) { setError(failed.message); }
-  }, [mailboxId, words]);
+      if (inbox) { last.unread = inbox.unreadEmails; document.title = inbox.unreadEmails ? `(${count(inbox.unreadEmails)}) Ortler` : 'Ortler'; }
+      setMailboxes(arranged);
+      setError('');
+      if (inbox && !arranged.some((one) => one.id === location.pathname.split('/')[2])) go(`/mail/${inbox.id}`, true);
+    } catch (failed) { fail(failed); }
+  }, []);
+  const begin = () => { setError(''); start().then(() => { setReady(true); return loadFolders(); }, fail); };
+  useEffect(begin, []);
+  useEffect(() => {
+    if (!ready) return undefined;
+    let waiting = 0;
+    const stop = watch(() => { waiting = waiting || setTimeout(() => { waiting = 0; loadFolders(); list.refresh(); }, 150); }, setOnline);
+    return () => { clearTimeout(waiting); stop(); };
+  }, [ready]);
+  useEffect(() => { if (ready && !mailboxId && mailboxes.length) go(`/mail/${byRole('inbox').id}`, true); }, [ready, mailboxId, mailboxes.length]);
+  useEffect(() => { setChosen(new Map()); setCursor(-1); }, [mailboxId, words, view]);
+  useEffect(() => setTyped(words), [words]);
 
-  useEffect(() => { start().then(() => setReady(true), (failed) => setError(failed.message)); }, []);
-  useEffect(() => { if (ready) { setChosen(new Set()); setEmails(null); load(); } }, [ready, load]);
-  useEffect(() => (ready ? watch(() => load(shown.current.limit || PAGE, true)) : undefined), [ready, load]);
+  const navigate = (changes) => {
+    const query = new URLSearchParams(place.query);
+    for (const [name, value] of Object.entries(changes)) if (value) query.set(name, value); else query.delete(name);
+    go(`/mail/${mailboxId}${query.size ? `?${query}` : ''}`);
+  };
+  const compose = (draft = {}) => {
+    setDrafts((open) => [...open.filter((one) => !draft.draftId || one.draftId !== draft.draftId), { key: `${Date.now()}${open.length}`, ...draft }]);
+    if (!Composer) import('./compose.js').then((found) => setComposer(() => found.Compose), fail);
+  };
+  const at = (id) => { for (const [index, email] of list.emails) if (email.id === id) return index; return -1; };
+  const open = (email) => {
+    if (email.keywords.$draft) return compose({ draftId: email.id });
+    setCursor(at(email.id));
+    return go(href(email.id));
+  };
 
-  const update = async (ids, patch) => {
+  const update = async (ids, patch, show) => {
+    if (show) list.patch(ids, show);
     try {
       const [answer] = await request([['Email/set', { update: Object.fromEntries(ids.map((id) => [id, patch])) }]]);
       const refused = Object.values(answer.notUpdated || {})[0];
       if (refused) throw new Error(refused.description || refused.type);
-      await load(shown.current.limit);
+      loadFolders();
+      list.refresh();
       return true;
-    } catch (failed) { setError(failed.message); return false; }
+    } catch (failed) { fail(failed); list.refresh(); return false; }
   };
-  const move = async (ids, role) => {
-    const target = byRole(role), source = mailboxId;
-    if (!target || !ids.length) return;
-    if (target.id === source && role === 'trash') {
-      await request([['Email/set', { destroy: ids }]]).catch((failed) => setError(failed.message));
-      await load(shown.current.limit);
-    } else if (await update(ids, { mailboxIds: { [target.id]: true } })) {
-      setNote({ text: t('moved', { name: label(target) }), undo: () => update(ids, { mailboxIds: { [source]: true } }) });
-      setTimeout(() => setNote(null), 8000);
+  const keyword = (ids, name, on) => update(ids, { [`keywords/${name}`]: on ? true : null }, (email) => {
+    const keywords = { ...email.keywords };
+    if (on) keywords[name] = true; else delete keywords[name];
+    return { ...email, keywords };
+  });
+  const leave = (ids) => {
+    setChosen(new Map());
+    if (!ids.includes(emailId)) return;
+    go(href());
+    setTimeout(focusRow, 50);
+  };
+  const move = async (ids, target) => {
+    if (!target || !ids.length || target.id === mailboxId) return;
+    const source = current, patch = { mailboxIds: { [target.id]: true } };
+    // Both words are standard keywords: other clients and the filter learn from them, too.
+    if (target.role === 'junk') Object.assign(patch, { 'keywords/$junk': true, 'keywords/$notjunk': null });
+    if (isCaught(source) && target.role === 'inbox') Object.assign(patch, { 'keywords/$junk': null, 'keywords/$notjunk': true });
+    leave(ids);
+    if (await update(ids, patch)) {
+      say(t('moved', { count: ids.length, name: label(target) }), () => update(ids, { mailboxIds: { [source.id]: true } }), isCaught(source) && target.role === 'inbox' && ids.length === 1 && { to: `/mail/${target.id}/${ids[0]}`, text: t('openit') });
     }
-    setChosen(new Set());
-    if (ids.includes(emailId)) go(`/mail/${mailboxId}`);
   };
-  const open = (id) => go(`/mail/${mailboxId}/${id}`);
+  const remove = async (ids) => {
+    if (!ids.length) return;
+    if (current.role !== 'trash' && !(current.role === 'drafts')) { await move(ids, byRole('trash')); return; }
+    if (!await ask({ title: t('deleteforever'), text: t('deleteforevertext', { count: ids.length }), ok: t('delete'), danger: true })) return;
+    leave(ids);
+    try { await request([['Email/set', { destroy: ids }]]); } catch (failed) { fail(failed); }
+    loadFolders();
+    list.refresh();
+  };
+  const junk = (ids) => move(ids, byRole(isCaught(current) ? 'inbox' : 'junk'));
+  const actions = { archive: (ids) => move(ids, byRole('archive')), junk, remove, move, keyword };
 
+  const toggle = (email, index, ranged) => {
+    const next = new Map(chosen);
+    if (ranged) for (let place = Math.min(anchor.current, index); place <= Math.max(anchor.current, index); place += 1) { const one = list.emails.get(place); if (one) next.set(one.id, one); }
+    else if (!next.delete(email.id)) next.set(email.id, email);
+    anchor.current = index;
+    setChosen(next);
+  };
+  const drag = (event, email) => {
+    event.dataTransfer.setData('text/x-emails', (chosen.has(email.id) ? [...chosen.keys()] : [email.id]).join(' '));
+    event.dataTransfer.effectAllowed = 'move';
+  };
+  const focusRow = () => { const row = document.querySelector('.row.cursor .what') || document.querySelector('.rows'); if (row) row.focus(); };
+  const step = (by) => {
+    const from = emailId && at(emailId) >= 0 ? at(emailId) : cursor;
+    const next = Math.max(0, Math.min((list.total || 1) - 1, from + by));
+    setCursor(next);
+    const email = list.emails.get(next);
+    if (emailId && email && !email.keywords.$draft) go(href(email.id), true); else setTimeout(focusRow, 30);
+  };
+  const targets = () => (emailId ? [emailId] : chosen.size ? [...chosen.keys()] : list.emails.get(cursor) ? [list.emails.get(cursor).id] : []);
+
+  const back = () => { go(href()); setTimeout(focusRow, 50); };
+  const isFlagged = (id) => { const email = list.emails.get(at(id)); return Boolean(email && email.keywords.$flagged); };
   useEffect(() => {
     const pressed = (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|TEXTAREA|SELECT/.test(event.target.tagName) || !emails) return;
-      const at = emails.findIndex((email) => email.id === emailId);
-      const actions = {
-        j: () => emails[at + 1] && open(emails[at + 1].id), k: () => at > 0 && open(emails[at - 1].id), u: () => go(`/mail/${mailboxId}`),
-        c: () => setDraft({}), '#': () => emailId && move([emailId], 'trash'), '!': () => emailId && move([emailId], 'junk'), e: () => emailId && move([emailId], 'archive'),
+      if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector('dialog[open]')) return;
+      const inList = event.target.closest && event.target.closest('.list .rows');
+      if (inList && ['ArrowDown', 'ArrowUp'].includes(event.key)) { event.preventDefault(); step(event.key === 'ArrowDown' ? 1 : -1); return; }
+      if (inList && event.key === 'Enter' && list.emails.get(cursor) && !event.target.matches('input, button')) { event.preventDefault(); open(list.emails.get(cursor)); return; }
+      if (event.target.closest && event.target.closest('input:not([type=checkbox]), textarea, select, [contenteditable], .compose')) return;
+      if (event.key === 'Escape' && emailId) { back(); return; }
+      if (!shortcuts()) return;
+      const ids = targets();
+      const keys = {
+        j: () => step(1), k: () => step(-1), o: () => list.emails.get(cursor) && open(list.emails.get(cursor)), u: back, c: () => compose(),
+        x: () => { const index = emailId ? at(emailId) : cursor; const email = list.emails.get(index); if (email) toggle(email, index, false); },
+        '#': () => remove(ids), '!': () => junk(ids), e: () => actions.archive(ids), s: () => ids.length && keyword(ids, '$flagged', !isFlagged(ids[0])),
+        m: () => { if (ids.length) { keyword(ids, '$seen', false); if (emailId) back(); } }, '/': () => search.current && search.current.focus(),
+        z: () => note && note.undo && (note.undo(), setNote(null)), '?': () => setHelp(true), v: () => { const menu = document.querySelector('.moveto select'); if (menu) menu.focus(); },
+        r: () => reader.current.reply && reader.current.reply(false), a: () => reader.current.reply && reader.current.reply(true), f: () => reader.current.forward && reader.current.forward(),
       };
-      if (actions[event.key]) { event.preventDefault(); actions[event.key](); }
+      if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
     };
     addEventListener('keydown', pressed);
     return () => removeEventListener('keydown', pressed);
   });
 
-  const toggle = (id) => { const next = new Set(chosen); if (!next.delete(id)) next.add(id); setChosen(next); };
-  const outgoing = current && ['sent', 'drafts'].includes(current.role);
-  const row = (email) => html`<li key=${email.id} class="row ${email.keywords.$seen ? '' : 'unread'}" aria-current=${email.id === emailId ? 'true' : undefined} onClick=${() => open(email.id)}>
-    <input type="checkbox" aria-label=${t('select')} checked=${chosen.has(email.id)} onClick=${(event) => { event.stopPropagation(); toggle(email.id); }} />
-    <span class="who">${email.keywords.$flagged ? '★ ' : ''}${outgoing ? people(email.to) : person((email.from || [])[0])}</span>
-    <time class="when" dateTime=${email.receivedAt}>${email.hasAttachment && html`<${Clip} />`}${date(email.receivedAt)}</time>
-    <a class="what" href="/mail/${mailboxId}/${email.id}" onClick=${(event) => event.preventDefault()}><b>${email.subject || t('nosubject')}</b> ${email.preview}</a></li>`;
-  const ids = [...chosen];
-  return html`<main id="content" class="mail ${emailId ? 'reading' : ''}">
-    <nav class="folders" aria-label=${t('folders')}>
-      <button class="main" onClick=${() => setDraft({})}>${t('compose')}</button>
-      <ul>${mailboxes.map((mailbox) => html`<li key=${mailbox.id}><a href="/mail/${mailbox.id}" aria-current=${mailbox.id === mailboxId ? 'page' : undefined}
-        onClick=${(event) => { event.preventDefault(); go(`/mail/${mailbox.id}`); }}><span>${label(mailbox)}</span>${mailbox.unreadEmails > 0 && html`<b>${mailbox.unreadEmails}</b>`}</a></li>`)}</ul>
-    </nav>
-    <section class="list" aria-label=${t('messages')}>
-      <div class="bar">${ids.length ? html`<b>${ids.length}</b>
-        <button onClick=${() => move(ids, 'archive')}>${t('toarchive')}</button><button onClick=${() => move(ids, current.role === 'junk' || current.role === 'quarantine' ? 'inbox' : 'junk')}>${current.role === 'junk' || current.role === 'quarantine' ? t('notjunk') : t('tojunk')}</button>
-        <button onClick=${() => move(ids, 'trash')}>${t('delete')}</button><button onClick=${() => update(ids, { 'keywords/$seen': null })}>${t('unread')}</button>`
-      : html`<input type="search" placeholder=${t('search')} aria-label=${t('search')} value=${words} onChange=${(event) => setWords(event.target.value)} />`}</div>
-      ${error && html`<p class="error" role="alert">${error}</p>`}
-      <ul class="rows" tabindex="0">${emails === null ? html`<li class="empty">${t('loading')}</li>` : emails.length === 0 ? html`<li class="empty">${t('empty')}</li>` : emails.map(row)}
-        ${emails && emails.length < total && html`<li class="empty"><button onClick=${() => load(emails.length + PAGE)}>${t('more')}</button></li>`}</ul>
+  const ids = [...chosen.keys()], caught = isCaught(current), allSeen = [...chosen.values()].every((email) => email.keywords.$seen);
+  const known = () => [...new Set([...list.emails.values()].flatMap((email) => [...(email.from || []), ...(email.to || [])]).map((one) => people([one])))].slice(0, 200);
+  const outgoing = Boolean(current) && ['sent', 'drafts'].includes(current.role);
+  const row = (index) => {
+    const email = list.emails.get(index);
+    return html`<${Row} key=${email ? email.id : `w${index}`} email=${email} index=${index} total=${list.total} isOpen=${email && email.id === emailId} isCursor=${index === Math.max(cursor, 0)}
+      isChosen=${email && chosen.has(email.id)} outgoing=${outgoing} href=${email && href(email.id)} open=${open} toggle=${toggle} flag=${(one) => keyword([one.id], '$flagged', !one.keywords.$flagged)} drag=${drag} />`;
+  };
+  const tools = html`<div class="bar tools" role="toolbar" aria-label=${t('chosen')}><${Tool} icon="close" label=${t('clear')} onClick=${() => setChosen(new Map())} /><b>${count(ids.length)}</b><span class="space"></span>
+    <${Tool} icon="archive" label=${t('toarchive')} onClick=${() => actions.archive(ids)} /><${Tool} icon=${caught ? 'notjunk' : 'junk'} label=${caught ? t('notjunk') : t('tojunk')} onClick=${() => junk(ids)} />
+    <${Tool} icon="trash" label=${t('delete')} onClick=${() => remove(ids)} /><${Tool} icon=${allSeen ? 'unread' : 'read'} label=${allSeen ? t('unread') : t('markread')} onClick=${() => { keyword(ids, '$seen', !allSeen); setChosen(new Map()); }} />
+    <${Tool} icon="flag" label=${t('flag')} onClick=${() => keyword(ids, '$flagged', ![...chosen.values()].every((email) => email.keywords.$flagged))} /><${MoveTo} mailboxes=${mailboxes} current=${current} move=${(target) => move(ids, target)} /></div>`;
+  const finder = html`<form class="bar finder" role="search" onSubmit=${(event) => { event.preventDefault(); navigate({ q: typed.trim() }); }}>
+    <span class="folderbutton"><${Tool} icon="menu" label=${t('folders')} pressed=${drawer} onClick=${() => setDrawer(!drawer)} /></span>
+    <label class="searchbox"><${Icon} name="search" /><input ref=${search} type="search" placeholder=${t('search')} aria-label=${t('search')} title=${t('searchhint')} value=${typed} onInput=${(event) => { setTyped(event.target.value); if (!event.target.value && words) navigate({ q: '' }); }} /></label></form>
+    <div class="bar views" role="group" aria-label=${t('views')}>${VIEWS.map((name) => html`<button type="button" aria-pressed=${view === name} onClick=${() => navigate({ show: name })}>${t(`view-${name || 'all'}`)}</button>`)}
+      <span class="space"></span>${list.total !== null && html`<small class="soft">${t('countof', { count: count(list.total) })}</small>`}</div>`;
+  const empty = words || view ? html`<p>${t('nomatch')}</p><button onClick=${() => navigate({ q: '', show: '' })}>${t('clearfilter')}</button>`
+    : html`<p>${t(current && current.role === 'inbox' ? 'emptyinbox' : 'emptyfolder')}</p>${current && current.role === 'inbox' && html`<a href="/log" onClick=${(event) => { event.preventDefault(); go('/log'); }}>${t('expecting')}</a>`}`;
+  return html`<main id="content" class="mail ${emailId ? 'reading' : ''} ${drawer ? 'drawer' : ''}">
+    <${Folders} mailboxes=${mailboxes} current=${current} go=${go} compose=${() => compose()} drop=${move} changed=${() => { loadFolders(); list.refresh(); }} failed=${setError} close=${() => setDrawer(false)} />
+    <section class="list" aria-label=${current ? label(current) : t('messages')}>
+      ${!online && html`<p class="strip" role="status">${t('offline')}</p>`}
+      ${ids.length ? tools : finder}
+      ${caught && html`<p class="strip hint">${t(`${current.role}hint`)}</p>`}
+      ${(error || list.error) && html`<p class="error" role="alert">${error || list.error} <button onClick=${() => { if (ready) { loadFolders(); list.refresh(); } else begin(); setError(''); }}>${t('retry')}</button></p>`}
+      <${Rows} total=${list.total || 0} height=${ROW} row=${row} seen=${list.seen} label=${t('messages')} current=${cursor} top=${`${mailboxId}${words}${view}`}>
+        ${list.total === null && !list.error && html`<p class="empty">${words ? t('searching') : t('loading')}</p>`}${list.total === 0 && html`<div class="empty">${empty}</div>`}</${Rows}>
     </section>
-    <section class="read">${emailId && ready ? html`<${Reader} key=${emailId} id=${emailId} current=${current} move=${move} update=${update} reply=${setDraft} back=${() => go(`/mail/${mailboxId}`)} />` : html`<p class="empty">${t('choose')}</p>`}</section>
-    ${draft && html`<${Compose} draft=${draft} mailboxes=${mailboxes} close=${(text) => { setDraft(null); if (text) { setNote({ text }); setTimeout(() => setNote(null), 6000); } load(shown.current.limit); }} />`}
-    <div role="status">${note && html`<p class="note">${note.text}${note.undo && html`<button onClick=${() => { note.undo(); setNote(null); }}>${t('undo')}</button>`}</p>`}<span class="hidden">${heard}</span></div>
+    <section class="read" aria-label=${t('message')}>${emailId && ready ? html`<${Reader} key=${emailId} id=${emailId} session=${session} mailboxes=${mailboxes} current=${current} actions=${actions} compose=${compose} back=${back} go=${go} handle=${reader} say=${say} />`
+      : html`<div class="empty big"><${Icon} name="mail" /><p>${t('choose')}</p></div>`}</section>
+    <div class="composers">${Composer && drafts.map((draft) => html`<${Composer} key=${draft.key} draft=${draft} session=${session} mailboxes=${mailboxes} known=${known} changed=${() => { loadFolders(); list.refresh(); }}
+      close=${(text) => { setDrafts((open) => open.filter((one) => one !== draft)); if (text) say(text); loadFolders(); list.refresh(); setTimeout(focusRow, 50); }} />`)}</div>
+    ${help && html`<${Help} close=${() => setHelp(false)} />`}
+    <div class="notes" role="status">${note && html`<p class="note"><span>${note.text}</span>${note.link && html`<a href=${note.link.to} onClick=${(event) => { event.preventDefault(); setNote(null); go(note.link.to); }}>${note.link.text}</a>`}${note.undo && html`<button onClick=${() => { note.undo(); setNote(null); }}>${t('undo')}</button>`}</p>`}</div>
+    <div class="hidden" aria-live="polite">${heard}</div>
   </main>`;
-}
-
-// A drawing, not a character: not every machine has a font for it.
-const Clip = () => html`<svg class="clip" viewBox="0 0 16 16" role="img" aria-label=${t('attachment')}><path d="M11 5 6 10a1.5 1.5 0 0 0 2 2l5-5a3 3 0 0 0-4-4L4 8a4.5 4.5 0 0 0 6 6l3-3" fill="none" stroke="currentColor" /></svg>`;
-
-function Reader({ id, current, move, update, reply, back }) {
-  const [email, setEmail] = useState(null);
-  const [error, setError] = useState('');
-  const frame = useRef(null);
-  useEffect(() => {
-    request([['Email/get', { ids: [id], properties: [...LISTED, 'cc', 'replyTo', 'sentAt', 'messageId', 'references', 'attachments', 'textBody', 'bodyValues'], fetchTextBodyValues: true, maxBodyValueBytes: 200000 }]]).then(([found]) => {
-      if (!found.list.length) return setError(t('empty'));
-      setEmail(found.list[0]);
-      if (!found.list[0].keywords.$seen) update([id], { 'keywords/$seen': true });
-    }, (failed) => setError(failed.message));
-  }, [id]);
-  if (error) return html`<p class="error" role="alert">${error}</p>`;
-  if (!email) return html`<p class="empty">${t('loading')}</p>`;
-  // The frame has no scripts; same origin only lets us measure it.
-  const fit = () => { const inner = frame.current && frame.current.contentDocument; if (inner && inner.documentElement) frame.current.style.height = `${Math.min(inner.documentElement.scrollHeight + 24, 20000)}px`; };
-  const text = () => (email.textBody || []).map((part) => (email.bodyValues[part.partId] || {}).value || '').join('\n');
-  const quote = () => `\n\n${t('wrote', { who: person((email.from || [])[0]), when: exact(email.sentAt || email.receivedAt) })}\n${text().split('\n').map((line) => `> ${line}`).join('\n')}`;
-  const subject = (mark) => ((email.subject || '').toLowerCase().startsWith(mark.toLowerCase()) ? email.subject : `${mark} ${email.subject || ''}`);
-  const answer = (all) => reply({ to: people(email.replyTo || email.from), cc: all ? people([...(email.to || []), ...(email.cc || [])]) : '', subject: subject('Re:'), text: quote(), inReplyTo: email.messageId, references: [...(email.references || []), ...(email.messageId || [])] });
-  const caught = current && ['junk', 'quarantine'].includes(current.role);
-  const field = (name, value) => value && html`<dt>${t(name)}</dt><dd>${value}</dd>`;
-  return html`<article><div class="bar"><button onClick=${back}>${t('back')}</button><button onClick=${() => answer(false)}>${t('reply')}</button><button onClick=${() => answer(true)}>${t('replyall')}</button>
-    <button onClick=${() => reply({ subject: subject('Fwd:'), text: quote() })}>${t('forward')}</button><button onClick=${() => move([id], 'archive')}>${t('toarchive')}</button>
-    <button onClick=${() => move([id], caught ? 'inbox' : 'junk')}>${caught ? t('notjunk') : t('tojunk')}</button><button onClick=${() => move([id], 'trash')}>${t('delete')}</button>
-    <button onClick=${async () => { await update([id], { 'keywords/$flagged': email.keywords.$flagged ? null : true }); setEmail({ ...email, keywords: { ...email.keywords, $flagged: !email.keywords.$flagged } }); }}>${email.keywords.$flagged ? t('unflag') : t('flag')}</button>
-    <button onClick=${() => update([id], { 'keywords/$seen': null }).then(back)}>${t('unread')}</button></div>
-    <div class="head"><h2>${email.subject || t('nosubject')}</h2><dl>${field('from', people(email.from))}${field('to', people(email.to))}${field('cc', people(email.cc))}${field('date', exact(email.sentAt || email.receivedAt))}</dl>
-    ${email.attachments.length > 0 && html`<ul class="files" aria-label=${t('attachment')}>${email.attachments.map((part) => html`<li><a href=${download(part.blobId, part.name, part.type)} download=${part.name || 'attachment'}>${part.name || part.type} (${size(part.size)})</a></li>`)}</ul>`}</div>
-    <iframe ref=${frame} title=${t('body')} sandbox="allow-same-origin allow-popups allow-popups-to-escape-sandbox" src="/api/v1/message/${id}/body" onLoad=${fit}></iframe></article>`;
 }

@@ -1,5 +1,6 @@
 // A small JMAP client (RFC 8620): calls in batches, back-references as plain arguments, push by event source.
-import { call, get } from './api.js';
+import { call, csrfToken, failure, get } from './api.js';
+import { t } from './i18n.js';
 
 const USING = ['urn:ietf:params:jmap:core', 'urn:ietf:params:jmap:mail', 'urn:ietf:params:jmap:submission'];
 let session = null;
@@ -10,6 +11,7 @@ export async function start() {
 }
 
 export const account = () => session.primaryAccounts['urn:ietf:params:jmap:mail'];
+export const uploadMax = () => session.capabilities['urn:ietf:params:jmap:core'].maxSizeUpload;
 
 /** `calls` are [method, arguments]; gives the answers' arguments in order. The first error is thrown. */
 export async function request(calls) {
@@ -23,16 +25,48 @@ export async function request(calls) {
   });
 }
 
+/** Changes objects of a type; what the server refuses is thrown. */
+export async function set(type, args) {
+  const [answer] = await request([[`${type}/set`, args]]);
+  const refused = ['notCreated', 'notUpdated', 'notDestroyed'].flatMap((name) => Object.values(answer[name] || {}))[0];
+  if (refused) throw new Error(refused.description || refused.type);
+  return answer;
+}
+
 export const reference = (at, name, path) => ({ resultOf: String(at), name, path });
 
 export const download = (blobId, name, type) => session.downloadUrl
   .replace('{accountId}', encodeURIComponent(account())).replace('{blobId}', encodeURIComponent(blobId))
   .replace('{name}', encodeURIComponent(name || 'attachment')).replace('{type}', encodeURIComponent(type || 'application/octet-stream'));
 
-/** Calls `changed` after every change of the account; gives a function that stops it. The browser reconnects by itself. */
-export function watch(changed) {
+/** Sends a file. `told` hears the share that is done; gives `{ done, stop }`. */
+export function upload(file, told) {
+  const sending = new XMLHttpRequest();
+  const done = new Promise((resolve, reject) => {
+    sending.open('POST', session.uploadUrl.replace('{accountId}', encodeURIComponent(account())));
+    sending.setRequestHeader('Content-Type', file.type || 'application/octet-stream');
+    sending.setRequestHeader('X-CSRF-Token', csrfToken());
+    sending.upload.onprogress = (event) => event.lengthComputable && told(event.loaded / event.total);
+    sending.onload = () => {
+      let value = null;
+      try { value = JSON.parse(sending.responseText); } catch { value = null; }
+      if (sending.status === 201 && value) resolve(value); else reject(failure(sending.status, value));
+    };
+    sending.onerror = () => reject(new Error(t('e-network')));
+    sending.onabort = () => reject(new Error('stopped'));
+    sending.send(file);
+  });
+  return { done, stop: () => sending.abort() };
+}
+
+/** Calls `changed` after every change of the account and `online` with the state of the connection; gives a function
+    that stops it. The browser reconnects by itself; then everything is looked at anew. */
+export function watch(changed, online) {
   const url = session.eventSourceUrl.replace('{types}', '*').replace('{closeafter}', 'no').replace('{ping}', '30');
   const source = new EventSource(url);
+  let lost = false;
   source.addEventListener('state', changed);
+  source.onopen = () => { online(true); if (lost) changed(); lost = false; };
+  source.onerror = () => { lost = true; online(false); };
   return () => source.close();
 }

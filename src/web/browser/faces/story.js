@@ -1,0 +1,61 @@
+// The life story of one message: an answer in a sentence, then every step in words.
+import { html, useEffect, useRef, useState } from '../lib/html.js';
+import { get } from '../lib/api.js';
+import { cause, finding, reasons, reply, why } from '../lib/explain.js';
+import { exact, points, size, time } from '../lib/format.js';
+import { request, start } from '../lib/jmap.js';
+import { t } from '../lib/i18n.js';
+import { Copy } from '../ui/copy.js';
+import { Icon, Tool } from '../ui/icons.js';
+import { word } from './graph.js';
+
+const MARKS = { delivered: 'check', junk: 'junk', quarantined: 'quarantine', deferred: 'pause', refused: 'close' };
+export const Outcome = ({ of }) => html`<span class="outcome ${of || 'pending'}"><${Icon} name=${MARKS[of] || 'more'} />${word(of)}</span>`;
+
+const folder = (name) => { const key = name && { INBOX: 'inbox', Junk: 'junk', Quarantine: 'quarantine' }[name]; return key ? t(key) : name || '–'; };
+
+/** What became of it for one recipient, in a sentence. */
+function sentence(party, found) {
+  const values = { address: party.address, folder: folder(party.mailbox), time: exact(found.at), took: found.tookMs > 50 ? t('seconds', { n: points(found.tookMs / 1000) }) : '' };
+  return t(`out-${party.outcome || 'pending'}`, values);
+}
+
+export function Story({ id, session, go, close }) {
+  const [found, setFound] = useState(null);
+  const [error, setError] = useState('');
+  const title = useRef(null);
+  const load = () => { setError(''); get(`/api/v1/log/messages/${id}`).then(setFound, (failed) => setError(failed.message)); };
+  useEffect(() => { load(); const timer = setInterval(() => get(`/api/v1/log/messages/${id}`).then(setFound, () => {}), 15000); return () => clearInterval(timer); }, [id]);
+  useEffect(() => { if (found && title.current && !title.current.dataset.told) { title.current.dataset.told = '1'; title.current.focus({ preventScroll: true }); } }, [found]);
+  const key = (event) => { if (event.key === 'Escape') close(); };
+  const own = found && (found.recipients || []).some((party) => party.address.toLowerCase() === session.address.toLowerCase() && party.mailbox);
+  const open = async () => {
+    try {
+      await start();
+      const [query, got] = await request([['Email/query', { filter: { header: ['Received', found.id] }, limit: 1 }], ['Email/get', { '#ids': { resultOf: '0', name: 'Email/query', path: '/ids' }, properties: ['mailboxIds'] }]]);
+      if (!query.ids.length) throw new Error(t('gone'));
+      go(`/mail/${Object.keys(got.list[0].mailboxIds)[0]}/${got.list[0].id}`);
+    } catch (failed) { setError(failed.message); }
+  };
+  return html`<aside class="story" aria-label=${t('story')} onKeyDown=${key}><header><h2 ref=${title} tabindex="-1">${t('story')}</h2><${Tool} icon="close" label=${t('close')} onClick=${close} /></header>
+    ${error && html`<p class="error" role="alert">${error} <button type="button" onClick=${load}>${t('retry')}</button></p>`}
+    ${!found && !error && html`<p class="empty">${t('loading')}</p>`}
+    ${found && html`<p class="about"><b>${found.subject || t('nosubject')}</b><br /><span class="soft">${found.from === '' ? t('nullsender') : found.from}${found.size ? ` · ${size(found.size)}` : ''} · ${exact(found.at)}</span></p>
+      <ul class="verdicts">${(found.recipients || []).map((party) => html`<li><${Outcome} of=${party.outcome} /><p>${sentence(party, found)}</p>${party.outcome && party.outcome !== 'delivered' && (party.reason || found.reason) && html`<p class="soft">${why(party.reason || found.reason)}</p><p class="soft">${t(`next-${party.outcome}`)}</p>`}</li>`)}</ul>
+      <div class="bar">${own && html`<button type="button" class="main" onClick=${open}>${t('openit')}</button>`}<${Copy} label=${t('copylink')} text=${`${location.origin}/log/${found.id}`} /><${Copy} label=${t('copyanswer')} text=${(found.recipients || []).map((party) => sentence(party, found)).join('\n')} /></div>
+      <ol class="steps">${found.events.map((event, at) => html`<${Step} key=${event.seq} event=${event} before=${found.events[at - 1]} />`)}</ol>
+      <p class="soft">${t('number')} <code>${found.id}</code></p>`}</aside>`;
+}
+
+/** One step: when, what, and what it rests on. */
+function Step({ event, before }) {
+  const fields = event.fields || {};
+  const values = { ...fields, party: event.party, points: points((fields.score || 0) / 1000), status: reply(fields.status), decided_by: cause(fields.decided_by), disposition: t(`d-${fields.disposition}`), verdict: t(`v-${fields.verdict}`), mailbox: folder(fields.mailbox), from: fields.from || t('nullsender'), client: fields.client || t('web') };
+  const found = event.kind === 'judged' ? reasons(fields.findings) : [], good = (fields.findings || []).filter((one) => one.score < 0), all = (fields.findings || []).filter((one) => one.score !== 0);
+  const most = Math.max(1, ...found.map((one) => one.score));
+  const at = time(event.at);
+  return html`<li class="k-${event.kind}"><time dateTime=${event.at}>${before && time(before.at) === at ? '' : at}</time><div><p>${t(`k-${event.kind}`, values)}</p>
+    ${(found.length > 0 || good.length > 0) && html`<ul class="reasons">${found.map((one) => html`<li><span>${one.text}</span><span class="barof" aria-hidden="true"><i style=${{ width: `${Math.round((one.score / most) * 100)}%` }}></i></span><span class="points">+${points(one.score / 1000)}</span></li>`)}
+      ${good.length > 0 && html`<li><span>${t('infavour')}</span><span class="barof"></span><span class="points">${points(good.reduce((sum, one) => sum + one.score, 0) / 1000)}</span></li>`}</ul>
+      <details><summary>${t('eachcheck')}</summary><ul class="checks">${all.map((one) => html`<li><span class="points">${points(one.score / 1000)}</span><span>${finding(one)} <code>${one.name}</code>${one.evidence && html`<br /><small class="soft">${one.evidence}</small>`}</span></li>`)}</ul></details>`}</div></li>`;
+}

@@ -1,0 +1,41 @@
+// What checks, decisions and answers mean, in plain words.
+import { points } from './format.js';
+import { has, t } from './i18n.js';
+
+/** The heaviest reasons first, one line for each class: `{ text, score, details }`. Those in favour are left out. */
+export function reasons(findings) {
+  const classes = new Map();
+  for (const one of findings || []) {
+    if (one.score <= 0) continue;
+    const found = classes.get(one.class) || { text: t(`r-${one.class}`), score: 0, details: [] };
+    found.score += one.score;
+    found.details.push(one);
+    classes.set(one.class, found);
+  }
+  return [...classes.values()].sort((a, b) => b.score - a.score);
+}
+
+export const finding = (one) => (has(`f-${one.name}`) ? t(`f-${one.name}`) : one.description || one.name);
+
+/** What policy decided by. */
+export function cause(text) {
+  const score = /^score (-?[\d.]+) reaches ([\w-]+) (-?[\d.]+)/.exec(text || '');
+  if (score) return t('c-score', { score: points(Number(score[1])), limit: points(Number(score[3])), what: t(`c-${score[2]}`) });
+  const virus = /^virus (\S+)/.exec(text || '');
+  if (virus) return t('c-virus', { name: virus[1] });
+  const known = [['no virus scanner', 'c-noscanner'], ['DMARC fails, p=reject', 'c-dmarc-reject'], ['DMARC fails', 'c-dmarc'], ['SPF fails', 'c-spf'], ['external milter', 'c-milter'], ['nothing against', 'c-nothing']];
+  const found = known.find(([start]) => (text || '').startsWith(start));
+  return found ? t(found[1]) : text || '';
+}
+
+/** A reply of a mail server, by its enhanced code (RFC 3463); the reply itself where no class of it is known. */
+export function reply(text) {
+  const code = /\b([245])\.(\d+)\.(\d+)\b/.exec(text || '');
+  if (!code) return text || '';
+  const [, kind, subject, detail] = code;
+  const key = [`s-${subject}.${detail}`, `s-${subject}`].find(has);
+  return key ? `${t(key)}${kind === '4' ? ` ${t('s-again')}` : ''}` : text;
+}
+
+/** Why a message is where it is: a decision or a reply. */
+export const why = (text) => (/^\d\d\d[ -]/.test(text || '') ? reply(text) : cause(text));
