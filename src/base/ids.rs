@@ -85,6 +85,37 @@ numeric_id! {
     MailboxId, u32
 }
 
+/// Whose accounts share a quota.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PoolId {
+    Domain(DomainId),
+    /// A customer, or a reseller with all its customers.
+    Tenant(TenantId),
+}
+
+impl PoolId {
+    /// One number for each, for storage.
+    pub const fn as_raw(self) -> u64 {
+        match self {
+            Self::Domain(id) => id.0 << 1,
+            Self::Tenant(id) => id.0 << 1 | 1,
+        }
+    }
+    /// From storage.
+    pub const fn from_raw(raw: u64) -> Self {
+        if raw & 1 == 0 { Self::Domain(DomainId(raw >> 1)) } else { Self::Tenant(TenantId(raw >> 1)) }
+    }
+}
+
+impl fmt::Display for PoolId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Domain(id) => write!(f, "domain {id}"),
+            Self::Tenant(id) => write!(f, "tenant {id}"),
+        }
+    }
+}
+
 /// Declares a number that IMAP forbids to be zero.
 macro_rules! nonzero_number {
     ($(#[$doc:meta])* $name:ident, $nonzero:ty, $raw:ty) => {

@@ -14,7 +14,7 @@ pub mod units;
 
 pub use clock::{Clock, FakeClock, SystemClock, UtcMillis};
 pub use ids::{
-    AccountId, BlobId, DomainId, IdSource, MailboxId, MessageId, ModSeq, SessionId, TenantId, Uid, UidValidity,
+    AccountId, BlobId, DomainId, IdSource, MailboxId, MessageId, ModSeq, PoolId, SessionId, TenantId, Uid, UidValidity,
 };
 pub use secret::Secret;
-pub use units::ByteSize;
+pub use units::{ByteSize, Quota};

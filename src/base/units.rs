@@ -21,6 +21,18 @@ impl ByteSize {
     }
 }
 
+/// What an account, or all accounts of a domain or tenant together, may hold. `None`: no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Quota {
+    /// Sum of sizes as clients see them.
+    pub size: Option<ByteSize>,
+    pub messages: Option<u64>,
+}
+
+impl Quota {
+    pub const UNLIMITED: Self = Self { size: None, messages: None };
+}
+
 const SIZE_UNITS: [(&str, u32); 5] = [("TB", 40), ("GB", 30), ("MB", 20), ("KB", 10), ("B", 0)];
 
 impl fmt::Display for ByteSize {

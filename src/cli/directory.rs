@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::{Where, print};
 use crate::roles::control::{AccountPatch, Request, Secrets};
+use crate::roles::limits::QuotaPatch;
 
 #[derive(Args, Debug)]
 pub struct Page {
@@ -35,6 +36,28 @@ pub struct Common {
     node: Where,
 }
 
+/// What mail may take.
+#[derive(Args, Debug)]
+pub struct Limits {
+    /// Limit of stored mail, such as `2 GB`, or `none`.
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<String>,
+    /// Limit of stored messages, or `none`.
+    #[arg(long, value_name = "NUMBER")]
+    messages: Option<String>,
+}
+
+impl From<Limits> for QuotaPatch {
+    fn from(limits: Limits) -> Self {
+        Self { quota: limits.quota, messages: limits.messages }
+    }
+}
+
+/// A change without an option would be a silent nothing.
+fn something(is_given: bool) -> anyhow::Result<()> {
+    if is_given { Ok(()) } else { Err(print::Usage("nothing to change: give at least one option".to_owned()).into()) }
+}
+
 #[derive(Subcommand, Debug)]
 pub enum DomainCommand {
     /// Adds a domain whose mail this system takes.
@@ -52,13 +75,15 @@ pub enum DomainCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Changes the tenant that owns the domain.
+    /// Changes the tenant that owns the domain, or what all its accounts together may store.
     Set {
         name: String,
-        #[arg(long, required_unless_present = "no_tenant")]
+        #[arg(long)]
         tenant: Option<String>,
         #[arg(long, conflicts_with = "tenant")]
         no_tenant: bool,
+        #[command(flatten)]
+        limits: Limits,
         #[command(flatten)]
         common: Common,
     },
@@ -79,7 +104,11 @@ impl DomainCommand {
             }
             Self::Add { name, tenant, common } => (Request::DomainAdd { name, tenant }, common),
             Self::Show { name, common } => (Request::DomainShow { name }, common),
-            Self::Set { name, tenant, no_tenant: _, common } => (Request::DomainSet { name, tenant }, common),
+            Self::Set { name, tenant, no_tenant, limits, common } => {
+                let limit = limits.into();
+                something(tenant.is_some() || no_tenant || limit != QuotaPatch::default())?;
+                (Request::DomainSet { name, tenant, no_tenant, limit }, common)
+            }
             Self::Delete { name, common } => (Request::DomainDelete { name }, common),
         };
         common.node.ask_and_print(request, common.json)
@@ -123,9 +152,8 @@ pub enum AccountCommand {
         /// May administer this system.
         #[arg(long)]
         admin: bool,
-        /// Limit of stored mail, such as `2 GB`.
-        #[arg(long)]
-        quota: Option<String>,
+        #[command(flatten)]
+        limits: Limits,
         #[command(flatten)]
         password: Password,
         #[command(flatten)]
@@ -154,9 +182,8 @@ pub enum AccountCommand {
         /// `true` or `false`: whether it may sign in.
         #[arg(long)]
         enabled: Option<bool>,
-        /// Limit of stored mail, such as `2 GB`, or `none`.
-        #[arg(long)]
-        quota: Option<String>,
+        #[command(flatten)]
+        limits: Limits,
         #[command(flatten)]
         password: Password,
         #[command(flatten)]
@@ -178,19 +205,17 @@ impl AccountCommand {
                     Request::AccountList { domain, search: list.search, after: list.after, limit: list.limit };
                 return list.node.ask_and_print(request, list.json);
             }
-            Self::Add { address, name, admin, quota, password, common } => {
+            Self::Add { address, name, admin, limits, password, common } => {
                 let Some(secrets) = password.read()? else {
                     let what = "an account needs --password-stdin or --password-hash HASH";
                     return Err(print::Usage(what.to_owned()).into());
                 };
-                (Request::AccountAdd { address, name, admin, quota, secrets }, common)
+                (Request::AccountAdd { address, name, admin, limit: limits.into(), secrets }, common)
             }
             Self::Show { address, common } => (Request::AccountShow { address }, common),
-            Self::Set { address, name, access, enabled, quota, password, common } => {
-                let patch = AccountPatch { name, access, enabled, quota, secrets: password.read()? };
-                if patch == AccountPatch::default() {
-                    return Err(print::Usage("nothing to change: give at least one option".to_owned()).into());
-                }
+            Self::Set { address, name, access, enabled, limits, password, common } => {
+                let patch = AccountPatch { name, access, enabled, limit: limits.into(), secrets: password.read()? };
+                something(patch != AccountPatch::default())?;
                 (Request::AccountSet { address, patch }, common)
             }
             Self::Delete { address, common } => (Request::AccountDelete { address }, common),
@@ -271,11 +296,14 @@ pub enum TenantCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Renames a tenant, or changes what all accounts of its domains together may store.
     Set {
         name: String,
         /// The new name.
         #[arg(long)]
-        rename: String,
+        rename: Option<String>,
+        #[command(flatten)]
+        limits: Limits,
         #[command(flatten)]
         common: Common,
     },
@@ -293,7 +321,11 @@ impl TenantCommand {
             Self::Add { name, reseller, parent, common } => (Request::TenantAdd { name, reseller, parent }, common),
             Self::List(common) => (Request::TenantList, common),
             Self::Show { name, common } => (Request::TenantShow { name }, common),
-            Self::Set { name, rename, common } => (Request::TenantRename { name, to: rename }, common),
+            Self::Set { name, rename, limits, common } => {
+                let limit = limits.into();
+                something(rename.is_some() || limit != QuotaPatch::default())?;
+                (Request::TenantSet { name, rename, limit }, common)
+            }
             Self::Delete { name, common } => (Request::TenantDelete { name }, common),
         };
         common.node.ask_and_print(request, common.json)

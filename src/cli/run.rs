@@ -117,7 +117,8 @@ impl Demo {
             if directory.account_by_address(&address).await?.is_some() {
                 continue;
             }
-            let account = NewAccount { address, name, access, password: password.clone(), quota: None };
+            let account =
+                NewAccount { address, name, access, password: password.clone(), quota: base::Quota::UNLIMITED };
             exists_is_fine(directory.add_account(account).await)?;
         }
         Ok(())

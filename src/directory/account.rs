@@ -1,6 +1,6 @@
 //! The words of the directory.
 
-use base::{AccountId, ByteSize, DomainId, TenantId, UtcMillis};
+use base::{AccountId, DomainId, Quota, TenantId, UtcMillis};
 use mail::{Address, Domain};
 
 use crate::password::PasswordHash;
@@ -38,8 +38,7 @@ pub struct Account {
     pub access: Access,
     /// False: no sign-in; mail is still taken.
     pub enabled: bool,
-    /// Limit of stored octets; `None` is unlimited.
-    pub quota: Option<ByteSize>,
+    pub quota: Quota,
     pub created_at: UtcMillis,
 }
 
@@ -50,7 +49,7 @@ pub struct NewAccount {
     pub name: String,
     pub access: Access,
     pub password: PasswordHash,
-    pub quota: Option<ByteSize>,
+    pub quota: Quota,
 }
 
 /// An address that leads to others. `local` is `None` for a catch-all.
@@ -69,6 +68,8 @@ pub struct DomainEntry {
     pub tenant: Option<String>,
     pub accounts: u64,
     pub aliases: u64,
+    /// Of all its accounts together.
+    pub quota: Quota,
     pub created_at: UtcMillis,
 }
 
@@ -101,6 +102,8 @@ pub struct Tenant {
     /// The reseller above.
     pub parent: Option<String>,
     pub domains: u64,
+    /// Of all accounts of its domains, and of its customers', together.
+    pub quota: Quota,
     pub created_at: UtcMillis,
 }
 

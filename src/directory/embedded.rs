@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base::{AccountId, ByteSize, Clock, DomainId, Secret, TenantId, UtcMillis};
+use base::{AccountId, Clock, DomainId, Secret, TenantId, UtcMillis};
 use engine::{Database, EngineError, Settings};
 use mail::{Address, Domain, ForwardPath};
 use moka::sync::Cache;
@@ -18,11 +18,12 @@ use crate::directory::{Directory, Login};
 use crate::error::{DirectoryError, LoginError, RegistryError};
 use crate::guard::LoginGuard;
 use crate::password::PasswordHash;
+use crate::quota::{QuotaChange, read_quota};
 use crate::schema::MIGRATIONS;
 
 /// Our own tables, with caches in front. Every change here empties the caches of this node.
 pub struct EmbeddedDirectory {
-    database: Database,
+    pub(crate) database: Database,
     clock: Arc<dyn Clock>,
     postmaster: Option<Address>,
     guard: LoginGuard,
@@ -43,8 +44,7 @@ pub struct AccountChange {
     pub name: Option<String>,
     pub access: Option<Access>,
     pub enabled: Option<bool>,
-    /// `Some(None)` lifts the limit.
-    pub quota: Option<Option<ByteSize>>,
+    pub quota: QuotaChange,
     pub password: Option<PasswordHash>,
 }
 
@@ -129,7 +129,8 @@ impl EmbeddedDirectory {
         self.database
             .read(|sql| {
                 let mut query = sql.prepare_cached(
-                    "SELECT t.id, t.name, t.kind, p.name, (SELECT count(*) FROM domain d WHERE d.tenant = t.id), t.created_at
+                    "SELECT t.id, t.name, t.kind, p.name, (SELECT count(*) FROM domain d WHERE d.tenant = t.id), t.created_at,
+                            t.quota_bytes, t.quota_messages
                      FROM tenant t LEFT JOIN tenant p ON p.id = t.parent ORDER BY t.name",
                 )?;
                 let rows = query.query_map([], |row| {
@@ -139,6 +140,7 @@ impl EmbeddedDirectory {
                         kind: TenantKind::from_name(row.get_ref(2)?.as_str()?).unwrap_or(TenantKind::Customer),
                         parent: row.get(3)?,
                         domains: row.get(4)?,
+                        quota: read_quota(row, 6)?,
                         created_at: UtcMillis(row.get(5)?),
                     })
                 })?;
@@ -237,7 +239,8 @@ impl EmbeddedDirectory {
             .read(move |sql| {
                 let mut query = sql.prepare_cached(
                     "SELECT d.id, d.name, t.name, (SELECT count(*) FROM account a WHERE a.domain = d.id),
-                            (SELECT count(*) FROM alias a WHERE a.domain = d.id), d.created_at
+                            (SELECT count(*) FROM alias a WHERE a.domain = d.id), d.created_at,
+                            d.quota_bytes, d.quota_messages
                      FROM domain d LEFT JOIN tenant t ON t.id = d.tenant
                      WHERE d.name > ?1 AND instr(d.name, ?2) > 0 ORDER BY d.name LIMIT ?3",
                 )?;
@@ -248,6 +251,7 @@ impl EmbeddedDirectory {
                         tenant: row.get(2)?,
                         accounts: row.get(3)?,
                         aliases: row.get(4)?,
+                        quota: read_quota(row, 6)?,
                         created_at: UtcMillis(row.get(5)?),
                     })
                 })?;
@@ -274,15 +278,16 @@ impl EmbeddedDirectory {
                 return Ok(Err(error));
             }
             sql.execute(
-                "INSERT INTO account (domain, folded, address, name, access, enabled, quota_bytes, password, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8)",
+                "INSERT INTO account (domain, folded, address, name, access, enabled, quota_bytes, quota_messages,
+                     password, created_at) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9)",
                 params![
                     domain,
                     folded,
                     account.address.to_string(),
                     account.name,
                     account.access.as_str(),
-                    account.quota.map(|quota| quota.0),
+                    account.quota.size.map(|size| size.0),
+                    account.quota.messages,
                     account.password.to_stored(),
                     now.0
                 ],
@@ -297,15 +302,18 @@ impl EmbeddedDirectory {
         self.change(move |sql| {
             let changed = sql.execute(
                 "UPDATE account SET name = coalesce(?2, name), access = coalesce(?3, access), enabled = coalesce(?4, enabled),
-                     quota_bytes = CASE WHEN ?5 THEN ?6 ELSE quota_bytes END, password = coalesce(?7, password)
+                     quota_bytes = CASE WHEN ?5 THEN ?6 ELSE quota_bytes END,
+                     quota_messages = CASE WHEN ?7 THEN ?8 ELSE quota_messages END, password = coalesce(?9, password)
                  WHERE folded = ?1",
                 params![
                     folded,
                     change.name,
                     change.access.map(Access::as_str),
                     change.enabled,
-                    change.quota.is_some(),
-                    change.quota.flatten().map(|quota| quota.0),
+                    change.quota.size.is_some(),
+                    change.quota.size.flatten().map(|size| size.0),
+                    change.quota.messages.is_some(),
+                    change.quota.messages.flatten(),
                     change.password.map(|password| password.to_stored()),
                 ],
             )?;
@@ -446,7 +454,7 @@ impl EmbeddedDirectory {
     }
 
     /// Runs a change and forgets what the caches knew.
-    async fn change<T, F>(&self, work: F) -> Result<T, RegistryError>
+    pub(crate) async fn change<T, F>(&self, work: F) -> Result<T, RegistryError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<Result<T, RegistryError>> + Send + 'static,
@@ -591,7 +599,7 @@ impl Directory for EmbeddedDirectory {
 }
 
 const SELECT_ACCOUNT: &str =
-    "SELECT id, address, name, access, enabled, quota_bytes, created_at, password FROM account";
+    "SELECT id, address, name, access, enabled, quota_bytes, quota_messages, password, created_at FROM account";
 
 fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
     Ok(Account {
@@ -600,8 +608,8 @@ fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
         name: row.get(2)?,
         access: Access::from_name(row.get_ref(3)?.as_str()?).unwrap_or(Access::User),
         enabled: row.get(4)?,
-        quota: row.get::<_, Option<u64>>(5)?.map(ByteSize),
-        created_at: UtcMillis(row.get(6)?),
+        quota: read_quota(row, 5)?,
+        created_at: UtcMillis(row.get(8)?),
     })
 }
 
@@ -726,7 +734,7 @@ fn exists(what: &str, name: &(impl std::fmt::Display + ?Sized)) -> RegistryError
     RegistryError::Exists { what: format!("{what} {name}") }
 }
 
-fn missing(what: &str, name: &(impl std::fmt::Display + ?Sized)) -> RegistryError {
+pub(crate) fn missing(what: &str, name: &(impl std::fmt::Display + ?Sized)) -> RegistryError {
     RegistryError::Missing { what: format!("{what} {name}") }
 }
 

@@ -11,6 +11,7 @@ mod embedded;
 mod error;
 mod guard;
 mod password;
+mod quota;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -21,3 +22,4 @@ pub use embedded::{AccountChange, EmbeddedDirectory, Listing};
 pub use error::{DirectoryError, LoginError, RegistryError};
 pub use guard::LoginGuard;
 pub use password::{InvalidHash, PasswordHash};
+pub use quota::{Limits, QuotaChange};

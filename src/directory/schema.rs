@@ -1,6 +1,7 @@
 //! Tables of the embedded directory. Steps are appended, never edited.
 
-pub(crate) const MIGRATIONS: &[&str] = &["
+pub(crate) const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE tenant (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE COLLATE NOCASE,
@@ -41,4 +42,13 @@ CREATE TABLE alias_target (
     PRIMARY KEY (alias, folded)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX alias_target_folded ON alias_target (folded);
-"];
+",
+    // Quota in messages, and quota of domains and tenants.
+    "
+ALTER TABLE account ADD COLUMN quota_messages INTEGER;
+ALTER TABLE domain ADD COLUMN quota_bytes INTEGER;
+ALTER TABLE domain ADD COLUMN quota_messages INTEGER;
+ALTER TABLE tenant ADD COLUMN quota_bytes INTEGER;
+ALTER TABLE tenant ADD COLUMN quota_messages INTEGER;
+",
+];

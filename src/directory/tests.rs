@@ -36,7 +36,7 @@ async fn fixture() -> Fixture {
                 name: name.to_owned(),
                 access: Access::User,
                 password: format!("{{PLAIN}}pw-{name}").parse().unwrap(),
-                quota: None,
+                quota: base::Quota::UNLIMITED,
             })
             .await
             .unwrap();

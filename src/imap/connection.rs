@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::mailboxes;
 use crate::mime::Mime;
 use crate::proto::{Body, Command, Reply, SequenceSet};
+use crate::quota;
 use crate::session::{Phase, Session};
 use crate::sync::Telling;
 use crate::wire::{Closed, Wire};
@@ -127,6 +128,14 @@ impl Connection {
                 let account = self.account()?;
                 self.session.condstore |= items.contains(&crate::proto::StatusItem::HighestModSeq);
                 mailboxes::status(mail, account, &mailbox, &items, &mut self.wire.out).await?
+            }
+            Body::GetQuota(root) => {
+                let account = self.account()?;
+                quota::get(mail, account, &root, &mut self.wire.out).await?
+            }
+            Body::GetQuotaRoot(mailbox) => {
+                let account = self.account()?;
+                quota::roots(mail, account, &mailbox, &mut self.wire.out).await?
             }
             Body::Close => self.close().await?,
             Body::Unselect => {

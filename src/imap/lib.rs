@@ -1,6 +1,6 @@
 //! IMAP4rev1 (RFC 3501): mailboxes over the wire, with LITERAL+, SASL-IR, ID, ENABLE, IDLE, NAMESPACE, UNSELECT,
 //! UIDPLUS, MOVE, MULTIAPPEND, CHILDREN, LIST-EXTENDED, LIST-STATUS, SPECIAL-USE, CREATE-SPECIAL-USE, STATUS=SIZE,
-//! CONDSTORE, ESEARCH, WITHIN, OBJECTID and PREVIEW.
+//! CONDSTORE, ESEARCH, WITHIN, OBJECTID, PREVIEW and QUOTA.
 //!
 //! Floor: 3. It must never know about engines, SMTP or configuration files.
 //! Main types: [`serve`], which runs one connection on [`Services`] under a [`Config`]; [`proto`], the language.
@@ -19,6 +19,7 @@ mod login;
 mod mailboxes;
 mod mime;
 pub mod proto;
+mod quota;
 mod search;
 mod select;
 mod serve;

@@ -1,7 +1,7 @@
 //! Commands about mailboxes: LIST, LSUB, STATUS, CREATE, DELETE, RENAME, SUBSCRIBE.
 
 use base::AccountId;
-use store::{MailStore, Mailbox, MailboxName, Role};
+use store::{MailStore, Mailbox, MailboxName, Role, SystemFlags};
 
 use crate::proto::{List, RawName, Reply, StatusItem, write};
 
@@ -45,7 +45,8 @@ pub async fn list(store: &dyn MailStore, account: AccountId, list: &List, out: &
             out.extend_from_slice(b" (\"CHILDINFO\" (\"SUBSCRIBED\"))\r\n");
         }
         if let (Some(mailbox), false) = (mailbox, list.return_status.is_empty()) {
-            status_line(out, mailbox, &list.return_status);
+            let items = &list.return_status;
+            status_line(out, mailbox, items, deleted_storage(store, account, mailbox, items).await?);
         }
     }
     Ok(done)
@@ -84,7 +85,7 @@ pub async fn status(
 ) -> Result<Reply, Reply> {
     let name = name.decode().ok_or(Reply::bad_name())?;
     let mailbox = store.mailbox(account, &name).await?.ok_or(Reply::no_mailbox())?;
-    status_line(out, &mailbox, items);
+    status_line(out, &mailbox, items, deleted_storage(store, account, &mailbox, items).await?);
     Ok(Reply::ok("STATUS completed"))
 }
 
@@ -129,8 +130,23 @@ pub fn mailbox_id(mailbox: &Mailbox) -> String {
     format!("F{}", mailbox.id)
 }
 
+/// Octets that an EXPUNGE of the mailbox would give back (RFC 9208 §4.1.4); zero if nobody asks.
+async fn deleted_storage(
+    store: &dyn MailStore,
+    account: AccountId,
+    mailbox: &Mailbox,
+    items: &[StatusItem],
+) -> Result<u64, Reply> {
+    if mailbox.deleted == 0 || !items.contains(&StatusItem::DeletedStorage) {
+        return Ok(0);
+    }
+    let states = store.email_states(account, Some(mailbox.id)).await?;
+    let deleted = states.iter().filter(|email| email.state.flags.system.contains(SystemFlags::DELETED));
+    Ok(deleted.map(|email| email.size_bytes).sum())
+}
+
 /// `* STATUS "x" (MESSAGES 3 …)`
-fn status_line(out: &mut Vec<u8>, mailbox: &Mailbox, items: &[StatusItem]) {
+fn status_line(out: &mut Vec<u8>, mailbox: &Mailbox, items: &[StatusItem], deleted_storage: u64) {
     out.extend_from_slice(b"* STATUS ");
     write::mailbox(out, &mailbox.name);
     out.extend_from_slice(b" (");
@@ -145,6 +161,7 @@ fn status_line(out: &mut Vec<u8>, mailbox: &Mailbox, items: &[StatusItem]) {
             StatusItem::UidValidity => ("UIDVALIDITY ", mailbox.uid_validity.as_raw().into()),
             StatusItem::Unseen => ("UNSEEN ", mailbox.unseen.into()),
             StatusItem::Deleted => ("DELETED ", mailbox.deleted.into()),
+            StatusItem::DeletedStorage => ("DELETED-STORAGE ", deleted_storage),
             StatusItem::Size => ("SIZE ", mailbox.size_bytes),
             StatusItem::HighestModSeq => ("HIGHESTMODSEQ ", mailbox.highest_modseq.as_raw()),
             StatusItem::MailboxId => {

@@ -115,7 +115,8 @@ impl Session {
             Phase::Ready(_) | Phase::Selected(..) => {
                 list.push_str(
                     " IDLE NAMESPACE UNSELECT UIDPLUS MOVE MULTIAPPEND CHILDREN LIST-EXTENDED LIST-STATUS SPECIAL-USE \
-                     CREATE-SPECIAL-USE STATUS=SIZE CONDSTORE ESEARCH WITHIN OBJECTID PREVIEW",
+                     CREATE-SPECIAL-USE STATUS=SIZE CONDSTORE ESEARCH WITHIN OBJECTID PREVIEW QUOTA QUOTA=RES-STORAGE \
+                     QUOTA=RES-MESSAGE",
                 );
             }
         }
@@ -149,6 +150,8 @@ impl Need {
             | Body::List(_)
             | Body::Lsub { .. }
             | Body::Namespace
+            | Body::GetQuota(_)
+            | Body::GetQuotaRoot(_)
             | Body::Status { .. }
             | Body::Idle => Self::Login,
             Body::Check

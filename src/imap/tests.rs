@@ -78,7 +78,7 @@ async fn node() -> Node {
         name: "Anna".to_owned(),
         access: Access::User,
         password: "{PLAIN}pw".parse().unwrap(),
-        quota: None,
+        quota: base::Quota::UNLIMITED,
     };
     directory.add_account(account).await.unwrap();
     let services = Services {
@@ -684,4 +684,45 @@ async fn start_tls() {
     injecting.send("a STARTTLS\r\nb NOOP\r\n").await;
     injecting.talk("S: a OK …").await;
     injecting.ends().await;
+}
+
+#[tokio::test]
+async fn quota() {
+    let node = node().await;
+    let account = base::AccountId(1);
+    let mut client = node.signed_in().await;
+    client
+        .talk(
+            "C: a GETQUOTAROOT None/yet
+             S: * QUOTAROOT \"None/yet\" \"account\"
+             S: * QUOTA \"account\" ()
+             S: a OK …",
+        )
+        .await;
+    let quota = base::Quota { size: Some(base::ByteSize(64 * 1024)), messages: Some(2) };
+    node.services.mail.set_quota(account, quota).await.unwrap();
+    client.send("a APPEND INBOX (\\Deleted) {8+}\r\nA: 1\r\n\r\n {9+}\r\nA: 22\r\n\r\n\r\n").await;
+    client
+        .talk(
+            "S: a OK [APPENDUID … 1:2] …
+             C: b GETQUOTA \"account\"
+             S: * QUOTA \"account\" (STORAGE 1 64 MESSAGE 2 2)
+             S: b OK …
+             C: c GETQUOTA other
+             S: c NO [NONEXISTENT] …
+             C: d STATUS INBOX (DELETED DELETED-STORAGE)
+             S: * STATUS \"INBOX\" (DELETED 1 DELETED-STORAGE 8)
+             S: d OK …
+             C: e LIST \"\" INBOX RETURN (STATUS (DELETED-STORAGE))
+             S: * LIST (…) \"/\" \"INBOX\"
+             S: * STATUS \"INBOX\" (DELETED-STORAGE 8)
+             S: e OK …
+             C: f GETQUOTA
+             S: f BAD …",
+        )
+        .await;
+    client.send("g APPEND INBOX {6+}\r\nA: 1\r\n\r\n").await;
+    client.talk("S: g NO [OVERQUOTA] …\nC: h SELECT INBOX").await;
+    while !client.line().await.starts_with("h OK") {}
+    client.talk("C: i COPY 1 INBOX\nS: i NO [OVERQUOTA] …").await;
 }

@@ -22,7 +22,7 @@ fn account() -> Account {
         name: "Anna".to_owned(),
         access: Access::User,
         enabled: true,
-        quota: None,
+        quota: base::Quota::UNLIMITED,
         created_at: UtcMillis(0),
     }
 }

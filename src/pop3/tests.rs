@@ -36,7 +36,7 @@ async fn node() -> Node {
         name: "Anna".to_owned(),
         access: Access::User,
         password: "{PLAIN}p w".parse().unwrap(),
-        quota: None,
+        quota: base::Quota::UNLIMITED,
     };
     let account = directory.add_account(account).await.unwrap();
     let services = Services { mail, blobs, directory: Arc::new(directory), maildrops: Arc::default(), tls: None };

@@ -125,8 +125,12 @@ impl Handler for Reception {
         forward_path: &ForwardPath,
     ) -> Result<(), Status> {
         let story = self.story(facts, transaction.id);
-        match self.intake.resolve(forward_path, facts.identity.is_some()).await {
-            Ok(_recipients) => {
+        let resolved = match self.intake.resolve(forward_path, facts.identity.is_some()).await {
+            Ok(recipients) => self.intake.room_for(&recipients).await,
+            Err(status) => Err(status),
+        };
+        match resolved {
+            Ok(()) => {
                 story.recipient_accepted(forward_path);
                 Ok(())
             }

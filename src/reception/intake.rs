@@ -1,8 +1,9 @@
 //! From a whole message to what is answered for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{Clock, IdSource, MessageId, SessionId, event};
+use base::{AccountId, ByteSize, Clock, IdSource, MessageId, Quota, SessionId, event};
 use bytes::Bytes;
 use directory::{Directory, Recipient, Resolution};
 use filter::verdict::Seen;
@@ -10,6 +11,7 @@ use filter::{Filter, Judgement, MessageFacts, Source};
 use mail::mime::Summary;
 use mail::mime::decode::decode_header_text;
 use mail::{Enhanced, Envelope, ForwardPath, Status};
+use moka::sync::Cache;
 use net::{MemoryBudget, SpoolSettings};
 use policy::{Decision, Disposition, SessionOutcome};
 use store::{AppendError, Committed, Delivery, Flags, Role, Storage, StoreError, StoredBlob, Target};
@@ -58,6 +60,8 @@ impl Judged {
 /// The flow of messages into mailboxes.
 pub struct Intake {
     pub(crate) parts: IntakeParts,
+    /// Accounts found to have much room a moment ago: a burst of mail to one does not ask for each message.
+    roomy: Cache<AccountId, ()>,
 }
 
 /// One message with all that is known of it.
@@ -91,9 +95,14 @@ const OVER_QUOTA: Status = Status::fixed(452, Enhanced(4, 2, 2), "The mailbox is
 /// Messages up to this size are summed up on the spot; larger ones where work may block.
 const INLINE_MAX: usize = 256 * 1024;
 
+const ROOMY_MAX: u64 = 100_000;
+const ROOMY_SIZE: ByteSize = ByteSize::mib(256);
+const ROOMY_MESSAGES: u64 = 2000;
+const ROOMY_FOR: Duration = Duration::from_secs(2);
+
 impl Intake {
     pub fn new(parts: IntakeParts) -> Self {
-        Self { parts }
+        Self { parts, roomy: Cache::builder().max_capacity(ROOMY_MAX).time_to_live(ROOMY_FOR).build() }
     }
 
     /// Where a recipient leads, or why it is refused.
@@ -108,6 +117,29 @@ impl Intake {
                 Err(UNAVAILABLE)
             }
         }
+    }
+
+    /// Refuses recipients whose mailbox is known to be full, before their message is sent.
+    pub(crate) async fn room_for(&self, recipients: &[Recipient]) -> Result<(), Status> {
+        for recipient in recipients {
+            if self.roomy.contains_key(&recipient.account) {
+                continue;
+            }
+            let usage = self.parts.storage.mail.usage(recipient.account).await.map_err(|error| {
+                tracing::error!(event = event::STORE_FAILED, what = "usage", %error);
+                UNAVAILABLE
+            })?;
+            if !usage.has_room(ByteSize(1)) {
+                return Err(OVER_QUOTA);
+            }
+            let Quota { size, messages } = usage.quota;
+            if size.is_none_or(|limit| limit.0.saturating_sub(usage.size.0) >= ROOMY_SIZE.0)
+                && messages.is_none_or(|limit| limit.saturating_sub(usage.messages) >= ROOMY_MESSAGES)
+            {
+                self.roomy.insert(recipient.account, ());
+            }
+        }
+        Ok(())
     }
 
     /// Judges, decides, commits. One status for each recipient of the envelope, in order; where the protocol has one
@@ -301,7 +333,10 @@ impl Intake {
                 );
                 return Status::with_text(250, Enhanced(2, 0, 0), &format!("Queued as {id}"));
             }
-            Err(AppendError::OverQuota { .. }) => OVER_QUOTA,
+            Err(AppendError::OverQuota(_)) => {
+                self.roomy.invalidate(&recipient.account);
+                OVER_QUOTA
+            }
             Err(AppendError::Store(error)) => self.failed(&error, id),
             Err(error @ AppendError::NoMailbox) => {
                 tracing::error!(event = event::STORE_FAILED, queue_id = %id, account = recipient.account.0, %error);

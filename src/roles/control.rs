@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base::{ByteSize, MessageId, Secret};
+use base::{MessageId, PoolId, Quota, Secret};
 use bytes::Bytes;
 use directory::{
-    Access, Account, AccountChange, Alias, Listing, NewAccount, PasswordHash, RegistryError, Tenant, TenantKind,
+    Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, RegistryError, Tenant,
+    TenantKind,
 };
 use mail::{Address, Domain};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use trail::{MessageRow, Query, Scope, StoredEvent};
 
 use super::Engines;
+use super::limits::{self, QuotaPatch};
 use super::mailboxes::{self, MailRequest};
 
 /// What a command asks of its node.
@@ -29,9 +31,9 @@ pub enum Request {
     DomainAdd { name: String, tenant: Option<String> },
     DomainList { search: String, after: String, limit: u32 },
     DomainShow { name: String },
-    DomainSet { name: String, tenant: Option<String> },
+    DomainSet { name: String, tenant: Option<String>, no_tenant: bool, limit: QuotaPatch },
     DomainDelete { name: String },
-    AccountAdd { address: String, name: String, admin: bool, quota: Option<String>, secrets: Secrets },
+    AccountAdd { address: String, name: String, admin: bool, limit: QuotaPatch, secrets: Secrets },
     AccountList { domain: Option<String>, search: String, after: String, limit: u32 },
     AccountShow { address: String },
     AccountSet { address: String, patch: AccountPatch },
@@ -43,7 +45,7 @@ pub enum Request {
     TenantAdd { name: String, reseller: bool, parent: Option<String> },
     TenantList,
     TenantShow { name: String },
-    TenantRename { name: String, to: String },
+    TenantSet { name: String, rename: Option<String>, limit: QuotaPatch },
     TenantDelete { name: String },
     Story { id: String },
     Messages { query: String, limit: usize },
@@ -73,8 +75,7 @@ pub struct AccountPatch {
     pub name: Option<String>,
     pub access: Option<String>,
     pub enabled: Option<bool>,
-    /// A size, or `none`.
-    pub quota: Option<String>,
+    pub limit: QuotaPatch,
     pub secrets: Option<Secrets>,
 }
 
@@ -259,25 +260,33 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             Ok(found.iter().map(domain_value).collect())
         }
         Request::DomainShow { name } => domain(engines, &name).await,
-        Request::DomainSet { name, tenant } => {
-            directory.set_domain_tenant(parse_domain(&name)?, tenant).await?;
+        Request::DomainSet { name, tenant, no_tenant, limit } => {
+            let parsed = parse_domain(&name)?;
+            if tenant.is_some() || no_tenant {
+                directory.set_domain_tenant(parsed.clone(), tenant).await?;
+                limits::apply_members(engines, PoolId::Domain(domain_entry(engines, &name).await?.id)).await?;
+            }
+            let change = limit.change()?;
+            if !change.is_empty() {
+                limits::apply_pool(engines, directory.set_domain_quota(parsed, change).await?).await?;
+            }
             domain(engines, &name).await
         }
         Request::DomainDelete { name } => {
             directory.delete_domain(parse_domain(&name)?).await?;
             Ok(Value::Null)
         }
-        Request::AccountAdd { address, name, admin, quota, secrets } => {
+        Request::AccountAdd { address, name, admin, limit, secrets } => {
+            let change = limit.change()?;
             let account = NewAccount {
                 address: parse_address(&address)?,
                 name,
                 access: if admin { Access::Admin } else { Access::User },
                 password: hash(secrets).await?,
-                quota: quota.as_deref().map(parse_quota).transpose()?.flatten(),
+                quota: Quota { size: change.size.flatten(), messages: change.messages.flatten() },
             };
-            let quota = account.quota;
             let id = directory.add_account(account).await?;
-            engines.storage.mail.set_quota(id, quota).await?;
+            limits::apply(engines, id).await?;
             account_show(engines, &address).await
         }
         Request::AccountList { domain, search, after, limit } => {
@@ -291,7 +300,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
                 name: patch.name,
                 access: patch.access.as_deref().and_then(Access::from_name),
                 enabled: patch.enabled,
-                quota: patch.quota.as_deref().map(parse_quota).transpose()?,
+                quota: patch.limit.change()?,
                 password: match patch.secrets {
                     Some(secrets) => Some(hash(secrets).await?),
                     None => None,
@@ -300,8 +309,10 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             let parsed = parse_address(&address)?;
             let quota = change.quota;
             directory.set_account(&parsed, change).await?;
-            if let (Some(quota), Some(account)) = (quota, directory.account_by_address(&parsed).await?) {
-                engines.storage.mail.set_quota(account.id, quota).await?;
+            if !quota.is_empty()
+                && let Some(account) = directory.account_by_address(&parsed).await?
+            {
+                limits::apply(engines, account.id).await?;
             }
             account_show(engines, &address).await
         }
@@ -332,9 +343,15 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         }
         Request::TenantList => Ok(directory.tenants().await?.iter().map(tenant_value).collect()),
         Request::TenantShow { name } => tenant(engines, &name).await,
-        Request::TenantRename { name, to } => {
-            directory.rename_tenant(&name, &to).await?;
-            tenant(engines, &to).await
+        Request::TenantSet { name, rename, limit } => {
+            let change = limit.change()?;
+            if !change.is_empty() {
+                limits::apply_pool(engines, directory.set_tenant_quota(&name, change).await?).await?;
+            }
+            if let Some(to) = &rename {
+                directory.rename_tenant(&name, to).await?;
+            }
+            tenant(engines, rename.as_ref().unwrap_or(&name)).await
         }
         Request::TenantDelete { name } => {
             directory.delete_tenant(&name).await?;
@@ -359,17 +376,32 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
 }
 
 async fn domain(engines: &Engines, name: &str) -> anyhow::Result<Value> {
+    let found = domain_entry(engines, name).await?;
+    with_usage(domain_value(&found), limits::pool_usage(engines, PoolId::Domain(found.id)).await?)
+}
+
+/// Adds what is used to what is shown.
+fn with_usage(mut shown: Value, used: Value) -> anyhow::Result<Value> {
+    if let Some(fields) = shown.as_object_mut() {
+        fields.insert("used".to_owned(), used.get("size").cloned().unwrap_or_default());
+        fields.insert("used_messages".to_owned(), used.get("messages").cloned().unwrap_or_default());
+    }
+    Ok(shown)
+}
+
+async fn domain_entry(engines: &Engines, name: &str) -> anyhow::Result<DomainEntry> {
     let name = parse_domain(name)?;
     let listing = Listing { search: name.as_str().to_owned(), ..Listing::default() };
     let found = engines.directory.domains(listing).await?;
     let missing = || RegistryError::Missing { what: format!("the domain {name}") };
-    Ok(found.iter().find(|domain| domain.name == name).map(domain_value).ok_or_else(missing)?)
+    Ok(found.into_iter().find(|domain| domain.name == name).ok_or_else(missing)?)
 }
 
 async fn account_show(engines: &Engines, address: &str) -> anyhow::Result<Value> {
     let found = engines.directory.account_by_address(&parse_address(address)?).await?;
     let missing = || RegistryError::Missing { what: format!("the account {address}") };
-    Ok(found.as_ref().map(account_value).ok_or_else(missing)?)
+    let account = found.ok_or_else(missing)?;
+    with_usage(account_value(&account), limits::account_usage(engines, account.id).await?)
 }
 
 async fn alias(engines: &Engines, address: &str) -> anyhow::Result<Value> {
@@ -383,7 +415,8 @@ async fn alias(engines: &Engines, address: &str) -> anyhow::Result<Value> {
 async fn tenant(engines: &Engines, name: &str) -> anyhow::Result<Value> {
     let found = engines.directory.tenants().await?;
     let missing = || RegistryError::Missing { what: format!("the tenant {name}") };
-    Ok(found.iter().find(|tenant| tenant.name.eq_ignore_ascii_case(name)).map(tenant_value).ok_or_else(missing)?)
+    let tenant = found.iter().find(|tenant| tenant.name.eq_ignore_ascii_case(name)).ok_or_else(missing)?;
+    with_usage(tenant_value(tenant), limits::pool_usage(engines, PoolId::Tenant(tenant.id)).await?)
 }
 
 fn domain_value(domain: &directory::DomainEntry) -> Value {
@@ -392,6 +425,8 @@ fn domain_value(domain: &directory::DomainEntry) -> Value {
         "tenant": domain.tenant,
         "accounts": domain.accounts,
         "aliases": domain.aliases,
+        "quota": domain.quota.size.map(|size| size.to_string()),
+        "quota_messages": domain.quota.messages,
         "created": mail::date::format_utc(domain.created_at),
     })
 }
@@ -402,7 +437,8 @@ fn account_value(account: &Account) -> Value {
         "name": account.name,
         "access": account.access.as_str(),
         "enabled": account.enabled,
-        "quota": account.quota.map(|quota| quota.to_string()),
+        "quota": account.quota.size.map(|size| size.to_string()),
+        "quota_messages": account.quota.messages,
         "created": mail::date::format_utc(account.created_at),
         "id": account.id.0,
     })
@@ -422,6 +458,8 @@ fn tenant_value(tenant: &Tenant) -> Value {
         "kind": tenant.kind.as_str(),
         "parent": tenant.parent,
         "domains": tenant.domains,
+        "quota": tenant.quota.size.map(|size| size.to_string()),
+        "quota_messages": tenant.quota.messages,
         "created": mail::date::format_utc(tenant.created_at),
     })
 }
@@ -460,13 +498,6 @@ async fn hash(secrets: Secrets) -> anyhow::Result<PasswordHash> {
             Ok(tokio::task::spawn_blocking(move || PasswordHash::make(&password)).await?)
         }
     }
-}
-
-fn parse_quota(text: &str) -> anyhow::Result<Option<ByteSize>> {
-    if text.eq_ignore_ascii_case("none") {
-        return Ok(None);
-    }
-    Ok(Some(text.parse().with_context(|| format!("quota `{text}`"))?))
 }
 
 fn parse_domain(text: &str) -> anyhow::Result<Domain> {

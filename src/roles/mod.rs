@@ -3,6 +3,7 @@
 pub mod control;
 mod engines;
 mod judge;
+pub mod limits;
 mod listeners;
 mod machine;
 pub mod mailboxes;

@@ -51,6 +51,9 @@ pub struct Problem {
 /// Problems listed; a store with more needs its backup, not a longer list.
 pub const PROBLEMS_MAX: usize = 1000;
 
+pub(crate) const WRONG_ALLOWANCE: &str = "the account's allowance does not fit what it holds and the pools it is of";
+pub(crate) const WRONG_POOL: &str = "the pool's sum differs from its accounts' allowances";
+
 /// Blobs looked up in one query.
 pub(crate) const BATCH: usize = 500;
 

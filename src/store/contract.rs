@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use base::{AccountId, ByteSize, IdSource, MailboxId, MessageId, ModSeq, Uid, UtcMillis};
+use base::{AccountId, ByteSize, FakeClock, IdSource, MailboxId, MessageId, ModSeq, Quota, Uid, UtcMillis};
 use bytes::Bytes;
 
+use crate::contract_quota;
 use crate::error::{AppendError, MailboxError};
 use crate::model::{Delivery, EmailId, FlagChange, Flags, Mailbox, MailboxName, NewEntry, Role, SystemFlags, Target};
 use crate::picture::Picture;
@@ -18,12 +19,13 @@ pub(crate) struct Subject {
     pub mail: Arc<dyn MailStore>,
     pub blobs: Arc<dyn BlobStore>,
     pub ids: Arc<IdSource>,
+    pub clock: Arc<FakeClock>,
 }
 
 pub(crate) async fn all(subject: &Subject) {
     mailboxes_come_and_go(subject, AccountId(1)).await;
     deliveries_are_made_once(subject, AccountId(2)).await;
-    quota_is_never_overshot(subject, AccountId(3)).await;
+    contract_quota::quota_is_never_overshot(subject, AccountId(3)).await;
     random_operations_follow_the_model(subject, AccountId(4)).await;
     parallel_actors_leave_one_consistent_mailbox(subject, AccountId(5)).await;
     long_operations_go_in_steps(subject, AccountId(6)).await;
@@ -32,6 +34,7 @@ pub(crate) async fn all(subject: &Subject) {
     blobs_that_come_piece_by_piece_are_whole(subject, AccountId(10)).await;
     an_account_goes_without_a_trace(subject, AccountId(8)).await;
     expunged_emails_come_back(subject, AccountId(9)).await;
+    contract_quota::pools_are_never_overshot(&[subject.clone(), subject.clone()], 100).await;
 }
 
 pub(crate) const NOW: UtcMillis = UtcMillis(1_700_000_000_000);
@@ -77,7 +80,7 @@ impl Subject {
         }
     }
 
-    async fn own(&self, text: &str, system: SystemFlags) -> NewEntry {
+    pub(crate) async fn own(&self, text: &str, system: SystemFlags) -> NewEntry {
         NewEntry {
             blob: self.blobs.put(vec![Bytes::from(text.to_owned())]).await.unwrap(),
             summary: Arc::from(&b""[..]),
@@ -174,28 +177,6 @@ async fn deliveries_are_made_once(s: &Subject, account: AccountId) {
     let by_id = s.mail.emails(account, vec![EmailId(u64::MAX >> 1), entry.email]).await.unwrap();
     assert_eq!(&by_id[..], std::slice::from_ref(entry));
     assert_eq!(s.mail.thread(account, entry.thread).await.unwrap(), [entry.email]);
-}
-
-async fn quota_is_never_overshot(s: &Subject, account: AccountId) {
-    s.mail.set_quota(account, Some(ByteSize(1000))).await.unwrap();
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..20 {
-        let s = s.clone();
-        tasks.spawn(async move {
-            let delivery = s.delivery(account, &"x".repeat(200), Target::Role(Role::Inbox)).await;
-            s.mail.deliver(vec![delivery]).await.remove(0)
-        });
-    }
-    let results = tasks.join_all().await;
-    let accepted = results.iter().filter(|r| r.is_ok()).count();
-    assert!(results.iter().all(|r| r.is_ok() || matches!(r, Err(AppendError::OverQuota { .. }))));
-    let usage = s.mail.usage(account).await.unwrap();
-    assert_eq!((accepted, usage.messages, usage.size), (4, 4, ByteSize(4 * 230)));
-    let inbox = s.mailbox(account, "INBOX").await;
-    let copy = s.mail.copy(account, inbox.id, vec![EVERYTHING], inbox.id).await;
-    assert!(matches!(copy, Err(AppendError::OverQuota { .. })));
-    s.mail.expunge(account, inbox.id, vec![EVERYTHING], false).await.unwrap();
-    assert_eq!(s.mail.usage(account).await.unwrap().size, ByteSize(0));
 }
 
 /// What the model knows of an entry.
@@ -566,11 +547,11 @@ async fn expunged_emails_come_back(s: &Subject, account: AccountId) {
     let work = s.mailbox(account, "Work").await;
     s.mail.expunge(account, work.id, vec![EVERYTHING], false).await.unwrap();
     let ids: Vec<EmailId> = s.mail.removed(account, 10).await.unwrap().iter().map(|gone| gone.email).collect();
-    s.mail.set_quota(account, Some(ByteSize(entry.size_bytes + 6))).await.unwrap();
+    s.mail.set_quota(account, Quota { size: Some(ByteSize(entry.size_bytes + 6)), messages: None }).await.unwrap();
     let refused = s.mail.restore(account, ids.clone(), Some(name("Found/here"))).await;
     assert!(matches!(refused, Err(AppendError::OverQuota { .. })));
     assert!(s.mail.mailbox(account, &name("Found/here")).await.unwrap().is_none());
-    s.mail.set_quota(account, None).await.unwrap();
+    s.mail.set_quota(account, Quota::UNLIMITED).await.unwrap();
     let back = s.mail.restore(account, vec![ids[0]], Some(name("Found/here"))).await.unwrap();
     assert_eq!((back.len(), back[0].mailbox_name.as_str()), (1, "Found/here"));
 

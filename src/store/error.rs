@@ -1,7 +1,8 @@
 //! What callers of the store act on.
 
-use base::ByteSize;
 use engine::EngineError;
+
+use crate::model::OverQuota;
 
 /// The store could not do it. Every variant leaves the store as it was.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -38,8 +39,8 @@ impl From<EngineError> for StoreError {
 pub enum AppendError {
     #[error("the mailbox does not exist")]
     NoMailbox,
-    #[error("quota exceeded: {used} of {limit}")]
-    OverQuota { used: ByteSize, limit: ByteSize },
+    #[error("quota exceeded: {0}")]
+    OverQuota(OverQuota),
     #[error(transparent)]
     Store(#[from] StoreError),
 }

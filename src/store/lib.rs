@@ -12,6 +12,8 @@ mod blob;
 pub mod content;
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+mod contract_quota;
 pub mod error;
 mod gc;
 #[cfg(test)]
@@ -35,8 +37,8 @@ pub use error::{AppendError, MailboxError, StoreError};
 pub use gc::{GcReport, GcSettings};
 pub use model::{
     AppendedEntry, Change, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, Removed, Restored, Role, StoredBlob, SystemFlags,
-    Target, ThreadId,
+    FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, Restored, Role,
+    StoredBlob, SystemFlags, Target, ThreadId, Usage,
 };
 pub use picture::{Differences, EntryView, Picture};
 pub use postgres::{PgBlobs, PgSettings, PgStore};
@@ -44,5 +46,5 @@ pub use search::{Judge, SearchSettings, Searcher};
 pub use signal::Signals;
 pub use sqlite::{SqliteSettings, SqliteStore};
 pub use storage::{Health, Storage, StorageSettings};
-pub use traits::{BlobDraft, BlobIndex, BlobStore, EmailState, MailStore, Usage};
+pub use traits::{BlobDraft, BlobIndex, BlobStore, EmailState, MailStore};
 pub use view::{View, ViewSettings, Views};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base::{AccountId, Clock, IdSource};
+use base::{AccountId, Clock, IdSource, PoolId, Quota};
 use engine::EngineError;
 
 use crate::audit::{self, AuditOptions, AuditReport};
@@ -134,6 +134,20 @@ impl Storage {
         };
         self.search.sweep(SWEPT).await?;
         Ok(report)
+    }
+
+    /// Sets what limits an account: its quota, and the pools that it draws on, each with its limit.
+    pub async fn set_limits(
+        &self,
+        account: AccountId,
+        quota: Quota,
+        pools: &[(PoolId, Quota)],
+    ) -> Result<(), StoreError> {
+        for (pool, limit) in pools {
+            self.mail.set_pool(*pool, *limit).await?;
+        }
+        self.mail.set_quota(account, quota).await?;
+        self.mail.set_pools(account, pools.iter().map(|(pool, _)| *pool).collect()).await
     }
 
     /// [`MailStore::delete_account`], and what searches keep of it.

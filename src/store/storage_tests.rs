@@ -36,7 +36,8 @@ fn try_open(dir: &Path) -> Result<Node, StoreError> {
     let clock = Arc::new(FakeClock::at(NOW));
     let ids = Arc::new(IdSource::system());
     let storage = Storage::open(dir, settings(), clock.clone(), Arc::clone(&ids))?;
-    let subject = Subject { mail: Arc::clone(&storage.mail), blobs: Arc::clone(&storage.blobs), ids };
+    let subject =
+        Subject { mail: Arc::clone(&storage.mail), blobs: Arc::clone(&storage.blobs), ids, clock: clock.clone() };
     Ok(Node { storage, subject, clock })
 }
 

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
-use base::{AccountId, BlobId, ByteSize, MailboxId, ModSeq, Uid, UtcMillis};
+use base::{AccountId, BlobId, MailboxId, ModSeq, PoolId, Quota, Uid, UtcMillis};
 use bytes::Bytes;
 
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Mailbox, MailboxName, NewEntry, Removed, Restored, Role, StoredBlob, ThreadId,
+    FlagOutcome, Mailbox, MailboxName, NewEntry, PoolUsage, Removed, Restored, Role, StoredBlob, ThreadId, Usage,
 };
 
 /// Immutable content.
@@ -152,7 +152,13 @@ pub trait MailStore: Send + Sync {
     /// What the account uses, and its limit.
     async fn usage(&self, account: AccountId) -> Result<Usage, StoreError>;
     /// Sets what all messages of the account may take together; what is there already stays.
-    async fn set_quota(&self, account: AccountId, quota: Option<ByteSize>) -> Result<(), StoreError>;
+    async fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), StoreError>;
+    /// Sets the pools that the account draws on, instead of those it had. What it holds counts in them at once.
+    async fn set_pools(&self, account: AccountId, pools: Vec<PoolId>) -> Result<(), StoreError>;
+    /// Sets what all accounts of a pool may hold together; what is there already stays.
+    async fn set_pool(&self, pool: PoolId, limit: Quota) -> Result<(), StoreError>;
+    /// What a pool's accounts use: cost follows their number.
+    async fn pool(&self, pool: PoolId) -> Result<PoolUsage, StoreError>;
 
     /// Expunged emails that can still be brought back, the latest removal first, at most `limit`.
     async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError>;
@@ -169,15 +175,6 @@ pub trait MailStore: Send + Sync {
 
     /// Removes everything an account has, for good. Its blobs are released to garbage collection.
     async fn delete_account(&self, account: AccountId) -> Result<(), StoreError>;
-}
-
-/// What an account uses of its quota.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Usage {
-    pub messages: u64,
-    /// Sum of sizes as clients see them.
-    pub size: ByteSize,
-    pub quota: Option<ByteSize>,
 }
 
 /// Where blobs lie and which are still needed: kept by the mail store in the transactions that make and drop entries,

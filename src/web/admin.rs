@@ -6,8 +6,10 @@ use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use base::{ByteSize, Secret};
-use directory::{Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, RegistryError};
+use base::{AccountId, ByteSize, Quota, Secret};
+use directory::{
+    Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, QuotaChange, RegistryError,
+};
 use mail::date::format_utc;
 use mail::{Address, Domain};
 use serde::Deserialize;
@@ -47,6 +49,8 @@ pub(crate) struct NewAccountBody {
     password: String,
     /// Octets.
     quota: Option<u64>,
+    #[serde(rename = "quotaMessages")]
+    quota_messages: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -57,7 +61,19 @@ pub(crate) struct AccountPatch {
     enabled: Option<bool>,
     /// Octets; zero lifts the limit.
     quota: Option<u64>,
+    /// Zero lifts the limit.
+    quota_messages: Option<u64>,
     password: Option<String>,
+}
+
+/// Limits of all accounts of a domain together.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct DomainPatch {
+    /// Octets; zero lifts the limit.
+    quota: Option<u64>,
+    /// Zero lifts the limit.
+    quota_messages: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -101,6 +117,22 @@ pub(crate) async fn add_domain(
     Ok((StatusCode::CREATED, Json(json!({ "name": domain.as_str() }))))
 }
 
+pub(crate) async fn set_domain(
+    State(web): State<Arc<Inner>>,
+    Path(name): Path<String>,
+    Administrator(viewer): Administrator,
+    body: Parsed<DomainPatch>,
+) -> Result<StatusCode, ApiError> {
+    let change = quota_change(&read(body)?);
+    let (pool, limit) = web.services.registry.set_domain_quota(parse(&name)?, change).await?;
+    web.services.storage.mail.set_pool(pool, limit).await?;
+    for account in web.services.registry.pool_accounts(pool).await.map_err(RegistryError::from)? {
+        apply_limits(&web, account).await?;
+    }
+    record(&web, &viewer, "set-domain", &name);
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(crate) async fn delete_domain(
     State(web): State<Arc<Inner>>,
     Path(name): Path<String>,
@@ -142,7 +174,10 @@ pub(crate) async fn add_account(
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let body = read(body)?;
     let address: Address = parse(&body.address)?;
-    let quota = body.quota.filter(|octets| *octets > 0).map(ByteSize);
+    let quota = Quota {
+        size: body.quota.filter(|octets| *octets > 0).map(ByteSize),
+        messages: body.quota_messages.filter(|messages| *messages > 0),
+    };
     let account = NewAccount {
         address: address.clone(),
         name: body.name,
@@ -151,7 +186,7 @@ pub(crate) async fn add_account(
         quota,
     };
     let id = web.services.registry.add_account(account).await?;
-    web.services.storage.mail.set_quota(id, quota).await?;
+    apply_limits(&web, id).await?;
     record(&web, &viewer, "add-account", &address.to_string());
     Ok((StatusCode::CREATED, Json(account_to_json(&find(&web, &address).await?))))
 }
@@ -167,7 +202,7 @@ pub(crate) async fn set_account(
         None => None,
         Some(name) => Some(Access::from_name(name).ok_or_else(|| invalid("access is user or admin"))?),
     };
-    let quota = body.quota.map(|octets| (octets > 0).then_some(ByteSize(octets)));
+    let quota = quota_change(&DomainPatch { quota: body.quota, quota_messages: body.quota_messages });
     let password = match body.password {
         Some(password) => Some(hash(Secret::new(password)).await?),
         None => None,
@@ -175,8 +210,8 @@ pub(crate) async fn set_account(
     let change = AccountChange { name: body.name, access, enabled: body.enabled, quota, password };
     web.services.registry.set_account(&address, change).await?;
     let account = find(&web, &address).await?;
-    if let Some(quota) = quota {
-        web.services.storage.mail.set_quota(account.id, quota).await?;
+    if !quota.is_empty() {
+        apply_limits(&web, account.id).await?;
     }
     record(&web, &viewer, "set-account", &address.to_string());
     Ok(Json(account_to_json(&account)))
@@ -250,6 +285,22 @@ async fn find(web: &Inner, address: &Address) -> Result<Account, ApiError> {
     found.ok_or(ApiError::NotFound)
 }
 
+fn quota_change(patch: &DomainPatch) -> QuotaChange {
+    QuotaChange {
+        size: patch.quota.map(|octets| (octets > 0).then_some(ByteSize(octets))),
+        messages: patch.quota_messages.map(|messages| (messages > 0).then_some(messages)),
+    }
+}
+
+/// Tells the store what limits the account.
+async fn apply_limits(web: &Inner, account: AccountId) -> Result<(), ApiError> {
+    let limits = web.services.registry.limits(account).await.map_err(RegistryError::from)?;
+    if let Some(limits) = limits {
+        web.services.storage.set_limits(account, limits.quota, &limits.pools).await?;
+    }
+    Ok(())
+}
+
 async fn hash(password: Secret<String>) -> Result<PasswordHash, ApiError> {
     if !(PASSWORD_MIN..=PASSWORD_MAX).contains(&password.reveal().len()) {
         return Err(invalid("a password has 8 to 1024 octets"));
@@ -272,14 +323,16 @@ fn record(web: &Inner, viewer: &Viewer, action: &str, object: &str) {
 fn domain_to_json(domain: &DomainEntry) -> Value {
     json!({
         "name": domain.name.as_str(), "shown": domain.name.to_unicode(), "tenant": domain.tenant,
-        "accounts": domain.accounts, "aliases": domain.aliases, "created": format_utc(domain.created_at),
+        "accounts": domain.accounts, "aliases": domain.aliases,
+        "quota": domain.quota.size.map(|size| size.0), "quotaMessages": domain.quota.messages, "created": format_utc(domain.created_at),
     })
 }
 
 fn account_to_json(account: &Account) -> Value {
     json!({
         "id": account.id.0, "address": account.address.to_string(), "name": account.name,
-        "access": account.access.as_str(), "enabled": account.enabled, "quota": account.quota.map(|quota| quota.0),
+        "access": account.access.as_str(), "enabled": account.enabled, "quota": account.quota.size.map(|size| size.0),
+        "quotaMessages": account.quota.messages,
         "created": format_utc(account.created_at),
     })
 }

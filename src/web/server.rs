@@ -203,7 +203,7 @@ fn api_router() -> Router<Arc<Inner>> {
         .route("/api/v1/log/histogram", get(log::histogram))
         .route("/api/v1/log/stream", get(log::stream))
         .route("/api/v1/domains", get(admin::domains).post(admin::add_domain))
-        .route("/api/v1/domains/{name}", axum::routing::delete(admin::delete_domain))
+        .route("/api/v1/domains/{name}", axum::routing::patch(admin::set_domain).delete(admin::delete_domain))
         .route("/api/v1/accounts", get(admin::accounts).post(admin::add_account))
         .route(
             "/api/v1/accounts/{address}",

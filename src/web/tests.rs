@@ -114,7 +114,7 @@ impl Fixture {
                 name: name.to_owned(),
                 access,
                 password: PasswordHash::make(&Secret::new("demo".to_owned())),
-                quota: None,
+                quota: base::Quota::UNLIMITED,
             };
             registry.add_account(account).await.unwrap();
         }
@@ -509,6 +509,8 @@ async fn administrators_keep_accounts_domains_and_aliases() {
             StatusCode::BAD_REQUEST,
         ),
         (Method::POST, "/api/v1/accounts", carl, StatusCode::CREATED),
+        (Method::PATCH, "/api/v1/domains/b.test", json!({ "quota": 500, "quotaMessages": 2 }), StatusCode::NO_CONTENT),
+        (Method::PATCH, "/api/v1/domains/nowhere.test", json!({ "quota": 500 }), StatusCode::NOT_FOUND),
         (Method::PATCH, "/api/v1/accounts/carl@b.test", json!({ "access": "king" }), StatusCode::BAD_REQUEST),
         (Method::PATCH, "/api/v1/accounts/carl@b.test", json!({ "colour": 1 }), StatusCode::BAD_REQUEST),
         (Method::PATCH, "/api/v1/accounts/carl@b.test", json!({ "name": "Carl", "quota": 0 }), StatusCode::OK),

@@ -11,6 +11,7 @@ mod mail_in;
 mod mailboxes;
 mod name_servers;
 mod operations;
+mod quota;
 mod service;
 mod snapshot;
 mod submission;

@@ -104,6 +104,8 @@ fn arguments(name: &str, s: &mut Scanner<'_>) -> Scan<Body> {
             s.space()?;
             Body::Lsub { reference, pattern: s.list_pattern()?.into_owned() }
         }
+        "GETQUOTA" => Body::GetQuota(s.astring()?.into_owned()),
+        "GETQUOTAROOT" => Body::GetQuotaRoot(mailbox(s)?),
         "STATUS" => {
             let mailbox = mailbox(s)?;
             s.space()?;
@@ -262,6 +264,7 @@ fn status_items(s: &mut Scanner<'_>) -> Scan<Vec<StatusItem>> {
             "UIDVALIDITY" => StatusItem::UidValidity,
             "UNSEEN" => StatusItem::Unseen,
             "DELETED" => StatusItem::Deleted,
+            "DELETED-STORAGE" => StatusItem::DeletedStorage,
             "SIZE" => StatusItem::Size,
             "HIGHESTMODSEQ" => StatusItem::HighestModSeq,
             "MAILBOXID" => StatusItem::MailboxId,

@@ -55,6 +55,9 @@ pub enum Body {
         pattern: Vec<u8>,
     },
     Namespace,
+    /// RFC 9208. Root names as sent.
+    GetQuota(Vec<u8>),
+    GetQuotaRoot(RawName),
     Status {
         mailbox: RawName,
         items: Vec<StatusItem>,
@@ -126,6 +129,7 @@ pub enum StatusItem {
     UidValidity,
     Unseen,
     Deleted,
+    DeletedStorage,
     Size,
     HighestModSeq,
     MailboxId,

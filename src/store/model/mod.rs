@@ -4,6 +4,7 @@ mod change;
 mod entry;
 mod flags;
 mod mailbox;
+pub(crate) mod quota;
 mod removed;
 
 pub use change::{Change, Changes, EmailChanges, FlagChange, FlagOutcome};
@@ -12,4 +13,5 @@ pub use entry::{
 };
 pub use flags::{Flags, InvalidKeyword, Keyword, SystemFlags};
 pub use mailbox::{InvalidMailboxName, Mailbox, MailboxName, Role};
+pub use quota::{OverQuota, PoolUsage, Usage};
 pub use removed::{Removed, Restored};

@@ -1,11 +1,10 @@
 //! Account rows: the counter that every change takes its mod-sequence from, and the sums for quota.
 
-use base::{AccountId, ByteSize, ModSeq, UidValidity, UtcMillis};
+use base::{AccountId, ByteSize, ModSeq, Quota, UidValidity, UtcMillis};
 
-use super::{change, mailboxes, removed, rows};
+use super::{allowance, change, mailboxes, removed, rows};
 use crate::error::{AppendError, StoreError};
-use crate::model::{MailboxName, Role};
-use crate::traits::Usage;
+use crate::model::{MailboxName, OverQuota, Role, Usage};
 use engine::postgres::Session;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -55,7 +54,8 @@ pub(super) struct Room {
     pub email: u64,
 }
 
-/// Counts `messages` new ones of `size_bytes` in all against the quota; gives the first mod-sequence and email id.
+/// Counts `messages` new ones of `size_bytes` in all against quota and allowance; gives the first mod-sequence and
+/// email id. [`OverQuota::Pool`]: more allowance is to be drawn first. The account must exist.
 pub(super) async fn take_room(
     sql: &Session,
     account: AccountId,
@@ -65,16 +65,23 @@ pub(super) async fn take_room(
     let text = "UPDATE account SET modseq = modseq + $2, next_email = next_email + $2,
          messages = messages + $2, size_bytes = size_bytes + $3
          WHERE account_id = $1 AND (quota_bytes IS NULL OR size_bytes + $3 <= quota_bytes)
+         AND (quota_messages IS NULL OR messages + $2 <= quota_messages)
+         AND (allowed_bytes IS NULL OR (size_bytes + $3 <= allowed_bytes AND messages + $2 <= allowed_messages))
          RETURNING modseq - $2 + 1, next_email - $2";
     let params = (id(account), rows::param(messages), rows::param(size_bytes));
     if let Some(row) = sql.row_opt(text, &[&params.0, &params.1, &params.2]).await? {
         return Ok(Room { modseq: rows::int(&row, 0)?, email: rows::int(&row, 1)? });
     }
-    let usage = usage(sql, account).await?;
-    match usage.quota {
-        Some(limit) => Err(AppendError::OverQuota { used: usage.size, limit }),
-        None => Err(AppendError::NoMailbox),
-    }
+    let usage = usage(sql, account, UtcMillis(0)).await?;
+    Err(AppendError::OverQuota(match usage.quota {
+        Quota { size: Some(limit), .. } if usage.size.0 + size_bytes > limit.0 => {
+            OverQuota::Size { used: usage.size, limit }
+        }
+        Quota { messages: Some(limit), .. } if usage.messages + messages > limit => {
+            OverQuota::Messages { used: usage.messages, limit }
+        }
+        _ => OverQuota::Pool { size: ByteSize(size_bytes), messages },
+    }))
 }
 
 pub(super) async fn give_back(sql: &Session, account: AccountId, messages: u64, size_bytes: u64) -> Result<()> {
@@ -82,23 +89,27 @@ pub(super) async fn give_back(sql: &Session, account: AccountId, messages: u64, 
     Ok(sql.execute(text, &[&id(account), &rows::param(messages), &rows::param(size_bytes)]).await.map(drop)?)
 }
 
-pub(super) async fn usage(sql: &Session, account: AccountId) -> Result<Usage> {
-    let text = "SELECT messages, size_bytes, quota_bytes FROM account WHERE account_id = $1";
-    let Some(row) = sql.row_opt(text, &[&id(account)]).await? else { return Ok(Usage::default()) };
-    let quota = rows::value::<Option<i64>>(&row, 2)?.map(|_| rows::int(&row, 2)).transpose()?;
-    Ok(Usage { messages: rows::int(&row, 0)?, size: ByteSize(rows::int(&row, 1)?), quota: quota.map(ByteSize) })
+pub(super) async fn usage(sql: &Session, account: AccountId, now: UtcMillis) -> Result<Usage> {
+    let text = "SELECT messages, size_bytes, quota_bytes, quota_messages,
+         coalesce((size_bytes >= allowed_bytes OR messages >= allowed_messages) AND EXISTS (
+             SELECT 1 FROM pool_member m JOIN pool p ON p.pool_id = m.pool_id
+             WHERE m.account_id = $1 AND p.dry_until > $2), false)
+         FROM account WHERE account_id = $1";
+    let Some(row) = sql.row_opt(text, &[&id(account), &now.0]).await? else { return Ok(Usage::default()) };
+    Ok(Usage {
+        messages: rows::int(&row, 0)?,
+        size: ByteSize(rows::int(&row, 1)?),
+        quota: rows::quota(&row, 2)?,
+        is_pool_dry: rows::value(&row, 4)?,
+    })
 }
 
-pub(super) async fn set_quota(
-    sql: &Session,
-    account: AccountId,
-    quota: Option<ByteSize>,
-    now: UtcMillis,
-) -> Result<()> {
+pub(super) async fn set_quota(sql: &Session, account: AccountId, quota: Quota, now: UtcMillis) -> Result<()> {
     ensure(sql, account, now).await?;
-    let quota = quota.map(|quota| rows::param(quota.0));
-    let text = "UPDATE account SET quota_bytes = $2 WHERE account_id = $1";
-    Ok(sql.execute(text, &[&id(account), &quota]).await.map(drop)?)
+    let (size, messages) = (quota.size.map(|size| rows::param(size.0)), quota.messages.map(rows::param));
+    let text = "UPDATE account SET quota_bytes = $2, quota_messages = $3 WHERE account_id = $1";
+    sql.execute(text, &[&id(account), &size, &messages]).await?;
+    Ok(())
 }
 
 /// Removes a part of what the account has; true when nothing is left.
@@ -114,6 +125,7 @@ pub(super) async fn delete(sql: &Session, account: AccountId, now: UtcMillis) ->
     if removed::purge(sql, account, None, now).await? > 0 {
         return Ok(false);
     }
+    allowance::set_pools(sql, account, &[]).await?;
     for table in ["mailbox", "subscription", "vanished", "mailbox_gone", "thread_ref", "delivered", "account"] {
         sql.execute(&format!("DELETE FROM {table} WHERE account_id = $1"), &[&id(account)]).await?;
     }

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use base::{BlobId, UtcMillis};
+use base::{BlobId, PoolId, UtcMillis};
 use engine::postgres::{Params, Row, Session};
 
 use super::blobs::chunks_of;
 use super::{PgStore, rows};
-use crate::audit::{AuditOptions, AuditReport, BATCH, PROBLEMS_MAX};
+use crate::audit::{AuditOptions, AuditReport, BATCH, PROBLEMS_MAX, WRONG_ALLOWANCE, WRONG_POOL};
 use crate::error::StoreError;
 use crate::traits::BlobStore;
 
@@ -35,6 +35,19 @@ const ACCOUNT_COUNTERS: &str = "
     GROUP BY a.account_id
     HAVING a.messages <> coalesce(sum(m.messages), 0) OR a.size_bytes <> coalesce(sum(m.size_bytes), 0)
     ORDER BY a.account_id";
+
+/// Accounts of pools whose allowance does not cover what they hold, or that have one without a pool, or none with one.
+const ALLOWANCES: &str = "
+    SELECT a.account_id FROM account a WHERE a.account_id BETWEEN $1 AND $2
+    AND (a.allowed_bytes < a.size_bytes OR a.allowed_messages < a.messages
+        OR (a.allowed_bytes IS NULL OR a.allowed_messages IS NULL)
+            = EXISTS (SELECT 1 FROM pool_member m WHERE m.account_id = a.account_id))
+    ORDER BY a.account_id";
+
+/// What the allowances of a pool's accounts add up to.
+const ALLOTTED: &str = "
+    SELECT coalesce(sum(a.allowed_bytes), 0)::bigint, coalesce(sum(a.allowed_messages), 0)::bigint
+    FROM pool_member m JOIN account a ON a.account_id = m.account_id WHERE m.pool_id = p.pool_id";
 
 const ENTRY_AT: &str = "format('account %s, mailbox %s, uid %s', e.account_id, e.mailbox_id, e.uid)";
 const JOIN_MAILBOX: &str = "JOIN mailbox m ON m.account_id = e.account_id AND m.mailbox_id = e.mailbox_id";
@@ -114,7 +127,7 @@ impl PgStore {
         loop {
             let sql = self.pool.begin(true).await?;
             let done = range(&sql, from, known.as_ref(), &mut report).await;
-            let (to, mailboxes, accounts) = sql.end(done).await?;
+            let (to, mailboxes, accounts, allowances) = sql.end(done).await?;
             for (account, mailbox) in mailboxes {
                 let repaired = options.repair && self.repair_mailbox(account, mailbox).await?;
                 report.add(WRONG_MAILBOX, format!("account {account}, mailbox {mailbox}"), repaired);
@@ -123,11 +136,52 @@ impl PgStore {
                 let repaired = options.repair && self.repair_account(account).await?;
                 report.add(WRONG_ACCOUNT, format!("account {account}"), repaired);
             }
+            for account in allowances {
+                let repaired = options.repair && self.repair_allowance(account).await?;
+                report.add(WRONG_ALLOWANCE, format!("account {account}"), repaired);
+            }
             let Some(to) = to else { break };
             from = to.saturating_add(1);
         }
+        self.audit_pools(options, &mut report).await?;
         self.audit_blobs(options, blobs, &mut report).await?;
         Ok(report)
+    }
+
+    async fn audit_pools(&self, options: &AuditOptions, report: &mut AuditReport) -> Result<()> {
+        let sql = self.pool.begin(true).await?;
+        let text = format!(
+            "SELECT pool_id FROM pool p WHERE (allotted_bytes, allotted_messages) <> ({ALLOTTED}) ORDER BY pool_id"
+        );
+        let done = sql.rows(&text, &[]).await;
+        for row in &sql.end(done).await? {
+            let repaired = options.repair && self.repair_pool(rows::signed(row, 0)?).await?;
+            report.add(WRONG_POOL, PoolId::from_raw(rows::int(row, 0)?).to_string(), repaired);
+        }
+        Ok(())
+    }
+
+    /// What an account was allotted does not change while its pool is held.
+    async fn repair_pool(&self, pool: i64) -> Result<bool> {
+        let sql = self.pool.begin(false).await?;
+        let work = async {
+            sql.rows("SELECT 1 FROM pool WHERE pool_id = $1 FOR UPDATE", &[&pool]).await?;
+            let text =
+                format!("UPDATE pool p SET (allotted_bytes, allotted_messages) = ({ALLOTTED}) WHERE pool_id = $1");
+            sql.execute(&text, &[&pool]).await
+        };
+        let done = work.await;
+        Ok(sql.end(done).await? > 0)
+    }
+
+    /// The pools' sums are set right after it.
+    async fn repair_allowance(&self, account: i64) -> Result<bool> {
+        let text = "UPDATE account a SET (allowed_bytes, allowed_messages) = (
+                 SELECT CASE WHEN is_member THEN greatest(a.allowed_bytes, a.size_bytes) END,
+                     CASE WHEN is_member THEN greatest(a.allowed_messages, a.messages) END
+                 FROM (SELECT EXISTS (SELECT 1 FROM pool_member m WHERE m.account_id = a.account_id) AS is_member) AS of)
+             WHERE a.account_id = $1";
+        self.locked(account, text, &[&account]).await
     }
 
     async fn audit_blobs(&self, options: &AuditOptions, blobs: &dyn BlobStore, report: &mut AuditReport) -> Result<()> {
@@ -216,8 +270,9 @@ impl PgStore {
     }
 }
 
-/// The last account of this range, or `None` if it was the last range; mailboxes and accounts with wrong counters.
-type Looked = (Option<i64>, Vec<(i64, i64)>, Vec<i64>);
+/// The last account of this range, or `None` if it was the last range; mailboxes and accounts with wrong counters,
+/// accounts with a wrong allowance.
+type Looked = (Option<i64>, Vec<(i64, i64)>, Vec<i64>, Vec<i64>);
 
 /// Looks at the next accounts from `from`. The last range reaches to the end, for rows that no account has.
 async fn range(sql: &Session, from: i64, known: Option<&BTreeSet<i64>>, report: &mut AuditReport) -> Result<Looked> {
@@ -247,5 +302,6 @@ async fn range(sql: &Session, from: i64, known: Option<&BTreeSet<i64>>, report: 
     let mailboxes = sql.rows(MAILBOX_COUNTERS, bounds).await?.iter().map(pair).collect::<Result<_>>()?;
     let one = |row: &Row| rows::signed(row, 0);
     let accounts = sql.rows(ACCOUNT_COUNTERS, bounds).await?.iter().map(one).collect::<Result<_>>()?;
-    Ok((to, mailboxes, accounts))
+    let allowances = sql.rows(ALLOWANCES, bounds).await?.iter().map(one).collect::<Result<_>>()?;
+    Ok((to, mailboxes, accounts, allowances))
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use base::{AccountId, BlobId, MailboxId, UidValidity, UtcMillis};
+use base::{AccountId, BlobId, ByteSize, MailboxId, UidValidity, UtcMillis};
 
 use super::{account, mailboxes, rows};
 use crate::error::{AppendError, StoreError};
-use crate::model::{AppendedEntry, Committed, Delivery, EmailId, MailboxName, NewEntry, Role, Target};
+use crate::model::{AppendedEntry, Committed, Delivery, EmailId, MailboxName, NewEntry, OverQuota, Role, Target};
 use crate::sqlite::insert::{Counted, limited, size_of};
 use crate::sqlite::thread::ThreadKeys;
 use engine::postgres::{Params, Session};
@@ -62,10 +62,17 @@ pub(super) async fn deliver(sql: &Session, delivery: &Delivery) -> Result<Delive
         })),
         "no account" | "no mailbox" => Ok(Delivered::Unprepared),
         "no blob" => Err(no_blob().into()),
-        "over quota" => Err(AppendError::OverQuota {
-            used: base::ByteSize(rows::int(&row, 6)?),
-            limit: base::ByteSize(rows::int(&row, 7)?),
-        }),
+        "over quota" => Err(AppendError::OverQuota(OverQuota::Size {
+            used: ByteSize(rows::int(&row, 6)?),
+            limit: ByteSize(rows::int(&row, 7)?),
+        })),
+        "too many messages" => {
+            Err(AppendError::OverQuota(OverQuota::Messages { used: rows::int(&row, 6)?, limit: rows::int(&row, 7)? }))
+        }
+        "no allowance" => {
+            let size = ByteSize(rows::int(&row, 6)?);
+            Err(AppendError::OverQuota(OverQuota::Pool { size, messages: 1 }))
+        }
         other => Err(rows::unreadable(&format!("delivery outcome {other}")).into()),
     }
 }

@@ -7,6 +7,7 @@
 //! happened.
 
 mod account;
+mod allowance;
 mod blobs;
 mod change;
 mod check;
@@ -25,7 +26,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base::{AccountId, Clock, MailboxId, ModSeq, Uid};
+use base::{AccountId, ByteSize, Clock, MailboxId, ModSeq, PoolId, Quota, Uid};
 use engine::EngineError;
 use engine::postgres::{Pool, Session};
 
@@ -37,11 +38,11 @@ use self::insert::Delivered;
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
-    Mailbox, MailboxName, NewEntry, Removed, Restored, Role, ThreadId,
+    Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, Restored, Role, ThreadId, Usage,
 };
 use crate::signal::Signals;
 use crate::sqlite::change as ranges;
-use crate::traits::{EmailState, MailStore, Usage};
+use crate::traits::{EmailState, MailStore};
 
 /// Work on one moment's state.
 macro_rules! read {
@@ -63,6 +64,23 @@ macro_rules! change {
     }};
 }
 
+/// Work that adds messages: when only allowance is missing, it is drawn and the work done again.
+macro_rules! with_allowance {
+    ($store:expr, $account:expr, $work:expr) => {{
+        let mut draws = 0;
+        loop {
+            match $work {
+                Err(AppendError::OverQuota(OverQuota::Pool { size, messages }))
+                    if draws < DRAWS && $store.draw($account, size, messages).await? =>
+                {
+                    draws += 1;
+                }
+                other => break other,
+            }
+        }
+    }};
+}
+
 /// [`MailStore`] on a PostgreSQL server of version 15 or later.
 pub struct PgStore {
     pool: Pool,
@@ -72,6 +90,12 @@ pub struct PgStore {
 
 /// Times that a delivery is sent when the connection was lost and the outcome is unknown.
 const DELIVERY_TRIES: usize = 3;
+
+/// Times that allowance is drawn for one delivery: others of the same account may use it up first.
+const DRAWS: usize = 16;
+
+/// Times that others are asked to give back before a pool is taken for used up.
+const RECLAIMS: usize = 8;
 
 impl PgStore {
     /// Connects and brings the schema to this version.
@@ -93,6 +117,30 @@ impl PgStore {
         let sql = self.pool.begin(false).await?;
         sql.rows("SELECT 1 FROM account WHERE account_id = $1 FOR UPDATE", &[&account::id(account)]).await?;
         Ok(sql)
+    }
+
+    /// Makes the account's allowance cover that much more; false if its pools cannot.
+    async fn draw(&self, account: AccountId, size: ByteSize, messages: u64) -> Result<bool, StoreError> {
+        let sql = self.pool.session().await?;
+        let (now, mut is_drawn) = (self.clock.utc(), false);
+        'again: for _ in 0..RECLAIMS {
+            let short = allowance::draw(&sql, account, size, messages).await?;
+            is_drawn = short.is_empty();
+            for pool in short {
+                if !allowance::reclaim(&sql, pool, account, now).await? {
+                    break 'again;
+                }
+            }
+            if is_drawn {
+                break;
+            }
+        }
+        sql.give_back();
+        Ok(is_drawn)
+    }
+
+    async fn deliver_within_quota(&self, delivery: &Delivery) -> Result<Committed, AppendError> {
+        with_allowance!(self, delivery.account, self.deliver_one(delivery).await)
     }
 
     async fn deliver_one(&self, delivery: &Delivery) -> Result<Committed, AppendError> {
@@ -228,7 +276,7 @@ impl MailStore for PgStore {
     async fn deliver(&self, deliveries: Vec<Delivery>) -> Vec<Result<Committed, AppendError>> {
         let mut results = Vec::with_capacity(deliveries.len());
         for delivery in &deliveries {
-            let result = self.deliver_one(delivery).await;
+            let result = self.deliver_within_quota(delivery).await;
             if let Ok(committed) = &result {
                 self.publish(committed.account, committed.modseq);
             }
@@ -244,7 +292,11 @@ impl MailStore for PgStore {
         entries: Vec<NewEntry>,
     ) -> Result<Vec<AppendedEntry>, AppendError> {
         let now = self.clock.utc();
-        let appended = change!(self, account, sql => insert::append(sql, account, mailbox, &entries, now))?;
+        let appended = with_allowance!(
+            self,
+            account,
+            change!(self, account, sql => insert::append(sql, account, mailbox, &entries, now))
+        )?;
         if let Some(last) = appended.last() {
             self.publish(account, last.modseq);
         }
@@ -312,7 +364,8 @@ impl MailStore for PgStore {
         uids: UidRanges,
         to: MailboxId,
     ) -> Result<Copied, AppendError> {
-        let copied = change!(self, account, sql => change::copy(sql, account, from, &uids, to))?;
+        let copied =
+            with_allowance!(self, account, change!(self, account, sql => change::copy(sql, account, from, &uids, to)))?;
         self.publish(account, copied.modseq);
         Ok(copied)
     }
@@ -411,12 +464,29 @@ impl MailStore for PgStore {
     }
 
     async fn usage(&self, account: AccountId) -> Result<Usage, StoreError> {
-        read!(self, sql => account::usage(sql, account))
+        let now = self.clock.utc();
+        read!(self, sql => account::usage(sql, account, now))
     }
 
-    async fn set_quota(&self, account: AccountId, quota: Option<base::ByteSize>) -> Result<(), StoreError> {
+    async fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), StoreError> {
         let now = self.clock.utc();
         change!(self, account, sql => account::set_quota(sql, account, quota, now))
+    }
+
+    async fn set_pools(&self, account: AccountId, pools: Vec<PoolId>) -> Result<(), StoreError> {
+        let now = self.clock.utc();
+        change!(self, account, sql => account::ensure(sql, account, now))?;
+        change!(self, account, sql => allowance::set_pools(sql, account, &pools))
+    }
+
+    async fn set_pool(&self, pool: PoolId, limit: Quota) -> Result<(), StoreError> {
+        let sql = self.pool.begin(false).await?;
+        let done = allowance::set_pool(&sql, pool, limit).await;
+        sql.end(done).await
+    }
+
+    async fn pool(&self, pool: PoolId) -> Result<PoolUsage, StoreError> {
+        read!(self, sql => allowance::pool(sql, pool))
     }
 
     async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError> {
@@ -430,7 +500,11 @@ impl MailStore for PgStore {
         into: Option<MailboxName>,
     ) -> Result<Vec<Restored>, AppendError> {
         let now = self.clock.utc();
-        let restored = change!(self, account, sql => removed::restore(sql, account, &emails, into.as_ref(), now))?;
+        let restored = with_allowance!(
+            self,
+            account,
+            change!(self, account, sql => removed::restore(sql, account, &emails, into.as_ref(), now))
+        )?;
         if let Some(last) = restored.iter().map(|back| back.modseq).max() {
             self.publish(account, last);
         }

@@ -1,6 +1,6 @@
 //! Rows to domain types and back. A row that cannot be one of ours is reported as damage, never guessed at.
 
-use base::{BlobId, MailboxId, ModSeq, Uid, UidValidity, UtcMillis};
+use base::{BlobId, ByteSize, MailboxId, ModSeq, Quota, Uid, UidValidity, UtcMillis};
 use bytes::Bytes;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -37,6 +37,13 @@ pub(super) fn param(number: u64) -> i64 {
 
 pub(super) fn limit(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// From two columns: octets and messages.
+pub(super) fn quota(row: &Row, column: usize) -> Result<Quota> {
+    let limit =
+        |column| -> Result<Option<u64>> { value::<Option<i64>>(row, column)?.map(|_| int(row, column)).transpose() };
+    Ok(Quota { size: limit(column)?.map(ByteSize), messages: limit(column + 1)? })
 }
 
 pub(super) fn bytes(row: &Row, column: usize) -> Result<Bytes> {

@@ -9,6 +9,7 @@ use engine::postgres::Server;
 
 use super::{PgBlobs, PgStore};
 use crate::contract::{self, NOW, Subject};
+use crate::contract_quota;
 use crate::model::{Delivery, Flags, Role, Target};
 use crate::signal::Signals;
 use crate::{AuditOptions, Storage, StorageSettings};
@@ -17,8 +18,8 @@ async fn node(server: &Server) -> Subject {
     let clock = Arc::new(FakeClock::at(NOW));
     let ids = Arc::new(IdSource::system());
     let mail = PgStore::open(server.settings(8), Arc::new(Signals::new()), clock.clone()).await.unwrap();
-    let blobs = PgBlobs::new(Arc::clone(&mail), Arc::clone(&ids), clock);
-    Subject { mail, blobs, ids }
+    let blobs = PgBlobs::new(Arc::clone(&mail), Arc::clone(&ids), clock.clone());
+    Subject { mail, blobs, ids, clock }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -28,6 +29,8 @@ async fn keeps_the_contract() {
     let (node, other) = tokio::join!(node(&server), node(&server));
     contract::all(&node).await;
     assert!(other.mail.mailboxes(AccountId(1)).await.unwrap().len() >= 7);
+    // Two nodes deliver against the same pools.
+    contract_quota::pools_are_never_overshot(&[node, other], 200).await;
 }
 
 /// What was promised is there once, whatever the server was doing when it died.

@@ -1,11 +1,11 @@
 //! Account rows: the counter that every change takes its mod-sequence from, and the sums for quota.
 
-use base::{AccountId, ByteSize, ModSeq, UidValidity, UtcMillis};
-use rusqlite::{Connection, OptionalExtension, Result};
+use base::{AccountId, ByteSize, ModSeq, Quota, UidValidity, UtcMillis};
+use rusqlite::{Connection, OptionalExtension, Result, Row};
 
-use super::{change, mailboxes, removed, rows};
-use crate::model::{MailboxName, Role};
-use crate::traits::Usage;
+use super::{Outcome, Refusal, allowance, change, mailboxes, removed, rows};
+use crate::error::AppendError;
+use crate::model::{MailboxName, OverQuota, Role, Usage};
 
 /// Makes the account with its first mailboxes if it was never seen before.
 pub(super) fn ensure(sql: &Connection, account: AccountId, now: UtcMillis) -> Result<()> {
@@ -52,42 +52,51 @@ pub(super) struct Room {
     pub email: u64,
 }
 
-pub(super) enum RoomError {
-    Sql(rusqlite::Error),
-    NoAccount,
-    OverQuota { used: ByteSize, limit: ByteSize },
-}
-
-impl From<rusqlite::Error> for RoomError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-/// Counts `messages` new ones of `size_bytes` in all against the quota; gives the first mod-sequence and email id.
+/// Counts `messages` new ones of `size_bytes` in all against quota and allowance; gives the first mod-sequence and
+/// email id. [`AppendError::NoMailbox`] if the account was never seen.
 pub(super) fn take_room(
     sql: &Connection,
     account: AccountId,
     messages: u64,
     size_bytes: u64,
-) -> std::result::Result<Room, RoomError> {
+    now: UtcMillis,
+) -> Outcome<Room, AppendError> {
     let mut take = sql.prepare_cached(
         "UPDATE account SET modseq = modseq + ?2, next_email = next_email + ?2,
          messages = messages + ?2, size_bytes = size_bytes + ?3
          WHERE account_id = ?1 AND (quota_bytes IS NULL OR size_bytes + ?3 <= quota_bytes)
+         AND (quota_messages IS NULL OR messages + ?2 <= quota_messages)
+         AND (allowed_bytes IS NULL OR (size_bytes + ?3 <= allowed_bytes AND messages + ?2 <= allowed_messages))
          RETURNING modseq - ?2 + 1, next_email - ?2",
     )?;
-    let taken = take
-        .query_row((account.0, messages, size_bytes), |row| Ok(Room { modseq: row.get(0)?, email: row.get(1)? }))
-        .optional()?;
-    if let Some(room) = taken {
+    let room = |row: &Row<'_>| Ok(Room { modseq: row.get(0)?, email: row.get(1)? });
+    if let Some(room) = take.query_row((account.0, messages, size_bytes), room).optional()? {
         return Ok(room);
     }
-    let usage = usage(sql, account)?;
-    match usage.quota {
-        Some(limit) => Err(RoomError::OverQuota { used: usage.size, limit }),
-        None => Err(RoomError::NoAccount),
+    if !exists(sql, account)? {
+        return Err(Refusal::Because(AppendError::NoMailbox));
     }
+    let usage = usage(sql, account, now)?;
+    let over = |over| Err(Refusal::Because(AppendError::OverQuota(over)));
+    match usage.quota {
+        Quota { size: Some(limit), .. } if usage.size.0 + size_bytes > limit.0 => {
+            return over(OverQuota::Size { used: usage.size, limit });
+        }
+        Quota { messages: Some(limit), .. } if usage.messages + messages > limit => {
+            return over(OverQuota::Messages { used: usage.messages, limit });
+        }
+        _ => {}
+    }
+    if allowance::draw(sql, account, messages, size_bytes, now)?
+        && let Some(room) = take.query_row((account.0, messages, size_bytes), room).optional()?
+    {
+        return Ok(room);
+    }
+    over(OverQuota::Pool { size: ByteSize(size_bytes), messages })
+}
+
+fn exists(sql: &Connection, account: AccountId) -> Result<bool> {
+    sql.prepare_cached("SELECT 1 FROM account WHERE account_id = ?1")?.exists([account.0])
 }
 
 pub(super) fn give_back(sql: &Connection, account: AccountId, messages: u64, size_bytes: u64) -> Result<()> {
@@ -98,23 +107,34 @@ pub(super) fn give_back(sql: &Connection, account: AccountId, messages: u64, siz
     .map(drop)
 }
 
-pub(super) fn usage(sql: &Connection, account: AccountId) -> Result<Usage> {
+pub(super) fn usage(sql: &Connection, account: AccountId, now: UtcMillis) -> Result<Usage> {
     let found = sql
-        .prepare_cached("SELECT messages, size_bytes, quota_bytes FROM account WHERE account_id = ?1")?
-        .query_row([account.0], |row| {
+        .prepare_cached(
+            "SELECT messages, size_bytes, quota_bytes, quota_messages,
+             (size_bytes >= allowed_bytes OR messages >= allowed_messages) AND EXISTS (
+                 SELECT 1 FROM pool_member m JOIN pool p ON p.pool_id = m.pool_id
+                 WHERE m.account_id = ?1 AND p.dry_until > ?2)
+             FROM account WHERE account_id = ?1",
+        )?
+        .query_row((account.0, now.0), |row| {
             Ok(Usage {
                 messages: row.get(0)?,
                 size: ByteSize(row.get(1)?),
-                quota: row.get::<_, Option<u64>>(2)?.map(ByteSize),
+                quota: Quota { size: row.get::<_, Option<u64>>(2)?.map(ByteSize), messages: row.get(3)? },
+                is_pool_dry: row.get::<_, Option<bool>>(4)?.unwrap_or(false),
             })
         })
         .optional()?;
     Ok(found.unwrap_or_default())
 }
 
-pub(super) fn set_quota(sql: &Connection, account: AccountId, quota: Option<ByteSize>, now: UtcMillis) -> Result<()> {
+pub(super) fn set_quota(sql: &Connection, account: AccountId, quota: Quota, now: UtcMillis) -> Result<()> {
     ensure(sql, account, now)?;
-    sql.execute("UPDATE account SET quota_bytes = ?2 WHERE account_id = ?1", (account.0, quota.map(|q| q.0))).map(drop)
+    sql.execute(
+        "UPDATE account SET quota_bytes = ?2, quota_messages = ?3 WHERE account_id = ?1",
+        (account.0, quota.size.map(|size| size.0), quota.messages),
+    )
+    .map(drop)
 }
 
 /// Removes a part of what the account has; true when nothing is left.
@@ -131,6 +151,7 @@ pub(super) fn delete(sql: &Connection, account: AccountId, now: UtcMillis) -> Re
     if removed::purge(sql, account, None, now)? > 0 {
         return Ok(false);
     }
+    allowance::set_pools(sql, account, &[])?;
     for table in ["mailbox", "subscription", "vanished", "mailbox_gone", "thread_ref", "delivered", "account"] {
         sql.execute(&format!("DELETE FROM {table} WHERE account_id = ?1"), [account.0])?;
     }

@@ -162,13 +162,14 @@ pub(super) fn copy(
     from: MailboxId,
     ranges: Ranges<'_>,
     to: MailboxId,
+    now: UtcMillis,
 ) -> Outcome<Copied, AppendError> {
     let found = select(sql, SOURCE, (account, from), ranges, usize::MAX >> 1, source)?;
     if found.is_empty() {
         return nothing_copied(sql, account, to);
     }
     let sum = counted(&found);
-    let room = account::take_room(sql, account, sum.messages, sum.size_bytes)?;
+    let room = account::take_room(sql, account, sum.messages, sum.size_bytes, now)?;
     let modseq = room.modseq + sum.messages - 1;
     let admitted = insert::admit(sql, account, to, &sum, modseq)?.ok_or(Refusal::Because(AppendError::NoMailbox))?;
     let mut add_content = sql.prepare_cached(

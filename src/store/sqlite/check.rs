@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use base::PoolId;
 use rusqlite::{Connection, Result};
 
 use super::SqliteStore;
-use crate::audit::{AuditOptions, AuditReport, PROBLEMS_MAX};
+use crate::audit::{AuditOptions, AuditReport, PROBLEMS_MAX, WRONG_ALLOWANCE, WRONG_POOL};
 use crate::error::StoreError;
 
 /// Counters of a mailbox that differ from what its entries add up to.
@@ -111,6 +112,21 @@ impl SqliteStore {
     }
 }
 
+/// Accounts of pools whose allowance does not cover what they hold, or that have one without a pool, or none with one.
+const ALLOWANCES: &str = "
+    SELECT a.account_id FROM account a
+    WHERE a.allowed_bytes < a.size_bytes OR a.allowed_messages < a.messages
+        OR (a.allowed_bytes IS NULL OR a.allowed_messages IS NULL)
+            = EXISTS (SELECT 1 FROM pool_member m WHERE m.account_id = a.account_id)";
+
+/// Pools that did not allot what the allowances of their accounts add up to.
+const POOLS: &str = "
+    SELECT p.pool_id, coalesce(sum(a.allowed_bytes), 0), coalesce(sum(a.allowed_messages), 0) FROM pool p
+    LEFT JOIN pool_member m ON m.pool_id = p.pool_id LEFT JOIN account a ON a.account_id = m.account_id
+    GROUP BY p.pool_id
+    HAVING p.allotted_bytes <> coalesce(sum(a.allowed_bytes), 0)
+        OR p.allotted_messages <> coalesce(sum(a.allowed_messages), 0)";
+
 const WRONG_MAILBOX: &str = "the mailbox's counters differ from its entries";
 const WRONG_ACCOUNT: &str = "the account's usage differs from its mailboxes";
 const WRONG_REFERENCES: &str = "the blob's count of references is wrong";
@@ -175,6 +191,12 @@ fn wrong_counters(sql: &Connection) -> Result<Wrong> {
     for row in sql.prepare(ACCOUNT_COUNTERS)?.query_map(everyone, |row| row.get(0))? {
         wrong.push((WRONG_ACCOUNT, at(row?)));
     }
+    for row in sql.prepare(ALLOWANCES)?.query_map([], |row| row.get(0))? {
+        wrong.push((WRONG_ALLOWANCE, at(row?)));
+    }
+    for row in sql.prepare(POOLS)?.query_map([], |row| row.get(0))? {
+        wrong.push((WRONG_POOL, PoolId::from_raw(row?).to_string()));
+    }
     for row in sql.prepare(REFERENCES)?.query_map([], |row| row.get(0))? {
         wrong.push((WRONG_REFERENCES, blob_at(row?)));
     }
@@ -205,6 +227,7 @@ fn repair(sql: &Connection, now: i64) -> Result<Wrong> {
     for sum in sums {
         sql.prepare_cached("UPDATE account SET messages = ?2, size_bytes = ?3 WHERE account_id = ?1")?.execute(sum)?;
     }
+    repair_pools(sql)?;
     let mut references = sql.prepare(REFERENCES)?;
     let counts: Vec<([u8; 16], u64)> =
         references.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_>>()?;
@@ -216,4 +239,24 @@ fn repair(sql: &Connection, now: i64) -> Result<Wrong> {
         [now],
     )?;
     Ok(wrong)
+}
+
+/// After the accounts' counters: what accounts hold is certain, what they were allowed and pools allotted follows.
+fn repair_pools(sql: &Connection) -> Result<()> {
+    sql.execute_batch(
+        "UPDATE account SET allowed_bytes = NULL, allowed_messages = NULL
+         WHERE (allowed_bytes IS NOT NULL OR allowed_messages IS NOT NULL)
+         AND NOT EXISTS (SELECT 1 FROM pool_member m WHERE m.account_id = account.account_id);
+         UPDATE account SET allowed_bytes = max(coalesce(allowed_bytes, 0), size_bytes),
+             allowed_messages = max(coalesce(allowed_messages, 0), messages)
+         WHERE EXISTS (SELECT 1 FROM pool_member m WHERE m.account_id = account.account_id);",
+    )?;
+    let mut pools = sql.prepare(POOLS)?;
+    let sums: Vec<[u64; 3]> =
+        pools.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?.collect::<Result<_>>()?;
+    for sum in sums {
+        sql.prepare_cached("UPDATE pool SET allotted_bytes = ?2, allotted_messages = ?3 WHERE pool_id = ?1")?
+            .execute(sum)?;
+    }
+    Ok(())
 }

@@ -3,9 +3,8 @@
 use base::{AccountId, BlobId, MailboxId, MessageId, ModSeq, Uid, UidValidity, UtcMillis};
 use rusqlite::{Connection, OptionalExtension, Result};
 
-use super::account::{self, RoomError};
 use super::thread::{self, ThreadKeys};
-use super::{Outcome, Refusal, blobs, mailboxes, rows};
+use super::{Outcome, Refusal, account, blobs, mailboxes, rows};
 use crate::error::AppendError;
 use crate::model::{
     AppendedEntry, Committed, Delivery, EmailId, Flags, MailboxName, NewEntry, StoredBlob, SystemFlags, Target,
@@ -33,16 +32,6 @@ pub(super) fn prepare_own(entry: NewEntry) -> PreparedOwn {
     PreparedOwn { entry, keys }
 }
 
-impl From<RoomError> for Refusal<AppendError> {
-    fn from(error: RoomError) -> Self {
-        match error {
-            RoomError::Sql(error) => Self::Sql(error),
-            RoomError::NoAccount => Self::Because(AppendError::NoMailbox),
-            RoomError::OverQuota { used, limit } => Self::Because(AppendError::OverQuota { used, limit }),
-        }
-    }
-}
-
 /// Adds one delivery, or finds that it was made before. An error other than SQL's leaves nothing behind.
 pub(super) fn deliver(sql: &Connection, prepared: &Prepared, now: UtcMillis) -> Outcome<Committed, AppendError> {
     let Prepared { delivery, keys } = prepared;
@@ -52,10 +41,10 @@ pub(super) fn deliver(sql: &Connection, prepared: &Prepared, now: UtcMillis) -> 
     }
     blobs::refuse_stale(sql, &delivery.blob, now)?;
     let size_bytes = size_of(&delivery.blob, delivery.prefix.len());
-    let room = match account::take_room(sql, account, 1, size_bytes) {
-        Err(RoomError::NoAccount) => {
+    let room = match account::take_room(sql, account, 1, size_bytes, now) {
+        Err(Refusal::Because(AppendError::NoMailbox)) => {
             account::ensure(sql, account, now)?;
-            account::take_room(sql, account, 1, size_bytes)?
+            account::take_room(sql, account, 1, size_bytes, now)?
         }
         room => room?,
     };
@@ -132,7 +121,7 @@ pub(super) fn append(
         blobs::refuse_stale(sql, &own.entry.blob, now)?;
     }
     let counted = Counted::of(entries.iter().map(|own| (&own.entry.flags, own.entry.blob.size_bytes)));
-    let room = account::take_room(sql, account, counted.messages, counted.size_bytes)?;
+    let room = account::take_room(sql, account, counted.messages, counted.size_bytes, now)?;
     let last_modseq = room.modseq + counted.messages - 1;
     let admitted =
         admit(sql, account, mailbox, &counted, last_modseq)?.ok_or(Refusal::Because(AppendError::NoMailbox))?;

@@ -1,6 +1,7 @@
 //! The embedded mail store: one SQLite file, `mail.sqlite`.
 
 mod account;
+mod allowance;
 mod blobs;
 pub(crate) mod change;
 mod check;
@@ -19,17 +20,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use base::{AccountId, Clock, MailboxId, ModSeq, Uid};
+use base::{AccountId, Clock, MailboxId, ModSeq, PoolId, Quota, Uid};
 use engine::{Database, EngineError};
 use rusqlite::Connection;
 
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
-    Mailbox, MailboxName, NewEntry, Removed, Restored, Role, ThreadId,
+    Mailbox, MailboxName, NewEntry, PoolUsage, Removed, Restored, Role, ThreadId, Usage,
 };
 use crate::signal::Signals;
-use crate::traits::{EmailState, MailStore, Usage};
+use crate::traits::{EmailState, MailStore};
 
 /// How the file is opened.
 #[derive(Clone, Copy, Debug)]
@@ -314,7 +315,8 @@ impl MailStore for SqliteStore {
         uids: UidRanges,
         to: MailboxId,
     ) -> Result<Copied, AppendError> {
-        let copied = self.write(move |sql| change::copy(sql, account, from, &uids, to)).await?;
+        let now = self.clock.utc();
+        let copied = self.write(move |sql| change::copy(sql, account, from, &uids, to, now)).await?;
         self.publish(account, copied.modseq);
         Ok(copied)
     }
@@ -413,12 +415,30 @@ impl MailStore for SqliteStore {
     }
 
     async fn usage(&self, account: AccountId) -> Result<Usage, StoreError> {
-        self.read(move |sql| account::usage(sql, account)).await
+        let now = self.clock.utc();
+        self.read(move |sql| account::usage(sql, account, now)).await
     }
 
-    async fn set_quota(&self, account: AccountId, quota: Option<base::ByteSize>) -> Result<(), StoreError> {
+    async fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), StoreError> {
         let now = self.clock.utc();
         self.write_sql(move |sql| account::set_quota(sql, account, quota, now)).await
+    }
+
+    async fn set_pools(&self, account: AccountId, pools: Vec<PoolId>) -> Result<(), StoreError> {
+        let now = self.clock.utc();
+        self.write_sql(move |sql| {
+            account::ensure(sql, account, now)?;
+            allowance::set_pools(sql, account, &pools)
+        })
+        .await
+    }
+
+    async fn set_pool(&self, pool: PoolId, limit: Quota) -> Result<(), StoreError> {
+        self.write_sql(move |sql| allowance::set_pool(sql, pool, limit)).await
+    }
+
+    async fn pool(&self, pool: PoolId) -> Result<PoolUsage, StoreError> {
+        self.read(move |sql| allowance::pool(sql, pool)).await
     }
 
     async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError> {

@@ -74,7 +74,7 @@ pub(super) fn restore(
             None if mailboxes::exists(sql, account, back.mailbox)? => back.mailbox,
             None => by_name(sql, account, &back.name, now)?,
         };
-        out.push(bring_back(sql, account, &back, mailbox)?);
+        out.push(bring_back(sql, account, &back, mailbox, now)?);
     }
     Ok(out)
 }
@@ -120,8 +120,14 @@ fn by_name(
     }
 }
 
-fn bring_back(sql: &Connection, account: AccountId, back: &Back, mailbox: MailboxId) -> Outcome<Restored, AppendError> {
-    let room = account::take_room(sql, account, 1, back.size_bytes)?;
+fn bring_back(
+    sql: &Connection,
+    account: AccountId,
+    back: &Back,
+    mailbox: MailboxId,
+    now: UtcMillis,
+) -> Outcome<Restored, AppendError> {
+    let room = account::take_room(sql, account, 1, back.size_bytes, now)?;
     let counted = Counted::of([(&back.flags, back.size_bytes)]);
     let admitted =
         insert::admit(sql, account, mailbox, &counted, room.modseq)?.ok_or(Refusal::Because(AppendError::NoMailbox))?;

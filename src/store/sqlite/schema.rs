@@ -138,4 +138,26 @@ CREATE TABLE removed (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX removed_at ON removed (removed_at);
 ",
+    // Quota in messages, and pools that accounts draw their allowance from.
+    "
+ALTER TABLE account ADD COLUMN quota_messages INTEGER;
+ALTER TABLE account ADD COLUMN allowed_bytes INTEGER;
+ALTER TABLE account ADD COLUMN allowed_messages INTEGER;
+
+CREATE TABLE pool (
+    pool_id            INTEGER PRIMARY KEY,
+    limit_bytes        INTEGER,
+    limit_messages     INTEGER,
+    allotted_bytes     INTEGER NOT NULL,
+    allotted_messages  INTEGER NOT NULL,
+    dry_until          INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE pool_member (
+    account_id  INTEGER NOT NULL,
+    pool_id     INTEGER NOT NULL,
+    PRIMARY KEY (account_id, pool_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pool_member_pool ON pool_member (pool_id);
+",
 ];

@@ -20,12 +20,16 @@ export function Admin() {
   return html`<main id="content" class="admin" tabindex="0">${error && html`<p class="error" role="alert">${error}</p>`}
     <section class="card" aria-label=${t('node')}><h2>${t('node')}</h2><dl class="facts"><div><dt>${t('name')}</dt><dd>${found.node.name}</dd></div><div><dt>${t('version')}</dt><dd>${found.node.version}</dd></div>
       ${node.freeBytes !== undefined && node.freeBytes !== null && html`<div><dt>${t('free')}</dt><dd>${size(node.freeBytes)}</dd></div>`}<div><dt>${t('storage')}</dt><dd class=${node.writable === false ? 'bad' : 'good'}>${node.writable === false ? t('readonly') : t('works')}</dd></div></dl></section>
-    <${List} title=${t('domains')} heads=${['name', 'tenant', 'accounts']} rows=${found.domains} id="name" show=${(one) => [one.name, one.tenant, typeof one.accounts === 'number' ? count(one.accounts) : one.accounts]} fields=${['name']} add=${(values) => act('POST', '/api/v1/domains', values)} remove=${(one) => remove('domains', one.name)} />
-    <${List} title=${t('accounts')} heads=${['address', 'name', 'access']} rows=${found.accounts} id="address" show=${(one) => [one.address, one.name, t(`access-${one.access}`)]} fields=${['address', 'name', 'password']} add=${(values) => act('POST', '/api/v1/accounts', values)} remove=${(one) => remove('accounts', one.address)}
+    <${List} title=${t('domains')} heads=${['name', 'tenant', 'accounts', 'limit']} rows=${found.domains} id="name" show=${(one) => [one.name, one.tenant, typeof one.accounts === 'number' ? count(one.accounts) : one.accounts, limits(one)]} fields=${['name']} add=${(values) => act('POST', '/api/v1/domains', values)} remove=${(one) => remove('domains', one.name)} />
+    <${List} title=${t('accounts')} heads=${['address', 'name', 'access', 'limit']} rows=${found.accounts} id="address" show=${(one) => [one.address, one.name, t(`access-${one.access}`), limits(one)]} fields=${['address', 'name', 'password']} add=${(values) => act('POST', '/api/v1/accounts', values)} remove=${(one) => remove('accounts', one.address)}
       extra=${(one) => html`<button type="button" onClick=${() => renew(one.address)}>${t('setpassword')}</button>`} />
     <${List} title=${t('aliases')} heads=${['address', 'targets']} rows=${found.aliases} id="address" show=${(one) => [one.address, one.targets.join(', ')]} fields=${['address', 'targets']}
       add=${(values) => act('PUT', `/api/v1/aliases/${encodeURIComponent(values.address)}`, { targets: values.targets.split(/[\s,]+/).filter(Boolean) })} remove=${(one) => remove('aliases', one.address)} />
   </main>`;
+}
+
+function limits(one) {
+  return [one.quota && size(one.quota), one.quotaMessages && `${count(one.quotaMessages)} ${t('messages')}`].filter(Boolean).join(', ');
 }
 
 function List({ title, heads, rows, id, show, fields, add, remove, extra }) {

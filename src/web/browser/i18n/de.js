@@ -303,6 +303,7 @@ export default {
   "s-7.1": "Sie wurde nach den Regeln abgelehnt.",
   "s-again": "Der Server des Absenders versucht es erneut.",
   "domains": "Domänen",
+  "limit": "Grenze",
   "accounts": "Konten",
   "aliases": "Aliasse",
   "node": "Knoten",

@@ -303,6 +303,7 @@ export default {
   "s-7.1": "It was refused by policy.",
   "s-again": "The sender's server tries again.",
   "domains": "Domains",
+  "limit": "Limit",
   "accounts": "Accounts",
   "aliases": "Aliases",
   "node": "Node",

@@ -303,6 +303,7 @@ export default {
   "s-7.1": "È stato rifiutato in base alle regole.",
   "s-again": "Il server del mittente riprova.",
   "domains": "Domini",
+  "limit": "Limite",
   "accounts": "Account",
   "aliases": "Alias",
   "node": "Nodo",
