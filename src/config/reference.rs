@@ -1,7 +1,7 @@
 //! The reference page, made from the definitions.
 
 use crate::load::{describe, protocols};
-use crate::option::OPTIONS;
+use crate::option::{Kind, OPTIONS};
 
 /// Every option with type, limits, default and documentation, as a commented TOML file that loads when its required
 /// lines are filled in.
@@ -18,7 +18,7 @@ pub fn reference() -> String {
         match option.default {
             Some(default) => out.push_str(&format!(" Default:\n# {key} = {default}\n")),
             None if option.required => out.push_str(&format!(" Required.\n{key} = \"\"\n")),
-            None => out.push_str(" No default.\n"),
+            None => out.push_str(&format!(" No default.\n# {key} = {}\n", blank(option.kind))),
         }
     }
     out.push_str(&format!(
@@ -26,4 +26,16 @@ pub fn reference() -> String {
         protocols()
     ));
     out
+}
+
+/// A value of this kind to put one's own over.
+const fn blank(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Flag => "false",
+        Kind::Count { .. } => "0",
+        Kind::Choices(_) | Kind::AnyOf(_) | Kind::Texts | Kind::Paths | Kind::SocketAddresses | Kind::Networks => "[]",
+        Kind::Path => "\"/path/to/it\"",
+        Kind::MailAddress => "\"postmaster@example.org\"",
+        Kind::Text | Kind::Size { .. } | Kind::Span { .. } | Kind::Choice(_) => "\"...\"",
+    }
 }

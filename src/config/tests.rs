@@ -62,6 +62,8 @@ fn every_default_passes_its_own_check_and_the_reference_loads() {
     for option in OPTIONS {
         assert_eq!(option.default.is_some(), default_of(option).is_some(), "{}", option.path);
         assert!(reference().contains(option.doc), "{}", option.path);
+        let key = option.path.split_once('.').unwrap().1;
+        assert!(reference().contains(&format!("\n# {key} = ")) || option.required, "{}", option.path);
     }
     let filled = reference().replace("name = \"\"", "name = \"x\"")
         + "[[listener]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:25\"\n";
