@@ -72,6 +72,7 @@ struct Fixture {
     jmap: Jmap,
     outbox: Arc<Outbox>,
     clock: Arc<FakeClock>,
+    mail: Arc<dyn store::MailStore>,
     _folder: tempfile::TempDir,
 }
 
@@ -93,7 +94,7 @@ impl Fixture {
             clock: clock.clone(),
             ids,
         };
-        Self { jmap: Jmap::new(services), outbox, clock, _folder: folder }
+        Self { jmap: Jmap::new(services), outbox, clock, mail: storage.mail.clone(), _folder: folder }
     }
 
     /// Calls methods in one request; gives their answers.
@@ -377,6 +378,34 @@ async fn emails_change_move_and_go() {
     assert_eq!((&set["destroyed"], &set["notDestroyed"]["M99"]["type"]), (&json!([id]), &json!("notFound")));
     let changes = fixture.call("Email/changes", json!({ "sinceState": changes["newState"] })).await;
     assert_eq!(changes["destroyed"], json!([id]));
+}
+
+/// Each save of a draft takes the place of the last, files and all.
+#[tokio::test]
+async fn what_a_newer_draft_replaced_is_not_kept_for_recovery() {
+    let fixture = Fixture::new();
+    let (inbox, drafts) = (fixture.mailbox("inbox").await, fixture.mailbox("drafts").await);
+    let upload = fixture.jmap.upload(&account(), "image/png", Bytes::from_static(b"\x89PNG")).unwrap();
+    let mut blob = upload["blobId"].clone();
+    let mut ids = Vec::new();
+    for text in ["first", "second"] {
+        let draft = json!({
+            "mailboxIds": { drafts.as_str(): true }, "keywords": { "$draft": true }, "subject": text,
+            "attachments": [{ "blobId": blob, "type": "image/png", "name": "u.png", "disposition": "attachment" }],
+        });
+        let made = fixture.call("Email/set", json!({ "create": { "d": draft } })).await;
+        let id = made["created"]["d"]["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
+        let got = fixture.call("Email/get", json!({ "ids": [id], "properties": ["attachments"] })).await;
+        blob = got["list"][0]["attachments"][0]["blobId"].clone();
+        ids.push(id);
+    }
+    let letter = fixture.import(&inbox, PLAIN).await;
+    let set = fixture.call("Email/set", json!({ "destroy": [ids[0], letter] })).await;
+    assert_eq!(set["destroyed"], json!([ids[0], letter]));
+    let part = fixture.jmap.download(AccountId(1), blob.as_str().unwrap()).await.unwrap();
+    assert_eq!(part.content, b"\x89PNG".as_slice());
+    let removed = fixture.mail.removed(AccountId(1), 10).await.unwrap();
+    assert_eq!(removed.iter().map(|one| crate::email_id(one.email)).collect::<Vec<_>>(), [letter]);
 }
 
 #[tokio::test]

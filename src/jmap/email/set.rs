@@ -163,7 +163,14 @@ impl Jmap {
     async fn email_destroy(&self, context: &Context<'_>, id: &str) -> Result<(), SetError> {
         let entry = self.email_named(context, id).await?;
         let (gone, _) = self.services.mail.expunge(context.account.id, entry.mailbox, only(entry.uid), false).await?;
-        if gone.is_empty() { Err(SetError::not_found()) } else { Ok(()) }
+        if gone.is_empty() {
+            return Err(SetError::not_found());
+        }
+        // Clients save a draft every few seconds, each time as a new email: the older ones are nothing to recover.
+        if entry.flags.system.contains(SystemFlags::DRAFT) {
+            self.services.mail.purge(context.account.id, Some(vec![entry.email])).await?;
+        }
+        Ok(())
     }
 }
 
