@@ -160,6 +160,7 @@ export function Mail({ session, place, go }) {
       if (inList && ['ArrowDown', 'ArrowUp'].includes(event.key)) { event.preventDefault(); step(event.key === 'ArrowDown' ? 1 : -1); return; }
       if (inList && event.key === 'Enter' && list.emails.get(cursor) && !event.target.matches('input, button')) { event.preventDefault(); open(list.emails.get(cursor)); return; }
       if (event.target.closest && event.target.closest('input:not([type=checkbox]), textarea, select, [contenteditable], .compose')) return;
+      if (event.key === 'Escape' && drawer) { setDrawer(false); return; }
       if (event.key === 'Escape' && emailId) { back(); return; }
       if (!shortcuts()) return;
       const ids = targets();
@@ -193,10 +194,10 @@ export function Mail({ session, place, go }) {
     <span class="folderbutton"><${Tool} icon="menu" label=${t('folders')} pressed=${drawer} onClick=${() => setDrawer(!drawer)} /></span>
     <label class="searchbox"><${Icon} name="search" /><input ref=${search} type="search" placeholder=${t('search')} aria-label=${t('search')} title=${t('searchhint')} value=${typed} onInput=${(event) => { setTyped(event.target.value); if (!event.target.value && words) navigate({ q: '' }); }} /></label></form>
     <div class="bar views" role="group" aria-label=${t('views')}>${VIEWS.map((name) => html`<button type="button" aria-pressed=${view === name} onClick=${() => navigate({ show: name })}>${t(`view-${name || 'all'}`)}</button>`)}
-      <span class="space"></span>${list.total !== null && html`<small class="soft">${t('countof', { count: count(list.total) })}</small>`}</div>`;
+      <span class="space"></span>${list.total !== null && html`<small class="soft" title=${t('countof', { count: count(list.total) })}>${count(list.total)}</small>`}</div>`;
   const empty = words || view ? html`<p>${t('nomatch')}</p><button onClick=${() => navigate({ q: '', show: '' })}>${t('clearfilter')}</button>`
     : html`<p>${t(current && current.role === 'inbox' ? 'emptyinbox' : 'emptyfolder')}</p>${current && current.role === 'inbox' && html`<a href="/log" onClick=${(event) => { event.preventDefault(); go('/log'); }}>${t('expecting')}</a>`}`;
-  return html`<main id="content" class="mail ${emailId ? 'reading' : ''} ${drawer ? 'drawer' : ''}">
+  return html`<main id="content" class="mail ${emailId ? 'reading' : ''} ${drawer ? 'drawer' : ''}" onClick=${(event) => drawer && !event.target.closest('.folders, .folderbutton') && setDrawer(false)}>
     <${Folders} mailboxes=${mailboxes} current=${current} go=${go} compose=${() => compose()} drop=${move} changed=${() => { loadFolders(); list.refresh(); }} failed=${setError} close=${() => setDrawer(false)} />
     <section class="list" aria-label=${current ? label(current) : t('messages')}>
       ${!online && html`<p class="strip" role="status">${t('offline')}</p>`}
