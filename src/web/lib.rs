@@ -27,4 +27,5 @@ mod session_table;
 mod tests;
 
 pub use health::Health;
+pub use sanitize::{Remote, html_page};
 pub use server::{Peer, Web, WebServices, WebSettings};

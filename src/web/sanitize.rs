@@ -172,7 +172,7 @@ const SIZE_MAX: usize = 8 << 20;
 
 /// Pictures that lie elsewhere tell their owner who reads when and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Remote {
+pub enum Remote {
     /// Left out, their text stays.
     Blocked,
     /// The reader asked for them.
@@ -181,7 +181,7 @@ pub(crate) enum Remote {
 
 /// A page of the HTML. `image` says where the part lies that `cid:` names. `data-blocked` of the body is the number of
 /// pictures left out.
-pub(crate) fn html_page(
+pub fn html_page(
     source: &str,
     remote: Remote,
     image: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
@@ -209,7 +209,7 @@ pub(crate) fn text_page(text: &str) -> String {
 }
 
 /// The HTML that is safe to show, and how many remote pictures were left out of it.
-pub(crate) fn fragment(
+fn fragment(
     source: &str,
     remote: Remote,
     image: impl Fn(&str) -> Option<String> + Send + Sync + 'static,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::{Browser, Conversation, Node, PASSWORD, Trap, letter, skip, wants_all};
 
 /// Everything that mail has been seen to try, each with the listener's address.
-fn hostile(trap: u16) -> Vec<u8> {
+pub(super) fn hostile(trap: u16) -> Vec<u8> {
     let bait = format!("http://127.0.0.1:{trap}");
     let attack = "top.owned=1;top.document.title=1";
     format!(
@@ -31,19 +31,19 @@ fn hostile(trap: u16) -> Vec<u8> {
     .into_bytes()
 }
 
-fn sign_in(browser: &Browser, node: &Node) {
+pub(super) fn sign_in(browser: &Browser, node: &Node, user: &str) {
     browser.open(&format!("http://127.0.0.1:{}/", node.port(80)));
-    browser.write("#name", "user1@example.test");
+    browser.write("#name", &format!("{user}@example.test"));
     browser.write("#password", PASSWORD);
     browser.click("button[type=submit]");
     browser.find(".mail .rows");
 }
 
-fn row(subject: &str) -> String {
+pub(super) fn row(subject: &str) -> String {
     format!("//li[contains(@class, 'row')][.//b[text()='{subject}']]")
 }
 
-fn button(text: &str) -> String {
+pub(super) fn button(text: &str) -> String {
     format!("//button[normalize-space(.)='{text}']")
 }
 
@@ -55,7 +55,7 @@ fn hostile_mail_runs_nothing_and_asks_nobody() {
     let (node, trap) = (Node::start(), Trap::set());
     assert!(node.send("evil@x.example", &["user1@example.test"], &hostile(trap.port)).starts_with("250"));
     let browser = Browser::start();
-    sign_in(&browser, &node);
+    sign_in(&browser, &node, "user1");
     // Wherever the filter put it: that folder has something unread.
     browser.click("//nav[@class='folders']//a[b]");
     browser.click(&row("Hostile"));
@@ -92,7 +92,7 @@ fn a_person_writes_and_hears_of_new_mail_and_follows_the_log() {
     let node = Node::start();
     node.send("anna@sender.example", &["user1@example.test"], &letter("first letter", "It was here before."));
     let browser = Browser::start();
-    sign_in(&browser, &node);
+    sign_in(&browser, &node, "user1");
     browser.find(&row("first letter"));
     // A page that is loaded again forgets this.
     browser.run("window.stays = true").unwrap();

@@ -71,8 +71,9 @@ fn replay((name, target): &Target) {
     };
     seeds.iter().for_each(|seed| run(seed));
     let mut random = Random(7);
-    // Compiling rules costs a hundred times what parsing a command does.
-    let rounds = if *name == "rule_files" { 2_000 } else { 30_000 } * if wants_all() { 10 } else { 1 };
+    // Compiling rules or cleaning HTML costs a hundred times what parsing a command does.
+    let rounds =
+        if ["rule_files", "message_html"].contains(name) { 2_000 } else { 30_000 } * if wants_all() { 10 } else { 1 };
     for _ in 0..rounds {
         let (seed, other) = (random.below(seeds.len()), random.below(seeds.len()));
         run(&random.mutated(&seeds[seed], &seeds[other]));

@@ -1,5 +1,6 @@
 //! One file for each scenario.
 
+mod accessibility;
 mod bad_input;
 mod browser;
 mod clients;
@@ -16,3 +17,4 @@ mod service;
 mod snapshot;
 mod submission;
 mod web;
+mod webmail;

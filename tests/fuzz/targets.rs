@@ -21,6 +21,7 @@ pub const ALL: &[Target] = &[
     ("names", names),
     ("milter_packets", milter_packets),
     ("mbox", mbox),
+    ("message_html", message_html),
 ];
 
 /// A client's lines: the session answers each, keeps to its limits, and reads its own commands the same way twice.
@@ -280,4 +281,113 @@ pub fn mbox(data: &[u8]) {
 
 fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
     text.windows(needle.len()).position(|window| window == needle)
+}
+
+/// A message's HTML: what is shown of it does nothing and asks nobody; with remote pictures it asks for those alone.
+pub fn message_html(data: &[u8]) {
+    let source = String::from_utf8_lossy(data);
+    let own = |cid: &str| (cid == "known@x").then(|| "/api/v1/message/M1/inline/e1-2-3-2".to_owned());
+    for remote in [web::Remote::Blocked, web::Remote::Shown] {
+        let page = web::html_page(&source, remote, own);
+        if let Err(why) = harmless(&page, remote == web::Remote::Shown) {
+            panic!("{why}: {page}");
+        }
+    }
+}
+
+/// Reads a page as strictly as it was written: every `<` begins a known tag, every attribute is known and quoted, and no
+/// value leads to script, to a foreign address that loads by itself, or to a path of ours but the message's pictures.
+pub fn harmless(page: &str, with_remote: bool) -> Result<(), String> {
+    let (head, body) = page.split_once("<body").ok_or("no body")?;
+    let frame = "<!DOCTYPE html><html><head><meta charset=\"utf-8\"><meta name=\"color-scheme\" content=\"light";
+    if !head.starts_with(frame) || head.matches('<').count() != 8 {
+        return Err(format!("the head is not ours: {head}"));
+    }
+    let body = body.split_once('>').map(|(_, body)| body).and_then(|body| body.strip_suffix("</body></html>"));
+    let mut rest = body.ok_or("the page does not end as it should")?;
+    while let Some((_, from)) = rest.split_once('<') {
+        let name_end = from.find(|c: char| !(c.is_ascii_alphanumeric() || c == '/')).ok_or("a tag without an end")?;
+        let (name, mut inside) = from.split_at(name_end);
+        const FORBIDDEN: &[&str] = &[
+            "", "script", "style", "link", "meta", "base", "form", "input", "button", "textarea", "select", "iframe",
+            "frame", "object", "embed", "applet", "svg", "math", "audio", "video", "source", "track", "template",
+            "noscript", "title", "html", "head", "body", "portal", "dialog", "picture", "canvas", "map", "area",
+        ];
+        if FORBIDDEN.contains(&name.trim_start_matches('/')) {
+            return Err(format!("an element <{name}"));
+        }
+        loop {
+            if let Some(after) = inside.strip_prefix('>') {
+                rest = after;
+                break;
+            }
+            let pair = inside.strip_prefix(' ').and_then(|pair| pair.split_once("=\""));
+            let (attribute, value) = pair.ok_or_else(|| format!("an odd tag <{name}{inside:.40}"))?;
+            let (value, after) = value.split_once('"').ok_or("a value without an end")?;
+            inside = after;
+            attribute_is_harmless(name, attribute, value, with_remote)?;
+        }
+    }
+    Ok(())
+}
+
+fn attribute_is_harmless(element: &str, attribute: &str, value: &str, with_remote: bool) -> Result<(), String> {
+    let wrong = || Err(format!("{attribute}={value:?} of <{element}>"));
+    // As a browser reads a URL: without what it drops, after entities.
+    let plain = value
+        .replace("&amp;", "&")
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&quot;", "\"")
+        .replace("&nbsp;", "\u{a0}");
+    let url: String = plain.trim_start_matches(|c: char| c <= ' ').chars().filter(|c| !"\t\r\n".contains(*c)).collect();
+    let url = url.to_ascii_lowercase();
+    let begins = |schemes: &[&str]| schemes.iter().any(|scheme| url.starts_with(scheme));
+    match attribute {
+        // Of our own page for plain text.
+        "class" if element == "div" && value == "text" => Ok(()),
+        "href" if element == "a" && begins(&["http://", "https://", "mailto:", "tel:"]) => Ok(()),
+        "src"
+            if element == "img"
+                && begins(&[
+                    "data:image/png",
+                    "data:image/jpeg",
+                    "data:image/gif",
+                    "data:image/webp",
+                    "data:image/bmp",
+                ]) =>
+        {
+            Ok(())
+        }
+        "src"
+            if element == "img"
+                && begins(&["/api/v1/message/m"])
+                && url.contains("/inline/e")
+                && !url.contains("..") =>
+        {
+            Ok(())
+        }
+        "src" if element == "img" && with_remote && begins(&["http://", "https://"]) => Ok(()),
+        "href" | "src" | "srcset" | "srcdoc" | "action" | "formaction" | "background" | "poster" | "data" | "ping"
+        | "xlink:href" | "id" | "name" | "class" => wrong(),
+        "style" => {
+            let active = [
+                "url(",
+                "src(",
+                "expression",
+                "image(",
+                "image-set",
+                "\\",
+                "@",
+                "javascript",
+                "var(",
+                "position:",
+                "behavior:",
+                "-moz-binding:",
+            ];
+            if active.iter().any(|word| url.contains(word)) { wrong() } else { Ok(()) }
+        }
+        name if name.starts_with("on") || name.contains(|c: char| !(c.is_ascii_lowercase() || c == '-')) => wrong(),
+        _ => Ok(()),
+    }
 }

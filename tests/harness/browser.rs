@@ -112,6 +112,40 @@ impl Browser {
         self.wait(place, || self.ask("POST", &format!("{}/value", self.element(place)?), &json!({ "text": text })));
     }
 
+    /// Keys to whatever has the focus, one after the other.
+    pub fn press(&self, keys: &str) {
+        let strokes: Vec<Value> = keys
+            .chars()
+            .flat_map(|key| {
+                let key = key.to_string();
+                [json!({ "type": "keyDown", "value": key }), json!({ "type": "keyUp", "value": key })]
+            })
+            .collect();
+        self.strokes(&json!(strokes));
+    }
+
+    /// Keys that go down and up, as WebDriver writes them.
+    pub fn strokes(&self, strokes: &Value) {
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": strokes });
+        self.ask("POST", "/actions", &json!({ "actions": [keyboard] })).unwrap();
+    }
+
+    /// Shows the page as on a screen of this size.
+    pub fn resize(&self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        let command = json!({ "cmd": "Emulation.setDeviceMetricsOverride", "params": size });
+        self.ask("POST", "/goog/cdp/execute", &command).unwrap();
+    }
+
+    /// Waits until a script gives what is expected.
+    #[track_caller]
+    pub fn becomes(&self, script: &str, expected: &Value) {
+        self.wait(script, || match self.run(script)? {
+            found if found == *expected => Ok(()),
+            found => Err(found.to_string()),
+        });
+    }
+
     /// Waits until the visible text at `place` holds `words`.
     #[track_caller]
     pub fn reads(&self, place: &str, words: &str) {

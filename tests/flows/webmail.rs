@@ -1,0 +1,309 @@
+//! What a person does with mail all day, in a real browser: writing, reading, sorting, with the mouse and with keys.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::json;
+
+use super::browser::{button, hostile, row, sign_in};
+use crate::harness::{Browser, Node, Trap, letter, ortler, skip, wants_all};
+
+const ENTER: char = '\u{e007}';
+const ESCAPE: char = '\u{e00c}';
+const TAB: char = '\u{e004}';
+const CONTROL: char = '\u{e009}';
+
+fn folder(name: &str) -> String {
+    format!("//nav[@class='folders']//a[span[text()='{name}']]")
+}
+
+fn labelled(label: &str) -> String {
+    format!("//*[@aria-label='{label}']")
+}
+
+/// The first message that arrives.
+fn arrived(node: &Node, user: &str) -> String {
+    let found = (0..200).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        node.messages(user, "INBOX").pop()
+    });
+    String::from_utf8(found.expect("the message arrives")).unwrap()
+}
+
+#[test]
+fn a_draft_is_kept_and_its_file_arrives_unchanged() {
+    if !wants_all() {
+        return skip("a browser runs with ORTLER_TESTS=all");
+    }
+    let node = Node::start();
+    let browser = Browser::start();
+    sign_in(&browser, &node, "user1");
+    // Every octet, and no text in any charset.
+    let content: Vec<u8> =
+        (0..200_000_u32).map(|n| u8::try_from((n.wrapping_mul(2_654_435_761) >> 13) % 256).unwrap()).collect();
+    let file = node.dir().join("Übersicht 1.bin");
+    std::fs::write(&file, &content).unwrap();
+
+    browser.click(&button("Compose"));
+    browser.write(".compose [name=to]", "user2@example.test,");
+    browser.write(".compose [name=subject]", "Kept and sent");
+    browser.write(".compose [name=text]", "First words.");
+    browser.write(".compose input[type=file]", file.to_str().unwrap());
+    browser.reads(".compose .state", "Saved at");
+    assert_eq!(node.messages("user1", "Drafts").len(), 1);
+    browser.write(".compose [name=text]", " More words.");
+    browser.becomes("return document.querySelector('.compose .state').textContent", &json!("Not saved yet"));
+    browser.reads(".compose .state", "Saved at");
+    assert_eq!(node.messages("user1", "Drafts").len(), 1, "a newer draft takes the place of the older");
+    browser.picture("draft");
+
+    // The browser may go away: the draft stays.
+    browser.open(&format!("http://127.0.0.1:{}/mail", node.port(80)));
+    browser.click(&folder("Drafts"));
+    browser.click(&row("Kept and sent"));
+    browser.becomes("return document.querySelector('.compose [name=text]').value", &json!("First words. More words."));
+    browser.reads(".compose .files", "Übersicht 1.bin");
+    browser.reads(".compose .chips", "user2@example.test");
+    browser.click(&button("Send"));
+    browser.reads(".note", "Sent.");
+    let message = arrived(&node, "user2");
+    let (head, body) = message.split_once("application/octet-stream").unwrap();
+    assert!(head.contains("First words. More words."), "{head}");
+    let encoded = body.split_once("\r\n\r\n").unwrap().1.split_once("\r\n--").unwrap().0.replace("\r\n", "");
+    assert!(BASE64_STANDARD.decode(encoded).unwrap() == content, "the file changed on its way");
+    assert_eq!((node.messages("user1", "Drafts").len(), node.messages("user1", "Sent").len()), (0, 1));
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn wrong_recipients_and_forgotten_files_are_told_before_sending() {
+    if !wants_all() {
+        return skip("a browser runs with ORTLER_TESTS=all");
+    }
+    let node = Node::start();
+    let browser = Browser::start();
+    sign_in(&browser, &node, "user1");
+    browser.click(&button("Compose"));
+    browser.write(".compose [name=to]", "user2@example.test, nobody@example.test; a@other.example, no address,");
+    browser.reads(".compose .faults", "no address is not an address");
+    browser.write(".compose [name=subject]", "Three wrong");
+    browser.write(".compose [name=text]", "Please find the report attached.");
+    browser.click(&labelled("Remove no address"));
+    browser.click(&button("Send"));
+    browser.reads(".compose .banner", "You mention an attachment");
+    browser.click(&button("Send anyway"));
+    browser.reads(".compose .faults", "There is no nobody@example.test here");
+    browser.reads(".compose .faults", "cannot send to other.example");
+    assert!(node.messages("user2", "INBOX").is_empty(), "nothing leaves while an address is wrong");
+    browser.becomes("return document.querySelector('.compose [name=text]').value.length", &json!(32));
+    browser.click(&labelled("Remove nobody@example.test"));
+    browser.click(&labelled("Remove a@other.example"));
+    browser.click(&button("Send anyway"));
+    browser.reads(".note", "Sent.");
+    assert!(arrived(&node, "user2").contains("Three wrong"));
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn an_answer_to_hostile_mail_holds_text_alone() {
+    if !wants_all() {
+        return skip("a browser runs with ORTLER_TESTS=all");
+    }
+    let (node, trap) =
+        (Node::start_with_policy("tag-score = 900\nquarantine-score = 950\nreject-score = 999\n"), Trap::set());
+    let mail = String::from_utf8(hostile(trap.port)).unwrap().replacen(
+        "\r\nTo:",
+        "\r\nReply-To: user2@example.test\r\nTo:",
+        1,
+    );
+    assert!(node.send("evil@x.example", &["user1@example.test"], mail.as_bytes()).starts_with("250"));
+    let browser = Browser::start();
+    sign_in(&browser, &node, "user1");
+    browser.click(&row("Hostile"));
+    browser.reads(".read .banner", "not loaded");
+    browser.click(&button("Reply"));
+    browser.becomes(
+        "return document.querySelector('.compose [name=text]').value.includes('> Visible words of a letter')",
+        &json!(true),
+    );
+    let quoted = browser.run("return document.querySelector('.compose [name=text]').value").unwrap();
+    assert!(!quoted.as_str().unwrap().contains("top.owned"), "{quoted}");
+    browser.click(&button("Send"));
+    browser.reads(".note", "Sent.");
+    let answer = arrived(&node, "user2");
+    assert!(answer.contains("In-Reply-To: <h@x.example>") && answer.contains("Content-Type: text/plain"), "{answer}");
+    assert!(!answer.to_lowercase().contains("text/html") && !answer.contains("<script"), "{answer}");
+    // On request alone does anything go out.
+    assert_eq!(trap.count(), 0, "a remote address was asked");
+    browser.click(&button("Show images"));
+    browser.reads(".read .banner", "shown this once");
+    (0..100).find(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        trap.count() > 0
+    });
+    assert!(trap.count() > 0, "the pictures that were asked for come");
+    assert_eq!(browser.run("return window.owned === undefined"), Ok(json!(true)));
+}
+
+#[test]
+fn everything_is_done_with_keys_alone() {
+    if !wants_all() {
+        return skip("a browser runs with ORTLER_TESTS=all");
+    }
+    let node = Node::start();
+    for number in 1..=3 {
+        let text = letter(&format!("letter {number}"), "Words that are long enough to be taken for a letter.");
+        let text = String::from_utf8(text).unwrap().replacen("\r\nTo:", "\r\nReply-To: user2@example.test\r\nTo:", 1);
+        node.send("anna@sender.example", &["user1@example.test"], text.as_bytes());
+    }
+    let browser = Browser::start();
+    sign_in(&browser, &node, "user1");
+    browser.find(&row("letter 3"));
+    browser.press("jj");
+    browser.becomes("return document.activeElement.textContent.includes('letter 2')", &json!(true));
+    browser.press("s");
+    browser.find("//li[contains(@class, 'row')][.//b[text()='letter 2']]//button[@aria-pressed='true']");
+    browser.press(&ENTER.to_string());
+    browser.reads(".read h2", "letter 2");
+    browser.becomes("return document.activeElement.tagName", &json!("H2"));
+    browser.press("?");
+    browser.reads("dialog", "Keyboard shortcuts");
+    browser.press(&ESCAPE.to_string());
+    browser.becomes("return document.querySelector('dialog')", &json!(null));
+    browser.press("r");
+    browser.becomes("return document.activeElement.name", &json!("text"));
+    browser.press("Typed.");
+    let send = json!([{ "type": "keyDown", "value": CONTROL }, { "type": "keyDown", "value": ENTER }, { "type": "keyUp", "value": ENTER }, { "type": "keyUp", "value": CONTROL }]);
+    browser.strokes(&send);
+    browser.reads(".note", "Sent.");
+    assert!(arrived(&node, "user2").contains("Typed."));
+    browser.press("u");
+    browser.becomes("return document.activeElement.textContent.includes('letter 2')", &json!(true));
+    browser.press("e");
+    browser.reads(".note", "Moved to Archive");
+    assert_eq!(node.messages("user1", "Archive").len(), 1);
+    browser.press("z");
+    browser.becomes("return document.querySelectorAll('.row').length", &json!(3));
+    // Letters do nothing once they are switched off; Tab leads everywhere all the same.
+    browser.run("localStorage.setItem('shortcuts', 'off')").unwrap();
+    browser.press("c");
+    assert_eq!(browser.run("return document.querySelector('.compose')"), Ok(json!(null)));
+    let mut reached = String::new();
+    browser.run("document.activeElement.blur()").unwrap();
+    for _ in 0..60 {
+        browser.press(&TAB.to_string());
+        let name =
+            "const e = document.activeElement; return e.getAttribute('aria-label') || e.textContent.trim() || e.title";
+        let _ = write!(reached, "{}|", browser.run(name).unwrap().as_str().unwrap_or_default());
+    }
+    for name in ["Log", "Compose", "Inbox", "New folder", "Search mail", "Unread", "letter"] {
+        assert!(reached.contains(name), "{name} is not reached: {reached}");
+    }
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn folders_are_made_named_filled_and_deleted() {
+    if !wants_all() {
+        return skip("a browser runs with ORTLER_TESTS=all");
+    }
+    let node = Node::start();
+    node.send(
+        "anna@sender.example",
+        &["user1@example.test"],
+        &letter("to be sorted", "Words that are long enough to be a letter."),
+    );
+    let browser = Browser::start();
+    sign_in(&browser, &node, "user1");
+    browser.find(&row("to be sorted"));
+    browser.click(&button("New folder"));
+    browser.write("dialog input", "Bills");
+    browser.click(&button("Create"));
+    browser.find(&folder("Bills"));
+    browser.reads(".list .empty", "This folder is empty");
+    browser.click(&labelled("Rename folder"));
+    browser.write("dialog input", " 2026");
+    browser.click(&button("Rename"));
+    browser.find("//nav[@class='folders']//span[contains(text(), '2026')]");
+    browser.click(&folder("Inbox"));
+    browser.click(&row("to be sorted"));
+    browser.run("const menu = document.querySelector('.read .moveto select'); menu.value = [...menu.options].find((one) => one.text.includes('2026')).value; menu.dispatchEvent(new Event('change'))").unwrap();
+    browser.reads(".note", "Moved to");
+    browser.click("//nav[@class='folders']//a[span[contains(text(), '2026')]]");
+    browser.find(&row("to be sorted"));
+    browser.click(&labelled("Delete folder"));
+    browser.reads("dialog", "and the message in it will be deleted");
+    browser.click("//dialog//button[@class='danger']");
+    browser.becomes(
+        "return [...document.querySelectorAll('.folders .name')].some((one) => one.textContent.includes('2026'))",
+        &json!(false),
+    );
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn quarantine_says_why_and_lets_go() {
+    if !wants_all() {
+        return skip("a browser runs with ORTLER_TESTS=all");
+    }
+    let node = Node::start_with_policy("tag-score = 0.5\nquarantine-score = 1\nreject-score = 999\n");
+    let mail = b"From: Prize Office <x99123@free.example>\r\nTo: user1@example.test\r\nSubject: Held back\r\nMessage-ID: <q@x.example>\r\n\
+        Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nX-Priority: 1\r\nMIME-Version: 1.0\r\nContent-Type: text/html; charset=utf-8\r\n\r\n\
+        <font color=red size=6>BUY NOW</font> viagra <a href=\"http://1.2.3.4/\">http://bank.example</a>\r\n";
+    assert!(node.send("x@free.example", &["user1@example.test"], mail).starts_with("250"));
+    let browser = Browser::start();
+    sign_in(&browser, &node, "user1");
+    browser.click(&folder("Quarantine"));
+    browser.click(&row("Held back"));
+    browser.reads(".caught", "Why is this in quarantine?");
+    browser.reads(".caught", "reaches the limit of 1.0 for quarantine");
+    browser.reads(".caught", "Words, links or form are typical of junk");
+    browser.reads(".proof", "Sender not verified");
+    browser.click(".caught button.link");
+    browser.reads(".story", "Held back for user1@example.test in quarantine");
+    browser.click(&button("Open message"));
+    browser.click(&button("Release to inbox"));
+    browser.reads(".note", "Moved to Inbox");
+    assert_eq!((node.messages("user1", "INBOX").len(), node.messages("user1", "Quarantine").len()), (1, 0));
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn ten_thousand_messages_are_a_short_list_to_the_browser() {
+    if !wants_all() {
+        return skip("a browser runs with ORTLER_TESTS=all");
+    }
+    let node = Node::start();
+    let mut mbox = String::new();
+    for number in 0..10_000 {
+        let _ = write!(
+            mbox,
+            "From a@x.example Mon Nov 23 10:00:00 2026\nFrom: a@x.example\nTo: user1@example.test\nSubject: number {number}\n\
+             Date: Mon, 23 Nov 2026 {:02}:{:02}:{:02} +0000\n\nText.\n\n",
+            number / 3600,
+            number / 60 % 60,
+            number % 60
+        );
+    }
+    let file = node.dir().join("many.mbox");
+    std::fs::write(&file, mbox).unwrap();
+    let dir = node.dir().to_str().unwrap().to_owned();
+    ortler(&["mailbox", "import", "user1@example.test", "--from", file.to_str().unwrap(), "--dir", &dir]);
+    let browser = Browser::start();
+    sign_in(&browser, &node, "user1");
+    // An import of one mbox may be a folder of its own.
+    browser.run("const wait = setInterval(() => { const full = [...document.querySelectorAll('.folders a')].find((one) => one.textContent.includes('10,000')); if (full) { full.click(); clearInterval(wait); } }, 100)").unwrap();
+    browser.reads(".views small", "10,000");
+    browser.find(&row("number 9999"));
+    browser.run("document.querySelector('.list .rows').scrollTop = 1e9").unwrap();
+    browser.find(&row("number 0"));
+    browser.run("document.querySelector('.list .rows').scrollTop = 5000 * 62").unwrap();
+    browser.find(&row("number 4995"));
+    let rows = browser.run("return document.querySelectorAll('.row').length").unwrap();
+    assert!(rows.as_u64().is_some_and(|rows| rows < 60), "{rows}");
+    browser.write("input[type=search]", &format!("subject:4711{ENTER}"));
+    browser.becomes("return document.querySelector('.views small').textContent", &json!("1"));
+    browser.find(&row("number 4711"));
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
