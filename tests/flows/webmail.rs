@@ -106,6 +106,32 @@ fn wrong_recipients_and_forgotten_files_are_told_before_sending() {
 }
 
 #[test]
+fn what_is_written_outlives_its_session() {
+    if !wants_all() {
+        return skip("a browser runs with ORTLER_TESTS=all");
+    }
+    let node = Node::start();
+    let browser = Browser::start();
+    sign_in(&browser, &node, "user1");
+    browser.click(&button("Compose"));
+    browser.write(".compose [name=to]", "user2@example.test,");
+    browser.write(".compose [name=text]", "Not to be lost.");
+    browser.forget_cookies();
+    browser.click(&button("Send"));
+    browser.reads(".compose .error", "Sign in in another tab, then go on here");
+    // As from another tab.
+    browser
+        .run(
+            "return fetch('/login', { method: 'POST', body: new URLSearchParams({ name: 'user1@example.test', password: 'demo' }) })\
+             .then((answer) => answer.status)",
+        )
+        .unwrap();
+    browser.click(&button("Send"));
+    browser.reads(".note", "Sent.");
+    assert!(arrived(&node, "user2").contains("Not to be lost."));
+}
+
+#[test]
 fn an_answer_to_hostile_mail_holds_text_alone() {
     if !wants_all() {
         return skip("a browser runs with ORTLER_TESTS=all");

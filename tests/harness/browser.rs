@@ -130,6 +130,11 @@ impl Browser {
         self.ask("POST", "/actions", &json!({ "actions": [keyboard] })).unwrap();
     }
 
+    /// The browser no longer knows who is signed in.
+    pub fn forget_cookies(&self) {
+        self.ask("DELETE", "/cookie", &Value::Null).unwrap();
+    }
+
     /// Shows the page as on a screen of this size.
     pub fn resize(&self, width: u32, height: u32) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });

@@ -2,9 +2,10 @@
 import { html, render, useEffect, useRef, useState } from './lib/html.js';
 import { get, setToken } from './lib/api.js';
 import { language, languages, setLanguage, t } from './lib/i18n.js';
-import { applyTheme, setShortcuts, setTheme, shortcuts, theme } from './lib/settings.js';
+import { applyTheme, setTheme, theme } from './lib/settings.js';
 import { Asking } from './ui/dialog.js';
 import { Icon } from './ui/icons.js';
+import { Help } from './faces/help.js';
 import { Mail } from './faces/mail.js';
 
 const FACES = { mail: async () => Mail, log: async () => (await import('./faces/log.js')).Log, admin: async () => (await import('./faces/admin.js')).Admin };
@@ -57,7 +58,7 @@ const Mark = () => html`<svg class="mark" viewBox="0 0 24 24" aria-hidden="true"
 /** What one sets for oneself; closes when one goes elsewhere. */
 function Settings({ session }) {
   const place = useRef(null);
-  const [keys, setKeys] = useState(shortcuts());
+  const [help, setHelp] = useState(false);
   useEffect(() => {
     const leave = (event) => { if (place.current && !place.current.contains(event.target)) place.current.open = false; };
     const key = (event) => { if (event.key === 'Escape' && place.current && place.current.open) { place.current.open = false; place.current.querySelector('summary').focus(); } };
@@ -71,8 +72,8 @@ function Settings({ session }) {
     <div class="panel"><p class="soft">${session.name ? `${session.name} · ` : ''}${session.address}</p>
       ${choice('language', language(), setLanguage, languages.map((tag) => [tag, t(`l-${tag}`)]))}
       ${choice('theme', theme(), setTheme, ['system', 'light', 'dark'].map((name) => [name, t(`theme-${name}`)]))}
-      <label class="tick"><input type="checkbox" checked=${keys} onChange=${(event) => { setShortcuts(event.target.checked); setKeys(event.target.checked); }} /><span>${t('shortcuts')}</span></label>
-      <form method="post" action="/logout"><button>${t('signout')}</button></form></div></details>`;
+      <button type="button" onClick=${() => { place.current.open = false; setHelp(true); }}>${t('keys')}</button>
+      <form method="post" action="/logout"><button>${t('signout')}</button></form></div></details>${help && html`<${Help} close=${() => setHelp(false)} />`}`;
 }
 
 render(html`<${App} />`, document.getElementById('app'));

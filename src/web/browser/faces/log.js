@@ -1,7 +1,7 @@
 // The live log: what happened to every message that the viewer may see. The address holds the question:
 // /log/MESSAGE?q=WORDS&outcome=ONE&hours=24 or &from=DATE&to=DATE.
 import { html, useEffect, useRef, useState } from '../lib/html.js';
-import { get } from '../lib/api.js';
+import { get, listen } from '../lib/api.js';
 import { why } from '../lib/explain.js';
 import { clock, count, date, exact, points, size } from '../lib/format.js';
 import { t } from '../lib/i18n.js';
@@ -49,9 +49,8 @@ export function Log({ session, place, go }) {
   useEffect(() => { setWaiting([]); setRows(null); load(); }, [text, hours, from, to]);
   useEffect(() => setTyped(query), [query]);
   useEffect(() => {
-    const source = new EventSource(`/api/v1/log/stream?q=${encodeURIComponent(text)}`);
     let fresh = new Map(), timer = 0;
-    source.addEventListener('message', (event) => {
+    const told = (event) => {
       const row = JSON.parse(event.data);
       fresh.set(row.id, row);
       // Painted a few times a second, however many arrive.
@@ -62,10 +61,10 @@ export function Log({ session, place, go }) {
         setRows((known) => (known || []).map((row_) => batch.find((one) => one.id === row_.id) || row_));
         setWaiting((known) => merge(known, batch));
       }, 250);
-    });
-    source.onopen = () => setOnline(true);
-    source.onerror = () => setOnline(false);
-    return () => { source.close(); clearTimeout(timer); };
+    };
+    let lost = false;
+    const stop = listen(`/api/v1/log/stream?q=${encodeURIComponent(text)}`, { message: told }, (is) => { setOnline(is); if (is && lost && !still.current) load(); lost = !is; });
+    return () => { stop(); clearTimeout(timer); };
   }, [text]);
   const fresh = waiting.filter((one) => !(rows || []).some((row) => row.id === one.id));
   const show = () => { setRows((known) => merge(known || [], waiting)); setWaiting([]); setPaused(false); if (to) navigate({ from: '', to: '' }); if (page.current) page.current.scrollTop = 0; };

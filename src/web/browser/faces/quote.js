@@ -1,5 +1,5 @@
 // What answers and forwards begin with.
-import { exact, people, person } from '../lib/format.js';
+import { long, people, person } from '../lib/format.js';
 import { t } from '../lib/i18n.js';
 
 const MARKS = /^\s*((re|aw|r|sv|antw|fwd?|wg|i|rif)(\[\d+\])?\s*:\s*)+/i;
@@ -10,8 +10,8 @@ export const subjectWith = (mark, subject) => `${mark} ${(subject || '').replace
 /** The text of `email` below an empty line: marked with `>`, or below its header where it is forwarded. */
 export function quoteOf(email, text, forwards) {
   const clean = (text || '').replace(/\r\n/g, '\n').replace(/\n{3,}/g, '\n\n').trim();
-  if (!forwards) return `\n\n${t('wrote', { who: person((email.from || [])[0]), when: exact(email.sentAt || email.receivedAt) })}\n${clean.split('\n').map((line) => (line.startsWith('>') ? `>${line}` : `> ${line}`)).join('\n')}`;
-  const lines = [[t('from'), people(email.from)], [t('date'), exact(email.sentAt || email.receivedAt)], [t('subject'), email.subject || ''], [t('to'), people(email.to)], ...(email.cc && email.cc.length ? [[t('cc'), people(email.cc)]] : [])];
+  if (!forwards) return `\n\n${t('wrote', { who: person((email.from || [])[0]), when: long(email.sentAt || email.receivedAt) })}\n${clean.split('\n').map((line) => (line.startsWith('>') ? `>${line}` : `> ${line}`)).join('\n')}`;
+  const lines = [[t('from'), people(email.from)], [t('date'), long(email.sentAt || email.receivedAt)], [t('subject'), email.subject || ''], [t('to'), people(email.to)], ...(email.cc && email.cc.length ? [[t('cc'), people(email.cc)]] : [])];
   return `\n\n---------- ${t('forwardedmessage')} ----------\n${lines.map(([name, value]) => `${name}: ${value}`).join('\n')}\n\n${clean}`;
 }
 

@@ -12,7 +12,10 @@ export function failure(status, value) {
   return new Error((value && (value.detail || value.message || value.title)) || t('e-status', { status }));
 }
 
-export async function call(method, path, body) {
+/** True while something would be lost with the page: then one signs in elsewhere and goes on here. */
+const isWriting = () => Boolean(document.querySelector('.compose'));
+
+export async function call(method, path, body, again) {
   const headers = { Accept: 'application/json' };
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   if (method !== 'GET') headers['X-CSRF-Token'] = csrf;
@@ -20,7 +23,13 @@ export async function call(method, path, body) {
   try {
     answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch { throw new Error(t('e-network')); }
+  if (answer.status === 401 && isWriting()) throw new Error(t('e-sign-in-again'));
   if (answer.status === 401) { location.href = '/login'; throw new Error(t('e-sign-in')); }
+  if (answer.status === 403 && method !== 'GET' && !again) {
+    // Signed in anew in another window: this one's token is an old one.
+    const fresh = await get('/api/v1/session');
+    if (fresh.csrf && fresh.csrf !== csrf) { csrf = fresh.csrf; return call(method, path, body, true); }
+  }
   const text = await answer.text();
   let value = null;
   try { value = text ? JSON.parse(text) : null; } catch { value = null; }
@@ -29,3 +38,25 @@ export async function call(method, path, body) {
 }
 
 export const get = (path) => call('GET', path);
+
+const AGAIN_AFTER = 5000;
+
+/** A stream of events; `events` are functions by name, `online` hears whether it is there. A browser gives up when the
+    server answers with an error: then it is asked again, first whether one is still signed in. Gives a function that
+    ends it. */
+export function listen(url, events, online) {
+  let source = null, timer = 0, ended = false;
+  const later = () => { clearTimeout(timer); if (!ended) timer = setTimeout(() => get('/api/v1/session').then(open, later), AGAIN_AFTER); };
+  const open = () => {
+    if (ended) return;
+    source = new EventSource(url);
+    for (const [name, act] of Object.entries(events)) source.addEventListener(name, act);
+    source.onopen = () => online(true);
+    source.onerror = () => {
+      online(false);
+      if (source.readyState === EventSource.CLOSED) later();
+    };
+  };
+  open();
+  return () => { ended = true; clearTimeout(timer); source.close(); };
+}

@@ -1,5 +1,5 @@
 // A small JMAP client (RFC 8620): calls in batches, back-references as plain arguments, push by event source.
-import { call, csrfToken, failure, get } from './api.js';
+import { call, csrfToken, failure, get, listen } from './api.js';
 import { t } from './i18n.js';
 
 const USING = ['urn:ietf:params:jmap:core', 'urn:ietf:params:jmap:mail', 'urn:ietf:params:jmap:submission'];
@@ -60,13 +60,9 @@ export function upload(file, told) {
 }
 
 /** Calls `changed` after every change of the account and `online` with the state of the connection; gives a function
-    that stops it. The browser reconnects by itself; then everything is looked at anew. */
+    that stops it. After a gap everything is looked at anew. */
 export function watch(changed, online) {
   const url = session.eventSourceUrl.replace('{types}', '*').replace('{closeafter}', 'no').replace('{ping}', '30');
-  const source = new EventSource(url);
   let lost = false;
-  source.addEventListener('state', changed);
-  source.onopen = () => { online(true); if (lost) changed(); lost = false; };
-  source.onerror = () => { lost = true; online(false); };
-  return () => source.close();
+  return listen(url, { state: changed }, (is) => { online(is); if (is && lost) changed(); lost = !is; });
 }
