@@ -136,12 +136,14 @@ pub async fn run(
     for (listener, socket) in sockets {
         listeners::serve(listener, socket, &services, &accepting, &sessions)?;
     }
+    // Whoever hears that the node is ready may ask it to stop.
+    let mut stop = machine::StopSignals::listen()?;
     // Not under systemd: nobody listens.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(event = event::NODE_READY, node = %config.node_name, listeners = config.listeners.len());
     ready();
 
-    let signal = machine::stop_signal().await?;
+    let signal = stop.next().await;
     tracing::info!(event = event::NODE_STOPPING, signal);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     draining.store(true, Ordering::Relaxed);
