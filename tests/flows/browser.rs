@@ -85,6 +85,55 @@ fn hostile_mail_runs_nothing_and_asks_nobody() {
 }
 
 #[test]
+fn the_log_says_where_a_message_is_and_stands_still_for_readers() {
+    if !wants_all() {
+        return skip("a browser runs with ORTLER_TESTS=all");
+    }
+    let node = Node::start();
+    let send =
+        |subject: &str| node.send("anna@sender.example", &["user1@example.test"], &letter(subject, "Words enough."));
+    send("first");
+    let browser = Browser::start();
+    sign_in(&browser, &node, "user1");
+    browser.click("header nav a[href='/log']");
+    browser.find("//td[.='first']");
+    browser.becomes("return document.querySelector('.facets b').textContent", &"1".into());
+
+    browser.click("//button[@aria-label='Stand still']");
+    send("second");
+    browser.reads(".pill", "1 new");
+    assert_eq!(browser.run("return document.querySelectorAll('.rowsof tbody tr').length"), Ok(1.into()), "rows move");
+    browser.click(".pill");
+    browser.find("//td[.='second']");
+
+    // A filter holds for what comes, too.
+    browser.write(".question input", "subject:third\u{e007}");
+    browser.reads(".rowsof .empty", "Nothing matches");
+    send("fourth");
+    send("third one");
+    browser.find("//td[.='third one']");
+    assert_eq!(
+        browser.run("return document.querySelectorAll('.rowsof tbody tr').length"),
+        Ok(1.into()),
+        "the filter leaks"
+    );
+
+    for (sender, answer) in
+        [("nobody.example", "Nothing from nobody.example has reached us since"), ("sender.example", "first")]
+    {
+        browser.click(&button("Where is my mail?"));
+        browser.write("dialog input", sender);
+        browser.click(&button("Look"));
+        browser.reads(".rowsof", answer);
+    }
+    browser.click("//tr[.//a[.='first']]//a");
+    browser.reads(".story", "Delivered to user1@example.test, folder Inbox");
+    browser.click("//aside//button[normalize-space(.)='Open message']");
+    browser.reads(".read h2", "first");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
 fn a_person_writes_and_hears_of_new_mail_and_follows_the_log() {
     if !wants_all() {
         return skip("a browser runs with ORTLER_TESTS=all");

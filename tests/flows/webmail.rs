@@ -52,6 +52,21 @@ fn a_draft_is_kept_and_its_file_arrives_unchanged() {
     browser.write(".compose input[type=file]", file.to_str().unwrap());
     browser.reads(".compose .state", "Saved at");
     assert_eq!(node.messages("user1", "Drafts").len(), 1);
+    // Dropped and pasted files come, too, and go again.
+    for (event, from) in
+        [("DragEvent('drop', { dataTransfer", "dropped"), ("ClipboardEvent('paste', { clipboardData", "pasted")]
+    {
+        let script = format!(
+            "const files = new DataTransfer(); files.items.add(new File(['x'], '{from}.txt', {{ type: 'text/plain' }})); \
+             document.querySelector('.compose textarea').dispatchEvent(new {event}: files, bubbles: true, cancelable: true }}))"
+        );
+        browser.run(&script).unwrap();
+        browser.reads(".compose .files", &format!("{from}.txt"));
+        browser.becomes("return document.querySelector('.compose progress')", &json!(null));
+    }
+    browser.click(&labelled("Remove dropped.txt"));
+    browser.click(&labelled("Remove pasted.txt"));
+    browser.becomes("return document.querySelectorAll('.compose .files li').length", &json!(1));
     browser.write(".compose [name=text]", " More words.");
     browser.becomes("return document.querySelector('.compose .state').textContent", &json!("Not saved yet"));
     browser.reads(".compose .state", "Saved at");
