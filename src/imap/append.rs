@@ -1,21 +1,23 @@
 //! APPEND, also of several messages (RFC 3501 §6.3.11, RFC 3502, RFC 4315).
 
+use std::sync::Arc;
+
 use base::MailboxId;
-use bytes::Bytes;
+use net::{Spool, SpoolError, Spooled};
 use store::{AppendedEntry, NewEntry};
 
-use crate::connection::{Connection, Stop};
+use crate::connection::Connection;
 use crate::mime;
 use crate::proto::frame::Refusal;
 use crate::proto::{AppendHead, AppendOptions, Event, Ranges, Reply, write};
 use crate::sync::Telling;
 use crate::wire::Closed;
 
-/// Messages of one APPEND, and their octets together: all are in memory until they are stored in one step.
+/// Messages of one APPEND. Each is stored when it is whole; they appear together.
 const MESSAGES_MAX: usize = 256;
 
 impl Connection {
-    /// Takes the messages as they come, then stores them.
+    /// Takes and stores the messages as they come, then adds them to the mailbox.
     pub async fn append(&mut self, head: AppendHead, size: u64, wait: bool) -> Result<(), Closed> {
         let AppendHead { tag, mailbox, options } = head;
         let target = self.append_target(&mailbox).await;
@@ -24,23 +26,34 @@ impl Connection {
             Ok(_) => return self.refuse(tag, wait, Reply::no("TOOBIG", "Message is too large")),
             Err(reply) => return self.refuse(tag, wait, reply),
         };
-        let mut messages: Vec<(AppendOptions, Vec<u8>)> = Vec::new();
+        let mut entries: Vec<NewEntry> = Vec::new();
+        let mut failure: Option<Reply> = None;
         let mut next = Some((options, size, wait));
         while let Some((options, size, wait)) = next.take() {
-            if size > room || messages.len() >= MESSAGES_MAX {
+            if let Some(reply) = failure.take() {
+                return self.refuse(tag, wait, reply);
+            }
+            if size > room || entries.len() >= MESSAGES_MAX {
                 return self.refuse(tag, wait, Reply::no("TOOBIG", "Messages are too large together"));
             }
             room -= size;
             if wait {
                 self.wire.out.extend_from_slice(b"+ OK\r\n");
             }
-            // Grows as octets come: an announced size costs nothing.
-            messages.push((options, Vec::new()));
+            let mut spool = Spool::new(Arc::clone(&self.services.spool));
             next = loop {
                 match self.wire.event(self.config.autologout).await? {
                     Event::Chunk(chunk) => {
-                        if let Some((_, message)) = messages.last_mut() {
-                            message.extend_from_slice(&chunk);
+                        if failure.is_none()
+                            && let Err(error) = spool.write(&chunk).await
+                        {
+                            let reply = self.unspooled(&error);
+                            // The rest of it passes unseen.
+                            if self.wire.framer.refuse_message(false, tag.clone(), Refusal::MessageTooLarge) {
+                                self.refused = Some(reply);
+                                return Ok(());
+                            }
+                            failure = Some(reply);
                         }
                     }
                     Event::AppendMore { options, size, wait } => break Some((options, size, wait)),
@@ -51,20 +64,38 @@ impl Connection {
                     }
                 }
             };
+            if failure.is_none() {
+                match self.store_message(options, spool.finish()).await {
+                    Ok(entry) => entries.push(entry),
+                    Err(reply) => failure = Some(reply),
+                }
+            }
         }
-        let reply = match self.store_messages(mailbox, messages).await {
-            Ok(reply) | Err(Stop::Reply(reply)) => reply,
-            Err(Stop::Closed(closed)) => return Err(closed),
+        let reply = match failure {
+            Some(reply) => reply,
+            None => self.add_messages(mailbox, entries).await.unwrap_or_else(|reply| reply),
         };
         self.tell_news(Telling { may_expunge: true, own: &[], condstore: self.session.condstore }).await?;
         reply.write(&mut self.wire.out, &tag);
         Ok(())
     }
 
+    fn unspooled(&self, error: &SpoolError) -> Reply {
+        tracing::warn!(event = base::event::STORE_FAILED, session = %self.id, what = "spool", %error);
+        match error {
+            SpoolError::TooLarge(_) => Reply::no("TOOBIG", "Message is too large"),
+            SpoolError::Full => Reply::no("UNAVAILABLE", "No space left, try later"),
+            SpoolError::Failed(_) => Reply::no("UNAVAILABLE", "Message cannot be kept, try later"),
+        }
+    }
+
     async fn append_target(&self, name: &crate::proto::RawName) -> Result<MailboxId, Reply> {
         let account = self.account()?;
         let name = name.decode().ok_or(Reply::bad_name())?;
-        Ok(self.services.mail.mailbox(account, &name).await?.ok_or(Reply::try_create())?.id)
+        let mailbox = self.services.mail.mailbox(account, &name).await?.ok_or(Reply::try_create())?;
+        // Whether there is room is known before the message comes.
+        drop(self.services.blobs.create().await?);
+        Ok(mailbox.id)
     }
 
     /// Answers at once if the client waits; else after what it sends anyway has passed.
@@ -77,26 +108,23 @@ impl Connection {
         Ok(())
     }
 
-    async fn store_messages(
-        &mut self,
-        mailbox: MailboxId,
-        messages: Vec<(AppendOptions, Vec<u8>)>,
-    ) -> Result<Reply, Stop> {
-        let account = self.account()?;
-        let mut entries = Vec::with_capacity(messages.len());
-        for (options, message) in messages {
-            if message.is_empty() {
-                return Err(Reply::no("CANNOT", "Message is empty").into());
-            }
-            let message = Bytes::from(message);
-            let Some(summary) = mime::summarise(&self.services.mime, message.clone()).await else {
-                return Err(Reply::no("SERVERBUG", "Message cannot be read").into());
-            };
-            let blob = self.services.blobs.put(vec![message]).await?;
-            let internal_date = options.internal_date.unwrap_or_else(|| self.clock.utc());
-            entries.push(NewEntry { blob, summary, flags: options.flags, internal_date });
+    /// Content and summary of one message; no mailbox shows it yet.
+    async fn store_message(&self, options: AppendOptions, message: Spooled) -> Result<NewEntry, Reply> {
+        if message.length() == 0 {
+            return Err(Reply::no("CANNOT", "Message is empty"));
         }
-        let appended = self.services.mail.append(account, mailbox, entries).await?;
+        let message = message.into_bytes(&self.services.budget, 1).await;
+        let (message, _share) = message.map_err(|error| self.unspooled(&error))?;
+        let Some(summary) = mime::summarise(&self.services.mime, message.clone()).await else {
+            return Err(Reply::no("SERVERBUG", "Message cannot be read"));
+        };
+        let blob = self.services.blobs.put(vec![message]).await?;
+        let internal_date = options.internal_date.unwrap_or_else(|| self.clock.utc());
+        Ok(NewEntry { blob, summary, flags: options.flags, internal_date })
+    }
+
+    async fn add_messages(&self, mailbox: MailboxId, entries: Vec<NewEntry>) -> Result<Reply, Reply> {
+        let appended = self.services.mail.append(self.account()?, mailbox, entries).await?;
         let done = Reply::ok("APPEND completed");
         Ok(match append_uid(&appended) {
             Some(code) => done.with_code(code),

@@ -24,6 +24,10 @@ pub struct Services {
     pub search: Arc<Searcher>,
     pub directory: Arc<dyn Directory>,
     pub mime: Arc<dyn Mime>,
+    /// For messages of APPEND on their way in.
+    pub spool: Arc<net::SpoolSettings>,
+    /// For those being read and stored.
+    pub budget: net::MemoryBudget,
     /// For STARTTLS; `None` offers none.
     pub tls: Option<tokio_rustls::TlsAcceptor>,
 }

@@ -88,6 +88,13 @@ async fn node() -> Node {
         search: storage.search.clone(),
         directory: Arc::new(directory),
         mime: Arc::new(PlainMime),
+        spool: Arc::new(net::SpoolSettings {
+            folder: folder.path().to_path_buf(),
+            memory_max: base::ByteSize::kib(64),
+            size_max: base::ByteSize::mib(50),
+            waiting: net::MemoryBudget::new(base::ByteSize::mib(1)),
+        }),
+        budget: net::MemoryBudget::new(base::ByteSize::mib(64)),
         tls: None,
     };
     Node { services: Arc::new(services), _folder: folder }

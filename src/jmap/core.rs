@@ -25,6 +25,10 @@ pub struct JmapServices {
     pub directory: Arc<dyn Directory>,
     pub submitter: Arc<dyn Submitter>,
     pub mime: Arc<dyn Mime>,
+    /// For uploads.
+    pub spool: Arc<net::SpoolSettings>,
+    /// For messages being composed and stored.
+    pub budget: net::MemoryBudget,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
 }

@@ -91,6 +91,8 @@ impl Jmap {
         if entry.size_bytes > Self::UPLOAD_SIZE_MAX.0 {
             return Err(SetError::new("tooLarge", ""));
         }
+        // As it is stored, without Bcc, and as it is stored again.
+        let _share = self.services.budget.take(entry.size_bytes * 4).await;
         // Without the entry's own lines: they tell of its delivery here, if it ever was delivered.
         let message = self.content(&entry).read_blob(0..u64::MAX).await?;
         let own = self.services.directory.sender_addresses(account.id).await.map_err(|e| unavailable(e.into()))?;

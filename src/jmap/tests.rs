@@ -91,6 +91,13 @@ impl Fixture {
             directory: Arc::new(OnlyAnna),
             submitter: outbox.clone(),
             mime: Arc::new(PlainMime),
+            spool: Arc::new(net::SpoolSettings {
+                folder: folder.path().to_path_buf(),
+                memory_max: base::ByteSize::kib(64),
+                size_max: base::ByteSize::mib(50),
+                waiting: net::MemoryBudget::new(base::ByteSize::mib(1)),
+            }),
+            budget: net::MemoryBudget::new(base::ByteSize::mib(64)),
             clock: clock.clone(),
             ids,
         };
@@ -118,8 +125,14 @@ impl Fixture {
         found["ids"][0].as_str().unwrap().to_owned()
     }
 
+    async fn upload(&self, media_type: &str, content: &[u8]) -> Value {
+        let mut spool = self.jmap.spool();
+        spool.write(content).await.unwrap();
+        self.jmap.upload(&account(), media_type, spool.finish()).unwrap()
+    }
+
     async fn import(&self, mailbox: &str, message: &str) -> String {
-        let blob = self.jmap.upload(&account(), "message/rfc822", Bytes::from(message.to_owned())).unwrap();
+        let blob = self.upload("message/rfc822", message.as_bytes()).await;
         let email = json!({ "blobId": blob["blobId"], "mailboxIds": { mailbox: true } });
         let answer = self.call("Email/import", json!({ "emails": { "x": email } })).await;
         self.clock.advance(std::time::Duration::from_secs(60));
@@ -385,7 +398,7 @@ async fn emails_change_move_and_go() {
 async fn what_a_newer_draft_replaced_is_not_kept_for_recovery() {
     let fixture = Fixture::new();
     let (inbox, drafts) = (fixture.mailbox("inbox").await, fixture.mailbox("drafts").await);
-    let upload = fixture.jmap.upload(&account(), "image/png", Bytes::from_static(b"\x89PNG")).unwrap();
+    let upload = fixture.upload("image/png", b"\x89PNG").await;
     let mut blob = upload["blobId"].clone();
     let mut ids = Vec::new();
     for text in ["first", "second"] {
@@ -412,7 +425,7 @@ async fn what_a_newer_draft_replaced_is_not_kept_for_recovery() {
 async fn a_draft_is_written_sent_and_filed() {
     let fixture = Fixture::new();
     let (drafts, sent) = (fixture.mailbox("drafts").await, fixture.mailbox("sent").await);
-    let upload = fixture.jmap.upload(&account(), "image/png", Bytes::from_static(b"\x89PNG")).unwrap();
+    let upload = fixture.upload("image/png", b"\x89PNG").await;
     let draft = json!({
         "mailboxIds": { drafts.as_str(): true }, "keywords": { "$draft": true, "$seen": true },
         "from": [{ "name": "Anna M\u{fc}ller", "email": "anna@a.test" }],

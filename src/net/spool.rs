@@ -1,7 +1,8 @@
 //! Message content while it arrives: small ones in memory, large ones in a file without a name.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +17,12 @@ pub struct SpoolSettings {
     pub folder: PathBuf,
     pub memory_max: ByteSize,
     pub size_max: ByteSize,
+    /// What spools may hold in memory together; one that gets no share goes to its file early.
+    pub waiting: MemoryBudget,
 }
+
+/// What a spool may hold in memory without a share.
+const FREE: usize = 16 * 1024;
 
 /// Content could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -44,13 +50,15 @@ impl From<std::io::Error> for SpoolError {
 pub struct Spool {
     settings: Arc<SpoolSettings>,
     memory: BytesMut,
+    /// Of the memory for spools.
+    share: Option<BudgetPermit>,
     file: Option<File>,
     length: u64,
 }
 
 impl Spool {
     pub fn new(settings: Arc<SpoolSettings>) -> Self {
-        Self { settings, memory: BytesMut::new(), file: None, length: 0 }
+        Self { settings, memory: BytesMut::new(), share: None, file: None, length: 0 }
     }
 
     /// Appends. After an error the content is incomplete and must be dropped.
@@ -60,10 +68,18 @@ impl Spool {
             return Err(SpoolError::TooLarge(self.settings.size_max));
         }
         self.memory.extend_from_slice(bytes);
-        if self.memory.len() > self.settings.memory_max.as_usize() {
+        if self.memory.len() > self.settings.memory_max.as_usize() || !self.may_wait() {
             self.spill().await?;
         }
         Ok(())
+    }
+
+    /// A share is taken at once and whole, so that no spool waits for another.
+    fn may_wait(&mut self) -> bool {
+        if self.memory.len() > FREE && self.share.is_none() {
+            self.share = self.settings.waiting.try_take(self.settings.memory_max.0);
+        }
+        self.memory.len() <= FREE || self.share.is_some()
     }
 
     /// Moves what is in memory to the file, on a thread where that may block.
@@ -82,15 +98,17 @@ impl Spool {
 
     /// The content is whole.
     pub fn finish(self) -> Spooled {
-        Spooled { memory: self.memory, file: self.file, length: self.length }
+        Spooled { memory: self.memory.freeze(), _share: self.share, file: self.file.map(Arc::new), length: self.length }
     }
 }
 
 /// Whole content.
 #[derive(Debug)]
 pub struct Spooled {
-    memory: BytesMut,
-    file: Option<File>,
+    /// What comes after the file's content.
+    memory: Bytes,
+    _share: Option<BudgetPermit>,
+    file: Option<Arc<File>>,
     length: u64,
 }
 
@@ -99,23 +117,30 @@ impl Spooled {
         self.length
     }
 
-    /// The content in memory, once the node's budget has room for it. Keep the permit as long as the bytes.
-    pub async fn into_bytes(self, budget: &MemoryBudget) -> Result<(Bytes, BudgetPermit), SpoolError> {
-        let permit = budget.take(self.length).await;
-        let Some(mut file) = self.file else { return Ok((self.memory.freeze(), permit)) };
-        let (length, tail) = (self.length, self.memory);
+    /// The content in memory, once the node's budget has room for as many `copies` of it as its user makes. Keep the
+    /// permit as long as the bytes.
+    pub async fn into_bytes(self, budget: &MemoryBudget, copies: u64) -> Result<(Bytes, BudgetPermit), SpoolError> {
+        let permit = budget.take(self.length.saturating_mul(copies)).await;
+        Ok((self.read().await?, permit))
+    }
+
+    /// The content in memory; the caller has a permit for it.
+    pub async fn read(&self) -> Result<Bytes, SpoolError> {
+        let Some(file) = self.file.clone() else { return Ok(self.memory.clone()) };
+        let (length, tail) = (self.length, self.memory.clone());
         let read = tokio::task::spawn_blocking(move || {
-            let mut content = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-            file.seek(SeekFrom::Start(0))?;
-            file.read_to_end(&mut content)?;
-            content.extend_from_slice(&tail);
+            let mut content = vec![0; usize::try_from(length).unwrap_or(0)];
+            let in_file = content.len().saturating_sub(tail.len());
+            let (head, end) = content.split_at_mut(in_file);
+            file.read_exact_at(head, 0)?;
+            end.copy_from_slice(&tail);
             Ok::<_, std::io::Error>(Bytes::from(content))
         });
-        Ok((read.await.map_err(std::io::Error::other)??, permit))
+        Ok(read.await.map_err(std::io::Error::other)??)
     }
 }
 
-/// Memory that messages being judged may take together.
+/// Memory that messages being worked on may take together.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget {
     kib: Arc<Semaphore>,
@@ -134,11 +159,17 @@ impl MemoryBudget {
         Self { kib: Arc::new(Semaphore::new(whole as usize)), whole }
     }
 
-    /// Waits for room. A message larger than the whole budget takes all of it.
-    async fn take(&self, length: u64) -> BudgetPermit {
+    /// Waits for room. A message larger than the whole budget takes all of it. Never ask for more while holding some.
+    pub async fn take(&self, length: u64) -> BudgetPermit {
         let share = u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX).min(self.whole);
         // The semaphore is never closed.
         BudgetPermit { _share: Arc::clone(&self.kib).acquire_many_owned(share).await.ok() }
+    }
+
+    fn try_take(&self, length: u64) -> Option<BudgetPermit> {
+        let share = u32::try_from(length / 1024 + 1).ok()?;
+        let share = Arc::clone(&self.kib).try_acquire_many_owned(share).ok()?;
+        Some(BudgetPermit { _share: Some(share) })
     }
 }
 
@@ -147,7 +178,12 @@ mod tests {
     use super::*;
 
     fn settings(folder: &std::path::Path) -> Arc<SpoolSettings> {
-        Arc::new(SpoolSettings { folder: folder.to_path_buf(), memory_max: ByteSize(1000), size_max: ByteSize(10_000) })
+        Arc::new(SpoolSettings {
+            folder: folder.to_path_buf(),
+            memory_max: ByteSize(1000),
+            size_max: ByteSize(10_000),
+            waiting: MemoryBudget::new(ByteSize::mib(1)),
+        })
     }
 
     #[tokio::test]
@@ -160,10 +196,30 @@ mod tests {
             for piece in content.chunks(300) {
                 spool.write(piece).await.unwrap();
             }
-            let (bytes, _permit) = spool.finish().into_bytes(&budget).await.unwrap();
+            let (bytes, _permit) = spool.finish().into_bytes(&budget, 1).await.unwrap();
             assert_eq!(bytes, content);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_memory_to_spare_content_goes_to_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let waiting = MemoryBudget::new(ByteSize::kib(130));
+        let (memory_max, size_max) = (ByteSize::kib(64), ByteSize::kib(64));
+        let settings = SpoolSettings { folder: folder.path().to_path_buf(), memory_max, size_max, waiting };
+        let settings = Arc::new(settings);
+        let mut spools = Vec::new();
+        for _ in 0..5 {
+            let mut spool = Spool::new(Arc::clone(&settings));
+            spool.write(&[7; 20_000]).await.unwrap();
+            spools.push(spool);
+        }
+        let in_files: Vec<bool> = spools.iter().map(|spool| spool.file.is_some()).collect();
+        assert_eq!(in_files, [false, false, true, true, true]);
+        for spool in spools {
+            assert_eq!(spool.finish().read().await.unwrap(), [7; 20_000].as_slice());
+        }
     }
 
     #[tokio::test]

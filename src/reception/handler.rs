@@ -20,6 +20,8 @@ pub struct Reception {
     intake: Arc<Intake>,
 }
 
+/// Of a message in memory while it is judged and stored: as it came, and as it is kept.
+const COPIES: u64 = 2;
 const LOGIN_REFUSED: Status = Status::fixed(535, Enhanced(5, 7, 8), "Authentication failed");
 const LOGIN_TOO_MANY: Status = Status::fixed(454, Enhanced(4, 7, 0), "Too many failed attempts, try again later");
 const LOGIN_UNAVAILABLE: Status = Status::fixed(454, Enhanced(4, 7, 0), "Temporary authentication failure");
@@ -148,7 +150,7 @@ impl Handler for Reception {
 
     async fn message(&self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status> {
         let count = transaction.envelope.forward_paths.len();
-        let (content, _share) = match content.into_bytes(&self.intake.parts.budget).await {
+        let (content, _share) = match content.into_bytes(&self.intake.parts.budget, COPIES).await {
             Ok(content) => content,
             Err(SpoolError::Full) => return vec![FULL; count],
             Err(error) => {

@@ -211,12 +211,18 @@ pub fn spool(config: &Config) -> (Arc<net::SpoolSettings>, net::MemoryBudget) {
         folder: config.data.join("spool"),
         memory_max: ByteSize::kib(256),
         size_max: config.message_size_max,
+        waiting: net::MemoryBudget::new(ByteSize(config.memory_for_messages.0 / 4)),
     };
     (Arc::new(settings), net::MemoryBudget::new(config.memory_for_messages))
 }
 
 /// What IMAP sessions work on.
-pub fn imap_services(engines: &Engines, tls: &Tls) -> anyhow::Result<Arc<imap::Services>> {
+pub fn imap_services(
+    engines: &Engines,
+    tls: &Tls,
+    spool: &Arc<net::SpoolSettings>,
+    budget: &net::MemoryBudget,
+) -> anyhow::Result<Arc<imap::Services>> {
     Ok(Arc::new(imap::Services {
         mail: Arc::clone(&engines.storage.mail),
         blobs: Arc::clone(&engines.storage.blobs),
@@ -224,6 +230,8 @@ pub fn imap_services(engines: &Engines, tls: &Tls) -> anyhow::Result<Arc<imap::S
         search: Arc::clone(&engines.storage.search),
         directory: engines.directory.clone(),
         mime: Arc::new(super::mime::Mime),
+        spool: Arc::clone(spool),
+        budget: budget.clone(),
         tls: Some(tls.acceptor(&[])?),
     }))
 }

@@ -65,8 +65,8 @@ pub async fn run(
             submission: config.judged.contains(&Way::Submission),
         },
         trail: Arc::clone(&engines.trail),
-        spool,
-        budget,
+        spool: Arc::clone(&spool),
+        budget: budget.clone(),
         clock: Arc::clone(&engines.clock),
         ids: Arc::clone(&engines.ids),
     }));
@@ -78,6 +78,8 @@ pub async fn run(
         directory: engines.directory.clone(),
         submitter: intake.clone(),
         mime: Arc::new(super::mime::Mime),
+        spool: Arc::clone(&spool),
+        budget: budget.clone(),
         clock: Arc::clone(&engines.clock),
         ids: Arc::clone(&engines.ids),
     }));
@@ -99,7 +101,7 @@ pub async fn run(
     };
     let services = Services {
         config: Arc::clone(&config),
-        imap: listeners::imap_services(&engines, &tls)?,
+        imap: listeners::imap_services(&engines, &tls, &spool, &budget)?,
         pop3: listeners::pop3_services(&engines, &tls)?,
         tls,
         reception: Arc::new(Reception::new(intake)),

@@ -53,6 +53,15 @@ fn failed(error: &dyn std::error::Error) -> ApiError {
     ApiError::Failed
 }
 
+impl From<net::SpoolError> for ApiError {
+    fn from(error: net::SpoolError) -> Self {
+        match error {
+            net::SpoolError::TooLarge(_) => Self::TooLarge,
+            net::SpoolError::Full | net::SpoolError::Failed(_) => failed(&error),
+        }
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         failed(&error)

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use jmap::{Jmap, Watch};
 use serde_json::Value;
 
@@ -41,12 +42,18 @@ pub(crate) async fn upload(
     Path(account): Path<String>,
     viewer: Viewer,
     headers: HeaderMap,
-    content: Bytes,
+    body: Body,
 ) -> Result<Response, ApiError> {
     check_account(&viewer, &account)?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.filter(|kind| is_media_type(kind)).unwrap_or("application/octet-stream");
-    let answer = web.services.jmap.upload(&viewer.account, kind, content)?;
+    let mut spool = web.services.jmap.spool();
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        // Whoever broke off hears no answer.
+        spool.write(&piece.map_err(|_broken| ApiError::Invalid("the upload broke off".to_owned()))?).await?;
+    }
+    let answer = web.services.jmap.upload(&viewer.account, kind, spool.finish())?;
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 

@@ -155,8 +155,7 @@ async fn answer(
 fn router(inner: Arc<Inner>) -> Router {
     let uploads = Router::new()
         .route("/jmap/upload/{account}/", post(jmap_http::upload))
-        .route("/jmap/upload/{account}", post(jmap_http::upload))
-        .layer(DefaultBodyLimit::max(Jmap::UPLOAD_SIZE_MAX.as_usize()));
+        .route("/jmap/upload/{account}", post(jmap_http::upload));
     let calls = Router::new()
         .route("/jmap/", post(jmap_http::call))
         .route("/jmap", post(jmap_http::call))

@@ -8,6 +8,7 @@ mod commands;
 mod corpora;
 mod crash;
 mod fuzz;
+mod large;
 mod mail_in;
 mod mailboxes;
 mod name_servers;

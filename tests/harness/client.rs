@@ -22,6 +22,13 @@ impl Conversation {
         Self { reader: BufReader::new(stream) }
     }
 
+    /// For answers that take their time.
+    pub fn patient(self, patience: Duration) -> Self {
+        self.reader.get_ref().set_read_timeout(Some(patience)).unwrap();
+        self.reader.get_ref().set_write_timeout(Some(patience)).unwrap();
+        self
+    }
+
     pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
         self.reader.get_mut().write_all(bytes).unwrap();
         self

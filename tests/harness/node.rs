@@ -63,25 +63,39 @@ impl Node {
         node
     }
 
-    /// A node with this system policy: made as a demonstration, then served by its configuration.
+    /// A node with this system policy.
     pub fn start_with_policy(policy: &str) -> Self {
+        let prepare = |dir: &Path| std::fs::write(dir.join("policy.toml"), policy).unwrap();
+        Self::start_configured(prepare, &[("[filter]", "[filter]\npolicy = \"policy.toml\"")])
+    }
+
+    /// A node made as a demonstration, then served by its configuration with these `changes`.
+    pub fn start_configured(prepare: impl FnOnce(&Path), changes: &[(&str, &str)]) -> Self {
         let mut node = Self::start();
         node.stop();
-        std::fs::write(node.dir().join("policy.toml"), policy).unwrap();
+        prepare(node.dir());
         let file = node.dir().join("ortler.toml");
-        let config = std::fs::read_to_string(&file).unwrap();
-        let config = config.replace("[filter]\n", "[filter]\npolicy = \"policy.toml\"\n");
-        assert!(config.contains("policy.toml"));
+        let mut config = std::fs::read_to_string(&file).unwrap();
+        for (from, to) in changes {
+            assert!(config.contains(from));
+            config = config.replacen(from, to, 1);
+        }
         std::fs::write(&file, config).unwrap();
-        let log = std::fs::File::options().create(true).append(true).open(node.log_file()).unwrap();
+        node.serve();
+        node
+    }
+
+    /// Serves the folder by its configuration.
+    pub fn serve(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.log_file()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ortler"));
-        node.child = Some(command.arg("serve").arg("--config").arg(&file).stderr(log).spawn().unwrap());
+        command.arg("serve").arg("--config").arg(self.dir().join("ortler.toml")).stderr(log);
+        self.child = Some(command.spawn().unwrap());
         let deadline = SystemClock.now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect(("127.0.0.1", node.port(25))).is_err() {
-            assert!(SystemClock.now() < deadline, "the node did not start: {}", node.log());
+        while std::net::TcpStream::connect(("127.0.0.1", self.port(25))).is_err() {
+            assert!(SystemClock.now() < deadline, "the node did not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
-        node
     }
 
     /// Starts the process again on the same folder.
@@ -145,12 +159,15 @@ impl Node {
         }
     }
 
-    /// Sends a message to port 25; gives the last reply.
+    /// Sends a message to port 25; gives the last reply, or that to MAIL if it is refused there.
     pub fn send(&self, from: &str, to: &[&str], message: &[u8]) -> String {
         let mut smtp = self.connect(25);
         smtp.expect("220");
         smtp.say("EHLO client.example.org").expect("250");
-        smtp.say(&format!("MAIL FROM:<{from}>")).expect("250");
+        let reply = smtp.say(&format!("MAIL FROM:<{from}>")).line();
+        if !reply.starts_with("250") {
+            return reply;
+        }
         for to in to {
             smtp.say(&format!("RCPT TO:<{to}>")).expect("250");
         }

@@ -45,6 +45,8 @@ impl Jmap {
         let flags = email.get("keywords").map_or(Ok(Flags::default()), keywords::parse_all)?;
         let received_at = received_at(email.get("receivedAt"), self.services.clock.utc())?;
         let blob_id = email.get("blobId").and_then(Value::as_str).unwrap_or_default();
+        let size = self.blob_size(context.account.id, blob_id).await?;
+        let _share = self.services.budget.take(size).await;
         let blob = match self.download(context.account.id, blob_id).await {
             Ok(blob) => blob.content,
             Err(BlobError::Store(error)) => return Err(error.into()),

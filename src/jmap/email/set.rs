@@ -81,6 +81,12 @@ impl Jmap {
         let now = self.services.clock.utc();
         let received_at = received_at(draft.get("receivedAt"), now)?;
         let mut blobs = HashMap::new();
+        let mut size = 0u64;
+        for id in blob_ids(draft) {
+            size = size.saturating_add(self.blob_size(context.account.id, &id).await?);
+        }
+        // As they are, encoded, and the message they become part of.
+        let _share = self.services.budget.take(size.min(Self::UPLOAD_SIZE_MAX.0) * 4).await;
         for id in blob_ids(draft) {
             match self.download(context.account.id, &id).await {
                 Ok(blob) => blobs.insert(id, blob.content),

@@ -42,10 +42,15 @@ impl Handler for Fake {
     }
     fn spool(&self) -> Spool {
         let folder = self.folder.path().to_path_buf();
-        Spool::new(Arc::new(SpoolSettings { folder, memory_max: ByteSize(100), size_max: ByteSize::kib(64) }))
+        Spool::new(Arc::new(SpoolSettings {
+            folder,
+            memory_max: ByteSize(100),
+            size_max: ByteSize::kib(64),
+            waiting: MemoryBudget::new(ByteSize::mib(1)),
+        }))
     }
     async fn message(&self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status> {
-        let (bytes, _permit) = content.into_bytes(&MemoryBudget::new(ByteSize::mib(1))).await.unwrap();
+        let (bytes, _permit) = content.into_bytes(&MemoryBudget::new(ByteSize::mib(1)), 1).await.unwrap();
         self.messages.lock().await.push((facts.client.ip().to_string(), bytes.to_vec()));
         let one = Status::fixed(250, Enhanced(2, 0, 0), "Queued");
         vec![one; if facts.protocol == Protocol::Lmtp { transaction.envelope.forward_paths.len() } else { 1 }]
