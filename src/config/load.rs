@@ -261,6 +261,7 @@ impl Reader<'_> {
             clamd: self.texts("filter.clamd"),
             milters: self.texts("filter.milters"),
             milter_down: self.down("filter.milter_down"),
+            free_space_min: self.take("storage.free_space_min").map(Value::into_size).unwrap_or_default(),
             undelete: self.take("storage.undelete").map(Value::into_span).unwrap_or_default(),
             trail_retention: self.take("trail.retention").map(Value::into_span).unwrap_or_default(),
             log_level: self.text("log.level"),

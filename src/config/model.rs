@@ -89,6 +89,8 @@ pub struct Config {
     pub milter_down: WhenDown,
     /// How long expunged messages can be brought back.
     pub undelete: Duration,
+    /// Of the embedded engine: below, nothing new comes in.
+    pub free_space_min: ByteSize,
     pub trail_retention: Duration,
     pub log_level: String,
     pub log_format: LogFormat,

@@ -186,6 +186,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "\"14 d\"",
         "How long expunged messages and deleted mailboxes can be brought back.",
     ),
+    with(
+        "storage.free_space_min",
+        size(ByteSize(0), ByteSize::mib(1 << 20)),
+        "\"1 GB\"",
+        "Embedded engine: while less than this is free where the data lies, or a twentieth of that file system if it is less, new messages and copies are put off; reading and deleting go on.",
+    ),
     with("trail.retention", span(DAY_SECS, 366 * DAY_SECS), "\"21 d\"", "How long the log of single messages is kept."),
     with(
         "log.level",

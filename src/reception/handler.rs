@@ -101,6 +101,9 @@ impl Handler for Reception {
         _parameters: &MailParameters,
     ) -> Result<(), Status> {
         let parts = &self.intake.parts;
+        if !parts.storage.has_room() {
+            return Err(FULL);
+        }
         let mut sender = None;
         if let Some(identity) = &facts.identity {
             if let Some(address) = reverse_path.address() {

@@ -46,6 +46,7 @@ impl Engines {
         let ids = Arc::new(IdSource::system());
         let mut settings = StorageSettings::default();
         settings.gc.undelete = config.undelete;
+        settings.segments.free_space_min = config.free_space_min;
         let storage =
             Storage::open(data, settings, Arc::clone(&clock), Arc::clone(&ids)).map_err(|error| explain(&error))?;
         let guard = LoginGuard::new(config.plaintext_on_loopback);

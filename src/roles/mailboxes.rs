@@ -130,12 +130,12 @@ pub async fn execute(engines: &Engines, request: MailRequest, content: Bytes) ->
         }
         MailRequest::Read { account, mailbox, uid, from } => {
             let entry = Target::find(engines, &account, &mailbox).await?.entry(engines, uid).await?;
-            let content = engines.storage.content(&entry).read(from..from.saturating_add(RANGE_MAX)).await;
+            let content = engines.storage.original(&entry).read(from..from.saturating_add(RANGE_MAX)).await;
             Ok(Reply { value: Value::Null, content: content.map_err(|error| explain(&error))? })
         }
         MailRequest::Digest { account, mailbox, uid } => {
             let entry = Target::find(engines, &account, &mailbox).await?.entry(engines, uid).await?;
-            let (mut hasher, mut steps) = (blake3::Hasher::new(), engines.storage.content(&entry).steps(0..u64::MAX));
+            let (mut hasher, mut steps) = (blake3::Hasher::new(), engines.storage.original(&entry).steps(0..u64::MAX));
             while let Some(piece) = steps.next().await {
                 hasher.update(&piece.map_err(|error| explain(&error))?);
             }

@@ -95,9 +95,16 @@ pub async fn run(
         web::WebSettings { node_name: config.node_name.clone(), plain_login_on_loopback: config.plaintext_on_loopback },
     ));
     let health = {
-        let (metrics, draining) = (metrics.clone(), Arc::clone(&draining));
+        let (metrics, draining, storage) = (metrics.clone(), Arc::clone(&draining), Arc::clone(&engines.storage));
         let is_draining = move || draining.load(Ordering::Relaxed);
-        web::Health::new(Arc::clone(&engines.storage), move || metrics.render(), is_draining)
+        let render = move || {
+            let health = storage.health();
+            let free_mib = u32::try_from(health.free_bytes >> 20).unwrap_or(u32::MAX);
+            metrics::gauge!("ortler_store_free_bytes").set(f64::from(free_mib) * 1_048_576.0);
+            metrics::gauge!("ortler_store_has_room").set(if health.has_room { 1.0 } else { 0.0 });
+            metrics.render()
+        };
+        web::Health::new(Arc::clone(&engines.storage), render, is_draining)
     };
     let services = Services {
         config: Arc::clone(&config),

@@ -77,6 +77,9 @@ pub(crate) async fn run(
     options: AuditOptions,
 ) -> Result<AuditReport, StoreError> {
     let mut report = sqlite.check(&options).await?;
+    for error in segments.check_files()? {
+        report.add(error.to_string(), "segment file", false);
+    }
     let mut from = Vec::new();
     loop {
         let some = sqlite.located(from, vec![u8::MAX; 16], BATCH).await?;
@@ -94,7 +97,10 @@ pub(crate) async fn run(
             };
             match checked {
                 Ok(()) => {}
-                Err(StoreError::Damaged { what }) => report.add(what, format!("blob {}", blob.id()), false),
+                Err(StoreError::Damaged { what }) => {
+                    let held = sqlite.holders(blob.id()).await?;
+                    report.add(what, [vec![format!("blob {}", blob.id())], held].concat().join("; "), false);
+                }
                 Err(StoreError::Unavailable(error)) => {
                     report.add(error.to_string(), format!("blob {}", blob.id()), false);
                 }

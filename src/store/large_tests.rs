@@ -137,10 +137,15 @@ async fn large_blobs_are_copied_collected_and_checked() {
     file.write_all_at(b"?", length / 2).unwrap();
     let entry = node.storage.mail.email_states(AccountId(1), None).await.unwrap().remove(0);
     let entry = node.storage.mail.emails(AccountId(1), vec![entry.state.email]).await.unwrap().remove(0);
-    let reader = node.storage.content(&entry);
+    let reader = node.storage.original(&entry);
     assert!(reader.read(0..200_000).await.unwrap() == content[..200_000]);
     let Err(StoreError::Damaged { what }) = reader.read(0..u64::MAX).await else { panic!("read") };
     assert!(what.contains("L000001.seg at offset 64"), "{what}");
+    let shown = node.storage.content(&entry).read(0..u64::MAX).await.unwrap();
+    let lost = shown.iter().zip(&content).filter(|(is, was)| is != was).count();
+    assert!(shown.len() == content.len() && (1000..=262_144).contains(&lost), "one frame is lost, not {lost} octets");
+    let told = format!("octets are lost here: {}]", entry.blob);
+    assert!(String::from_utf8_lossy(&shown).contains(&told));
 
     let inbox = node.subject.mailbox(AccountId(1), "INBOX").await;
     node.storage.mail.expunge(AccountId(1), inbox.id, vec![EVERYTHING], false).await.unwrap();

@@ -14,13 +14,16 @@ pub mod content;
 mod contract;
 #[cfg(test)]
 mod contract_quota;
+mod damage;
 pub mod error;
 mod gc;
 #[cfg(test)]
 mod large_tests;
 pub mod model;
+mod notice;
 pub mod picture;
 mod postgres;
+mod room;
 mod search;
 pub mod signal;
 mod sqlite;

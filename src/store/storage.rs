@@ -53,6 +53,8 @@ pub struct Health {
     pub is_writable: bool,
     /// Free space for an unprivileged process, where the store lies; with PostgreSQL where the node's own files lie.
     pub free_bytes: u64,
+    /// False while too little space is left for anything new; what is there can be read and deleted.
+    pub has_room: bool,
     pub open_views: usize,
     pub view_entries: usize,
 }
@@ -76,6 +78,7 @@ impl Storage {
         let sqlite = SqliteStore::open(dir, settings.sqlite, Arc::clone(&signals), Arc::clone(&clock))?;
         let index: Arc<dyn BlobIndex> = sqlite.clone();
         let segments = SegmentStore::open(dir, settings.segments, Arc::clone(&index), Arc::clone(&clock), ids)?;
+        sqlite.watch(segments.room());
         let mail: Arc<dyn MailStore> = sqlite.clone();
         let blobs: Arc<dyn BlobStore> = segments.clone();
         let gc = Gc::new(index, Arc::clone(&segments), Arc::clone(&clock), settings.gc);
@@ -123,6 +126,11 @@ impl Storage {
     /// The message of an entry, prefix and blob in one.
     pub fn content(&self, entry: &Entry) -> EntryContent {
         EntryContent::new(Arc::clone(&self.blobs), entry)
+    }
+
+    /// The same for copies: what is damaged is an error, never a notice.
+    pub fn original(&self, entry: &Entry) -> EntryContent {
+        EntryContent::original(Arc::clone(&self.blobs), entry)
     }
 
     /// One bounded round of garbage collection; call it again while [`GcReport::has_more`]. One at a time: a second
@@ -194,14 +202,31 @@ impl Storage {
         }
     }
 
+    /// False while too little space is left for anything new.
+    pub fn has_room(&self) -> bool {
+        match &self.kept {
+            Kept::Embedded { segments, .. } => segments.room().check().is_ok(),
+            Kept::Postgres { .. } => true,
+        }
+    }
+
     pub fn health(&self) -> Health {
-        let facts = nix::sys::statvfs::statvfs(&self.dir);
-        let free_bytes = facts.map_or(0, |f| f.blocks_available().saturating_mul(f.fragment_size()));
+        let free_bytes = || {
+            let facts = nix::sys::statvfs::statvfs(&self.dir);
+            facts.map_or(0, |f| f.blocks_available().saturating_mul(f.fragment_size()))
+        };
+        let (free_bytes, has_room) = match &self.kept {
+            Kept::Embedded { segments, .. } => {
+                let seen = segments.room().look();
+                (seen.free_bytes, !seen.is_low)
+            }
+            Kept::Postgres { .. } => (free_bytes(), true),
+        };
         let (open_views, view_entries) = self.views.size();
         let is_writable = match &self.kept {
             Kept::Embedded { sqlite, segments, .. } => segments.is_writable() && sqlite.is_writable(),
             Kept::Postgres { store, .. } => store.is_writable(),
         };
-        Health { is_writable, free_bytes, open_views, view_entries }
+        Health { is_writable, free_bytes, has_room, open_views, view_entries }
     }
 }

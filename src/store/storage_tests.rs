@@ -56,7 +56,7 @@ impl Node {
         let inbox = self.subject.mailbox(account, "INBOX").await.id;
         let mut out = Vec::new();
         for entry in self.storage.mail.entries(account, inbox, vec![EVERYTHING], 10_000).await.unwrap() {
-            out.push(self.storage.content(&entry).read_blob(0..u64::MAX).await);
+            out.push(self.storage.blobs.read(entry.blob, 0..u64::MAX).await);
         }
         out
     }
@@ -161,7 +161,7 @@ async fn any_changed_byte_of_a_record_is_noticed() {
 }
 
 #[test]
-fn damaged_files_are_named_at_the_start() {
+fn damaged_files_are_named() {
     let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
     let dir = tempfile::tempdir().unwrap();
     runtime.block_on(async { open(dir.path()).deliver(1, "x").await });
@@ -172,10 +172,30 @@ fn damaged_files_are_named_at_the_start() {
     };
     let segment = dir.path().join("blobs/000001.seg");
     let whole = std::fs::read(&segment).unwrap();
-    for broken in [&whole[..whole.len() - 1], &whole[..10], &[b"?", &whole[1..]].concat()] {
+    // Whatever happens to a segment costs the records that it hits, and nothing more is written to it.
+    let broken = [(&whole[..whole.len() - 1], true), (&[b"?", &whole[1..]].concat(), true), (&whole[..10], false)];
+    for (round, (broken, is_there)) in broken.into_iter().enumerate() {
         std::fs::write(&segment, broken).unwrap();
-        refused("000001.seg");
+        runtime.block_on(async {
+            let node = open(dir.path());
+            let texts = node.texts(1).await;
+            assert_eq!((texts.len(), texts[0].is_ok()), (round + 1, is_there));
+            assert!(texts[1..].iter().all(Result::is_ok));
+            let report = node.storage.audit(AuditOptions::default()).await.unwrap();
+            assert!(report.problems.iter().any(|p| p.what.contains("000001.seg")), "{report:?}");
+            node.deliver(1, "y").await;
+        });
     }
+    std::fs::remove_file(&segment).unwrap();
+    runtime.block_on(async {
+        let node = open(dir.path());
+        assert!(matches!(&node.texts(1).await[0], Err(StoreError::Damaged { what }) if what.contains("000001.seg")));
+        let report = node.storage.audit(AuditOptions::default()).await.unwrap();
+        assert!(
+            report.problems[0].location.contains("account 1, mailbox ")
+                && report.problems[0].location.ends_with("(INBOX), uid 1")
+        );
+    });
     std::fs::write(&segment, &whole).unwrap();
     drop(open(dir.path()));
     let tables = dir.path().join("mail.sqlite");

@@ -63,11 +63,15 @@ impl Health {
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    let is_writable = shared.storage.health().is_writable;
+    let health = shared.storage.health();
+    let is_writable = health.is_writable;
     let is_draining = (shared.is_draining)();
     let status = if is_writable && !is_draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, axum::Json(json!({ "ready": status.is_success(), "store": is_writable, "draining": is_draining })))
-        .into_response()
+    // Without room for new mail it goes on serving what there is.
+    let told = json!({
+        "ready": status.is_success(), "store": is_writable, "room": health.has_room, "draining": is_draining,
+    });
+    (status, axum::Json(told)).into_response()
 }
 
 async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {

@@ -7,6 +7,7 @@ mod clients;
 mod commands;
 mod corpora;
 mod crash;
+mod disk;
 mod fuzz;
 mod large;
 mod mail_in;

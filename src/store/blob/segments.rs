@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use base::{BlobId, Clock, IdSource, UtcMillis};
+use base::{BlobId, ByteSize, Clock, IdSource, UtcMillis};
 use bytes::Bytes;
 use engine::EngineError;
 use moka::sync::Cache;
@@ -19,8 +19,10 @@ use super::draft::{Draft, LARGE_MIN};
 use super::file::{self, LARGE, ReadError, SEGMENT_HEAD};
 use super::record::{self, BadRecord, Contexts, Head, Locator, Record};
 use super::writer::{Active, Next, Put, Writer};
+use crate::damage::Damages;
 use crate::error::StoreError;
 use crate::model::StoredBlob;
+use crate::room::Room;
 use crate::traits::{BlobDraft, BlobIndex, BlobStore};
 
 /// Bounds of a [`SegmentStore`].
@@ -30,13 +32,15 @@ pub struct SegmentSettings {
     pub segment_size: u64,
     /// Memory that messages on their way to disk may take together; beyond, callers wait.
     pub waiting_bytes_max: u64,
+    /// New content is refused while less than this, or a twentieth of the file system if that is less, is free.
+    pub free_space_min: ByteSize,
     /// Places of blobs kept in memory (about 150 octets each).
     pub places_kept: u64,
 }
 
 impl Default for SegmentSettings {
     fn default() -> Self {
-        Self { segment_size: 64 << 20, waiting_bytes_max: 256 << 20, places_kept: 100_000 }
+        Self { segment_size: 64 << 20, waiting_bytes_max: 256 << 20, free_space_min: ByteSize(0), places_kept: 100_000 }
     }
 }
 
@@ -57,6 +61,8 @@ pub struct SegmentStore {
     pub(super) newest_large: Arc<AtomicU32>,
     /// Octets that drafts may hold in memory together.
     pub(super) drafts: Semaphore,
+    damages: Damages,
+    room: Arc<Room>,
     is_writable: AtomicBool,
 }
 
@@ -98,7 +104,13 @@ impl SegmentStore {
         let (large, numbers): (Vec<u32>, Vec<u32>) =
             file::list_and_tidy(&folder)?.into_iter().partition(|number| *number >= LARGE);
         for number in &numbers {
-            file::open(&folder, *number)?;
+            let opened = file::open(&folder, *number).map(drop);
+            // Its records stand for themselves; the auditor names it.
+            if let Err(EngineError::Damaged { file, reason }) = &opened {
+                tracing::error!(event = base::event::STORE_DAMAGED, file = %file.display(), %reason);
+            } else {
+                opened?;
+            }
         }
         let referred = last_referred(&*index, LARGE)?;
         let active = find_active(&folder, &numbers, referred)?;
@@ -121,6 +133,7 @@ impl SegmentStore {
             .spawn(move || writer.run(inbox))
             .map_err(|error| EngineError::from_io(&folder, error))?;
         let shares_max = u32::try_from(settings.waiting_bytes_max / SHARE).unwrap_or(u32::MAX >> 3).max(1);
+        let room = Room::new(&folder, settings.free_space_min, Arc::clone(&clock));
         Ok(Arc::new(Self {
             folder,
             index,
@@ -136,6 +149,8 @@ impl SegmentStore {
             active_number,
             newest_large: Arc::new(AtomicU32::new(newest_large)),
             drafts: Semaphore::new(usize::try_from(settings.waiting_bytes_max / 4).unwrap_or(usize::MAX >> 4)),
+            damages: Damages::new(),
+            room,
             is_writable: AtomicBool::new(true),
         }))
     }
@@ -182,10 +197,18 @@ impl SegmentStore {
         if let Some(open) = self.files.get(&number) {
             return Ok(open);
         }
-        let (file, _) = file::open(&self.folder, number)?;
-        let file = Arc::new(file);
+        // Records are checked one by one, whatever the head says.
+        let path = file::path(&self.folder, number);
+        let file = Arc::new(File::open(&path).map_err(|error| unreadable(&path, error))?);
         self.files.insert(number, Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Segment files that are not as they should be, apart from their records.
+    pub(crate) fn check_files(&self) -> Result<Vec<EngineError>, StoreError> {
+        let numbers = file::list(&self.folder)?;
+        let opened = numbers.into_iter().map(|number| file::open(&self.folder, number).map(drop));
+        Ok(opened.filter_map(Result::err).filter(|error| matches!(error, EngineError::Damaged { .. })).collect())
     }
 
     /// Appends a whole record; on return it is on disk.
@@ -237,6 +260,10 @@ impl SegmentStore {
         self.read_stored(blob, 0..1).await.map(drop)
     }
 
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
     /// False after a write failed, until one succeeds.
     pub(crate) fn is_writable(&self) -> bool {
         self.is_writable.load(Ordering::Relaxed)
@@ -280,9 +307,7 @@ impl SegmentStore {
         let path = file::path(&self.folder, place.segment);
         let lost = |what: String| StoreError::Damaged { what: format!("blob {blob}: {what}") };
         read.map_err(|error| match error {
-            ReadError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
-                EngineError::from_io(&path, error).into()
-            }
+            ReadError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => unreadable(&path, error),
             ReadError::Io(_) => lost(format!("{} ends before it", path.display())),
             ReadError::Bad(why) => lost(format!("{} at offset {}: {why}", path.display(), place.offset)),
         })
@@ -329,6 +354,7 @@ impl SegmentStore {
 #[async_trait]
 impl BlobStore for SegmentStore {
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
+        self.room.check()?;
         let size: usize = pieces.iter().map(Bytes::len).sum();
         if size > LARGE_MIN {
             let mut draft = self.create().await?;
@@ -354,10 +380,17 @@ impl BlobStore for SegmentStore {
     }
 
     async fn create(&self) -> Result<Box<dyn BlobDraft + '_>, StoreError> {
+        self.room.check()?;
         Ok(Box::new(Draft::new(self)))
     }
 
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.damages.note(blob, self.read_found(blob, range).await)
+    }
+}
+
+impl SegmentStore {
+    async fn read_found(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
         let place = self.place(blob).await?;
         let first = self.read_stored(&place, range.clone()).await;
         if first.is_ok() {
@@ -383,12 +416,26 @@ fn last_referred(index: &dyn BlobIndex, below: u32) -> Result<Option<Locator>, S
     Ok(index.last_located(Locator::bounds(below).0)?.and_then(|bytes| Locator::decode(&bytes)))
 }
 
+/// What is gone or cannot be read off the disk is lost: trying again is no use.
+fn unreadable(path: &Path, error: std::io::Error) -> StoreError {
+    const BAD_SECTOR: i32 = 5; // EIO
+    if error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(BAD_SECTOR) {
+        return StoreError::Damaged { what: format!("{}: {error}", path.display()) };
+    }
+    EngineError::from_io(path, error).into()
+}
+
 /// The segment to go on with. Everything that an entry refers to lies before the last locator known; whole records
 /// after it were written but not delivered, they are passed over; what follows them is torn and is overwritten.
 fn find_active(folder: &Path, numbers: &[u32], referred: Option<Locator>) -> Result<Option<Active>, EngineError> {
     let lowest = referred.map_or(0, |last| last.segment);
     for number in numbers.iter().rev().copied().filter(|number| *number >= lowest) {
-        let (file, size) = file::open(folder, number)?;
+        let (file, size) = match file::open(folder, number) {
+            Ok(opened) => opened,
+            // Nothing more goes into it.
+            Err(EngineError::Damaged { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let from = referred.filter(|last| last.segment == number).map_or(SEGMENT_HEAD, Locator::end);
         let end = file::end_of_records(&file, from, size);
         let path = file::path(folder, number);

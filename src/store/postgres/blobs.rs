@@ -12,6 +12,7 @@ use super::rows;
 use engine::postgres::Params;
 
 use super::{PgStore, unavailable};
+use crate::damage::Damages;
 use crate::error::StoreError;
 use crate::model::StoredBlob;
 use crate::traits::{BlobDraft, BlobStore};
@@ -27,6 +28,7 @@ pub struct PgBlobs {
     store: Arc<PgStore>,
     ids: Arc<IdSource>,
     clock: Arc<dyn Clock>,
+    damages: Damages,
 }
 
 /// Chunks of content of this size.
@@ -97,7 +99,7 @@ async fn packing<T: Send + 'static>(
 
 impl PgBlobs {
     pub fn new(store: Arc<PgStore>, ids: Arc<IdSource>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { store, ids, clock })
+        Arc::new(Self { store, ids, clock, damages: Damages::new() })
     }
 }
 
@@ -139,6 +141,12 @@ impl BlobStore for PgBlobs {
     }
 
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
+        self.damages.note(blob, self.read_rows(blob, range).await)
+    }
+}
+
+impl PgBlobs {
+    async fn read_rows(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
         let sql = self.store.pool.session().await?;
         let raw = blob.to_bytes();
         let chunk = CHUNK as u64;

@@ -204,10 +204,14 @@ impl PgStore {
                     report.add(WRONG_RELEASE, at.as_str(), repaired);
                 }
                 if rows::int(row, 2)? != chunks_of(size) {
+                    let at = [vec![at], self.holders(blob).await?].concat().join("; ");
                     report.add("a chunk is missing", at, false);
                 } else if options.deep {
                     match blobs.read(blob, 0..size).await {
-                        Err(StoreError::Damaged { what }) if self.has_blob(blob).await? => report.add(what, at, false),
+                        Err(StoreError::Damaged { what }) if self.has_blob(blob).await? => {
+                            let at = [vec![at], self.holders(blob).await?].concat().join("; ");
+                            report.add(what, at, false);
+                        }
                         Ok(_) | Err(StoreError::Damaged { .. }) => {}
                         Err(error) => return Err(error),
                     }
@@ -218,6 +222,18 @@ impl PgStore {
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// Who has the blob: account, mailbox and UID of each entry, the first twenty.
+    async fn holders(&self, blob: BlobId) -> Result<Vec<String>> {
+        let text = "SELECT format('account %s, mailbox %s (%s), uid %s', e.account_id, e.mailbox_id, m.name, e.uid)
+             FROM content c JOIN entry e ON e.account_id = c.account_id AND e.content_id = c.content_id
+             JOIN mailbox m ON m.account_id = e.account_id AND m.mailbox_id = e.mailbox_id
+             WHERE c.blob_id = $1 LIMIT 20";
+        let sql = self.pool.session().await?;
+        let found = sql.rows(text, &[&blob.to_bytes().as_slice()]).await?;
+        sql.give_back();
+        found.iter().map(|row| rows::value(row, 0)).collect()
     }
 
     /// Garbage collection may have taken it meanwhile.

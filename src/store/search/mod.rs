@@ -217,7 +217,7 @@ impl Searcher {
             while running.len() < AT_ONCE
                 && let Some(entry) = rest.next()
             {
-                let content = EntryContent::new(Arc::clone(&self.blobs), &entry);
+                let content = EntryContent::original(Arc::clone(&self.blobs), &entry);
                 let message = match content.read_blob(0..entry.size_bytes).await {
                     Ok(message) => message,
                     Err(StoreError::Damaged { what }) => {

@@ -127,6 +127,26 @@ const POOLS: &str = "
     HAVING p.allotted_bytes <> coalesce(sum(a.allowed_bytes), 0)
         OR p.allotted_messages <> coalesce(sum(a.allowed_messages), 0)";
 
+impl SqliteStore {
+    /// Who has the blob: account, mailbox and UID of each entry, the first [`HOLDERS_MAX`].
+    pub(crate) async fn holders(&self, blob: base::BlobId) -> Result<Vec<String>, StoreError> {
+        self.read(move |sql| {
+            let mut found = sql.prepare(HOLDERS)?;
+            let found = found.query_map((blob.to_bytes(), HOLDERS_MAX), |row| row.get(0))?;
+            found.collect()
+        })
+        .await
+    }
+}
+
+const HOLDERS_MAX: usize = 20;
+/// Looks through all content rows: only damage is worth it.
+const HOLDERS: &str = "
+    SELECT format('account %d, mailbox %d (%s), uid %d', e.account_id, e.mailbox_id, m.name, e.uid)
+    FROM content c JOIN entry e ON e.account_id = c.account_id AND e.content_id = c.content_id
+    JOIN mailbox m ON m.account_id = e.account_id AND m.mailbox_id = e.mailbox_id
+    WHERE c.blob_id = ?1 LIMIT ?2";
+
 const WRONG_MAILBOX: &str = "the mailbox's counters differ from its entries";
 const WRONG_ACCOUNT: &str = "the account's usage differs from its mailboxes";
 const WRONG_REFERENCES: &str = "the blob's count of references is wrong";

@@ -29,6 +29,7 @@ use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
     Mailbox, MailboxName, NewEntry, PoolUsage, Removed, Restored, Role, ThreadId, Usage,
 };
+use crate::room::Room;
 use crate::signal::Signals;
 use crate::traits::{EmailState, MailStore};
 
@@ -53,6 +54,8 @@ pub struct SqliteStore {
     signals: Arc<Signals>,
     clock: Arc<dyn Clock>,
     is_writable: AtomicBool,
+    /// Of the disk, once the store is open.
+    room: std::sync::OnceLock<Arc<Room>>,
 }
 
 impl SqliteStore {
@@ -72,7 +75,12 @@ impl SqliteStore {
             cache_kib: settings.cache_kib,
         };
         let db = Database::open(&dir.join("mail.sqlite"), &engine)?;
-        Ok(Arc::new(Self { db, signals, clock, is_writable: AtomicBool::new(true) }))
+        Ok(Arc::new(Self { db, signals, clock, is_writable: AtomicBool::new(true), room: std::sync::OnceLock::new() }))
+    }
+
+    /// Copies are refused while there is too little of it.
+    pub(crate) fn watch(&self, room: &Arc<Room>) {
+        let _ = self.room.set(Arc::clone(room));
     }
 
     pub fn file(&self) -> &Path {
@@ -315,6 +323,7 @@ impl MailStore for SqliteStore {
         uids: UidRanges,
         to: MailboxId,
     ) -> Result<Copied, AppendError> {
+        self.room.get().map_or(Ok(()), |room| room.check())?;
         let now = self.clock.utc();
         let copied = self.write(move |sql| change::copy(sql, account, from, &uids, to, now)).await?;
         self.publish(account, copied.modseq);
