@@ -1,5 +1,6 @@
 //! `ortler mailbox list|removed|restore|purge`, and the ways to `export` and `import`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -8,6 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::export::Export;
 use super::import::Import;
+use super::snapshot::FromSnapshot;
 use super::{Where, print};
 use crate::roles::control::Request;
 use crate::roles::mailboxes::MailRequest;
@@ -31,11 +33,14 @@ pub enum Command {
     /// Expunged messages that can still be brought back, the latest first.
     Removed {
         account: String,
+        /// Deleted folders instead.
+        #[arg(long)]
+        folders: bool,
         #[command(flatten)]
         common: Common,
     },
-    /// Brings expunged messages back: those that all the given options name.
-    #[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["id", "mailbox", "since"])))]
+    /// Brings expunged messages back, those that all the given options name, or what a snapshot of the node has.
+    #[command(group(clap::ArgGroup::new("which").required(true).multiple(true).args(["id", "mailbox", "since", "at", "folder", "from_snapshot"])))]
     Restore {
         account: String,
         /// The message with this id in `ortler mailbox removed`.
@@ -47,6 +52,15 @@ pub enum Command {
         /// Messages removed since then: `2026-11-23T10:42:07Z`, `2026-11-23` (UTC), or `2 h` for two hours ago.
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         since: Option<UtcMillis>,
+        /// What was there at this time and was removed since then; forms as for --since.
+        #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "since")]
+        at: Option<UtcMillis>,
+        /// A deleted folder with those below it, their messages and flags; with --from-snapshot only this folder of it.
+        #[arg(long, value_name = "NAME", conflicts_with_all = ["id", "mailbox", "since"])]
+        folder: Option<String>,
+        /// A snapshot of the node, or the folder of a stopped one: adds what the account had there and lacks now.
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["id", "mailbox", "since"])]
+        from_snapshot: Option<PathBuf>,
         /// Put them all into this mailbox instead of where they lay.
         #[arg(long, value_name = "NAME")]
         into: Option<String>,
@@ -78,10 +92,17 @@ impl Command {
             Self::Export(export) => return export.run(),
             Self::Import(import) => return import.run(),
             Self::List { account, common } => (MailRequest::List { account }, common),
-            Self::Removed { account, common } => (MailRequest::Removed { account }, common),
-            Self::Restore { account, id: ids, mailbox, since, into, common } => {
-                let since = since.map(|since| since.0);
-                (MailRequest::Restore { account, ids, mailbox, since, into }, common)
+            Self::Removed { account, folders: true, common } => (MailRequest::RemovedFolders { account }, common),
+            Self::Removed { account, folders: false, common } => (MailRequest::Removed { account }, common),
+            Self::Restore { account, from_snapshot: Some(dir), folder, at, into, common, .. } => {
+                return FromSnapshot { account, dir, folder, at, into }.run(&common.node, common.json);
+            }
+            Self::Restore { account, folder: Some(folder), at: None, into, common, .. } => {
+                (MailRequest::RestoreFolder { account, folder, into }, common)
+            }
+            Self::Restore { account, id: ids, mailbox, since, at, folder, into, common, .. } => {
+                let (since, at) = (since.map(|since| since.0), at.map(|at| at.0));
+                (MailRequest::Restore { account, ids, mailbox: mailbox.or(folder), since, at, into }, common)
             }
             Self::Purge { account, id, all, common } => {
                 (MailRequest::Purge { account, ids: (!all).then_some(id) }, common)

@@ -11,6 +11,7 @@ mod print;
 mod rules;
 mod run;
 mod scan;
+mod snapshot;
 mod store;
 mod trace;
 mod transfer;

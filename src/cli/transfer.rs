@@ -32,6 +32,7 @@ pub struct Mail<'a> {
 #[derive(Deserialize, Debug)]
 pub struct MailboxRow {
     pub name: String,
+    pub role: Option<String>,
     pub subscribed: bool,
     pub uid_validity: u32,
 }

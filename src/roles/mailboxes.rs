@@ -11,8 +11,8 @@ use mail::mime::{EnvelopeAddress, Summary};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{
-    AppendError, EmailId, Entry, Flags, Keyword, Mailbox, MailboxError, MailboxName, NewEntry, Removed, Role,
-    SystemFlags,
+    AppendError, EmailId, Entry, Flags, Keyword, Mailbox, MailboxError, MailboxName, NewEntry, Removed, RemovedMailbox,
+    Role, SystemFlags,
 };
 
 use super::Engines;
@@ -29,13 +29,23 @@ pub enum MailRequest {
     Removed {
         account: String,
     },
-    /// Of the expunged messages those with these ids (none given: all) that lay in `mailbox` and were removed at or
-    /// after `since`.
+    RemovedFolders {
+        account: String,
+    },
+    /// A deleted folder with those below it, as they were.
+    RestoreFolder {
+        account: String,
+        folder: String,
+        into: Option<String>,
+    },
+    /// Of the expunged messages those with these ids (none given: all) that lay in `mailbox`, were removed at or after
+    /// `since`, and were there already at `at`.
     Restore {
         account: String,
         ids: Vec<u64>,
         mailbox: Option<String>,
         since: Option<i64>,
+        at: Option<i64>,
         into: Option<String>,
     },
     /// `None`: all.
@@ -88,6 +98,9 @@ pub struct MessageRow {
     pub keywords: Vec<String>,
     pub internal_date: i64,
     pub size: u64,
+    /// Where nodes keep its content: the same in a snapshot.
+    #[serde(default)]
+    pub blob: String,
 }
 
 /// Rows of one answer.
@@ -110,8 +123,18 @@ pub async fn execute(engines: &Engines, request: MailRequest, content: Bytes) ->
             let found = removed(engines, id_of(engines, &account).await?).await?;
             Ok(found.iter().map(removed_value).collect::<Value>().into())
         }
-        MailRequest::Restore { account, ids, mailbox, since, into } => {
+        MailRequest::RemovedFolders { account } => {
+            let found = engines.storage.mail.removed_mailboxes(id_of(engines, &account).await?).await;
+            Ok(found.map_err(|error| explain(&error))?.iter().map(removed_folder_value).collect::<Value>().into())
+        }
+        MailRequest::RestoreFolder { account, folder, into } => {
+            let (folder, into) = (parse_name(&folder)?, into.as_deref().map(parse_name).transpose()?);
+            restore_folder(engines, &account, &folder, into.as_ref()).await.map(Reply::from)
+        }
+        MailRequest::Restore { account, ids, mailbox, since, at, into } => {
+            let since = since.or(at);
             let wanted = Wanted {
+                at: at.map(UtcMillis),
                 ids: ids.into_iter().collect(),
                 mailbox: mailbox.as_deref().map(parse_name).transpose()?,
                 since: since.map(UtcMillis),
@@ -201,6 +224,7 @@ struct Wanted {
     ids: BTreeSet<u64>,
     mailbox: Option<MailboxName>,
     since: Option<UtcMillis>,
+    at: Option<UtcMillis>,
 }
 
 impl Wanted {
@@ -208,6 +232,7 @@ impl Wanted {
         (self.ids.is_empty() || self.ids.contains(&removed.email.0))
             && self.mailbox.as_ref().is_none_or(|name| removed.mailbox == *name)
             && self.since.is_none_or(|since| removed.removed_at >= since)
+            && self.at.is_none_or(|at| removed.internal_date <= at)
     }
 }
 
@@ -242,6 +267,27 @@ async fn restore(engines: &Engines, address: &str, wanted: Wanted, into: Option<
         "restored": restored,
         "mailboxes": mailboxes.iter().map(|(name, count)| format!("{name}: {count}")).collect::<Vec<_>>(),
         "more": cut,
+    }))
+}
+
+async fn restore_folder(
+    engines: &Engines,
+    address: &str,
+    folder: &MailboxName,
+    into: Option<&MailboxName>,
+) -> anyhow::Result<Value> {
+    let account = id_of(engines, address).await?;
+    let back = engines.storage.restore_folder(account, folder, into).await.map_err(|error| match error {
+        AppendError::NoMailbox => anyhow::anyhow!(
+            "no folder {folder} of {address} was deleted lately, or it cannot be made again; \
+             see `ortler mailbox removed --folders`"
+        ),
+        AppendError::OverQuota(_) => anyhow::anyhow!("{address}: {error}; run again when there is room to go on"),
+        AppendError::Store(error) => explain(&error),
+    })?;
+    Ok(json!({
+        "restored": back.messages,
+        "mailboxes": back.mailboxes.iter().map(MailboxName::as_str).collect::<Vec<_>>(),
     }))
 }
 
@@ -317,6 +363,7 @@ fn row(entry: &Entry) -> MessageRow {
         keywords: entry.flags.keywords.iter().map(|keyword| keyword.as_str().to_owned()).collect(),
         internal_date: entry.internal_date.0,
         size: entry.size_bytes,
+        blob: entry.blob.to_string(),
     }
 }
 
@@ -329,6 +376,15 @@ fn mailbox_value(mailbox: &Mailbox) -> Value {
         "size": mailbox.size_bytes,
         "subscribed": mailbox.subscribed,
         "uid_validity": mailbox.uid_validity.as_raw(),
+    })
+}
+
+fn removed_folder_value(removed: &RemovedMailbox) -> Value {
+    json!({
+        "name": removed.name.as_str(),
+        "removed": mail::date::format_utc(removed.removed_at),
+        "messages": removed.messages,
+        "size": removed.size_bytes,
     })
 }
 

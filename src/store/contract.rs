@@ -561,3 +561,44 @@ async fn expunged_emails_come_back(s: &Subject, account: AccountId) {
     s.mail.expunge(account, inbox.id, vec![EVERYTHING], false).await.unwrap();
     assert_eq!(s.mail.purge(account, None).await.unwrap(), 1);
 }
+
+/// A deleted folder with one below it, under its name and under another.
+pub(crate) async fn folders_come_back(storage: &crate::Storage, s: &Subject, account: AccountId) {
+    let work = s.mail.create_mailbox(account, &name("Work"), None).await.unwrap();
+    let deep = s.mail.create_mailbox(account, &name("Work/2026/May"), None).await.unwrap();
+    s.mail.subscribe(account, &name("Work"), true).await.unwrap();
+    let texts = [("long gone", &work), ("one", &work), ("two", &work), ("three", &deep)];
+    for (text, mailbox) in texts {
+        s.mail.append(account, mailbox.id, vec![s.own(text, SystemFlags::FLAGGED).await]).await.unwrap();
+    }
+    s.mail.expunge(account, work.id, vec![uid(1)..=uid(1)], false).await.unwrap();
+    s.clock.advance(std::time::Duration::from_secs(60));
+    for text in ["Work", "Work/2026/May", "Work/2026"] {
+        s.mail.delete_mailbox(account, &name(text)).await.unwrap();
+    }
+    let gone = s.mail.removed_mailboxes(account).await.unwrap();
+    let told: Vec<_> = gone.iter().map(|one| (one.name.as_str(), one.messages, one.subscribed)).collect();
+    assert_eq!(told, [("Work", 2, true), ("Work/2026", 0, false), ("Work/2026/May", 1, false)]);
+    let none = storage.restore_folder(account, &name("Wor"), None).await;
+    assert!(matches!(none, Err(AppendError::NoMailbox)));
+
+    // What had been expunged before the deletion stays so. A new folder of the name is no obstacle.
+    s.mail.create_mailbox(account, &name("Work"), None).await.unwrap();
+    let back = storage.restore_folder(account, &name("Work"), None).await.unwrap();
+    assert_eq!((back.mailboxes.len(), back.messages), (3, 3));
+    let work = s.mailbox(account, "Work").await;
+    assert_eq!((work.messages, s.mailbox(account, "Work/2026/May").await.messages), (2, 1));
+    let states = s.mail.states(account, work.id).await.unwrap().unwrap().changed;
+    assert!(states.iter().all(|entry| entry.flags.system == SystemFlags::FLAGGED));
+    assert_eq!(storage.restore_folder(account, &name("Work"), None).await.unwrap().messages, 0);
+
+    // The latest deletion counts, and a purge ends it.
+    s.clock.advance(std::time::Duration::from_secs(60));
+    s.mail.delete_mailbox(account, &name("Work")).await.unwrap();
+    let back = storage.restore_folder(account, &name("Work"), Some(&name("Found"))).await.unwrap();
+    assert_eq!(back.messages, 2);
+    assert!(back.mailboxes.iter().all(|made| made.as_str().starts_with("Found")));
+    assert_eq!(s.mailbox(account, "Found").await.messages, 2);
+    storage.purge(account, None).await.unwrap();
+    assert!(s.mail.removed_mailboxes(account).await.unwrap().is_empty());
+}

@@ -31,6 +31,7 @@ pub mod storage;
 #[cfg(test)]
 mod storage_tests;
 pub mod traits;
+mod undelete;
 pub mod view;
 
 pub use audit::{AuditOptions, AuditReport, Problem};
@@ -40,8 +41,8 @@ pub use error::{AppendError, MailboxError, StoreError};
 pub use gc::{GcReport, GcSettings};
 pub use model::{
     AppendedEntry, Change, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, Restored, Role,
-    StoredBlob, SystemFlags, Target, ThreadId, Usage,
+    FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, RemovedMailbox,
+    Restored, Role, StoredBlob, SystemFlags, Target, ThreadId, Usage,
 };
 pub use picture::{Differences, EntryView, Picture};
 pub use postgres::{PgBlobs, PgSettings, PgStore};
@@ -50,4 +51,5 @@ pub use signal::Signals;
 pub use sqlite::{SqliteSettings, SqliteStore};
 pub use storage::{Health, Storage, StorageSettings};
 pub use traits::{BlobDraft, BlobIndex, BlobStore, EmailState, MailStore};
+pub use undelete::RestoredFolder;
 pub use view::{View, ViewSettings, Views};

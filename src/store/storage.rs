@@ -110,6 +110,24 @@ impl Storage {
         tokio::task::spawn_blocking(build).await.unwrap_or(Err(StoreError::Unavailable(EngineError::Closing)))
     }
 
+    /// Makes the folder `to` such that [`Storage::open`] there finds what the store in `from`, an absolute path, holds,
+    /// and `from` stays as it is: databases are copied and brought to this version, segments that are never written
+    /// again are links. For reading only: what is collected there would be missing here. Blocks.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read or written.
+    pub fn stage(from: &Path, to: &Path) -> Result<(), StoreError> {
+        for name in ["mail.sqlite", "mail.sqlite-wal"] {
+            let file = from.join(name);
+            if file.is_file() {
+                std::fs::copy(&file, to.join(name)).map_err(|error| EngineError::from_io(&file, error))?;
+            }
+        }
+        let signals = Arc::new(Signals::new());
+        let sqlite = SqliteStore::open(to, SqliteSettings::default(), signals, Arc::new(base::SystemClock))?;
+        crate::blob::stage(&*sqlite, &from.join("blobs"), &to.join("blobs"))
+    }
+
     fn build(
         dir: &Path,
         settings: StorageSettings,

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Mailbox, MailboxName, NewEntry, PoolUsage, Removed, Restored, Role, StoredBlob, ThreadId, Usage,
+    FlagOutcome, Mailbox, MailboxName, NewEntry, PoolUsage, Removed, RemovedMailbox, Restored, Role, StoredBlob,
+    ThreadId, Usage,
 };
 
 /// Immutable content.
@@ -162,8 +163,10 @@ pub trait MailStore: Send + Sync {
 
     /// Expunged emails that can still be brought back, the latest removal first, at most `limit`.
     async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError>;
-    /// Brings expunged emails back, all or none: into `into`, else where each of them lay. Mailboxes that are gone are
-    /// made again. Gives those that were still there to bring back, in the order asked.
+    /// Deleted mailboxes, the latest deletion first, each with what of it can still be brought back.
+    async fn removed_mailboxes(&self, account: AccountId) -> Result<Vec<RemovedMailbox>, StoreError>;
+    /// Brings expunged emails back, all or none and without `\Deleted`: into `into`, else where each of them lay.
+    /// Mailboxes that are gone are made again. Gives those that were still there to bring back, in the order asked.
     async fn restore(
         &self,
         account: AccountId,

@@ -19,6 +19,7 @@ mod login;
 mod message;
 mod openapi;
 mod recipients;
+mod removed;
 mod sanitize;
 mod security;
 mod server;

@@ -25,7 +25,7 @@ use trail::Trail;
 use crate::assets::Assets;
 use crate::error::ApiError;
 use crate::session_table::{Session, SessionTable};
-use crate::{about, admin, api, assets, jmap_http, log, login, message, openapi, recipients, security};
+use crate::{about, admin, api, assets, jmap_http, log, login, message, openapi, recipients, removed, security};
 
 /// What the web role is built from.
 pub struct WebServices {
@@ -179,6 +179,7 @@ fn router(inner: Arc<Inner>) -> Router {
         .route("/mail/{*rest}", get(assets::shell))
         .route("/filter", get(assets::shell))
         .route("/filter/{*rest}", get(assets::shell))
+        .route("/recover", get(assets::shell))
         .route("/log", get(assets::shell))
         .route("/log/{*rest}", get(assets::shell))
         .route("/admin", get(assets::shell))
@@ -195,6 +196,9 @@ fn api_router() -> Router<Arc<Inner>> {
         .route("/api/v1/message/{email}/body", get(message::body))
         .route("/api/v1/message/{email}/inline/{blob}", get(message::inline))
         .route("/api/v1/message/{email}/about", get(about::about))
+        .route("/api/v1/removed", get(removed::list))
+        .route("/api/v1/removed/restore", post(removed::restore))
+        .route("/api/v1/removed/purge", post(removed::purge))
         .route("/api/v1/recipients/check", post(recipients::check))
         .route("/api/v1/log/messages", get(log::messages))
         .route("/api/v1/log/messages/{id}", get(log::message))

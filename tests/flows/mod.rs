@@ -18,5 +18,6 @@ mod quota;
 mod service;
 mod snapshot;
 mod submission;
+mod undelete;
 mod web;
 mod webmail;

@@ -12,5 +12,5 @@ mod segments;
 mod tests;
 mod writer;
 
-pub(crate) use segments::SegmentInfo;
+pub(crate) use segments::{SegmentInfo, stage};
 pub use segments::{SegmentSettings, SegmentStore};

@@ -412,6 +412,23 @@ impl Drop for SegmentStore {
     }
 }
 
+/// Makes the folder `to` one that [`SegmentStore::open`] may write to without a change in `from`: segments before the last
+/// that the index names are never written again and become links.
+pub(crate) fn stage(index: &dyn BlobIndex, from: &Path, to: &Path) -> Result<(), StoreError> {
+    let last = last_referred(index, LARGE)?.map_or(0, |last| last.segment);
+    std::fs::create_dir_all(to).map_err(|error| EngineError::from_io(to, error))?;
+    for number in file::list(from)? {
+        let (from, to) = (file::path(from, number), file::path(to, number));
+        let made = if number < last || number >= LARGE {
+            std::os::unix::fs::symlink(&from, &to)
+        } else {
+            std::fs::copy(&from, &to).map(drop)
+        };
+        made.map_err(|error| EngineError::from_io(&to, error))?;
+    }
+    Ok(())
+}
+
 fn last_referred(index: &dyn BlobIndex, below: u32) -> Result<Option<Locator>, StoreError> {
     Ok(index.last_located(Locator::bounds(below).0)?.and_then(|bytes| Locator::decode(&bytes)))
 }

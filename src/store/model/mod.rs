@@ -14,4 +14,4 @@ pub use entry::{
 pub use flags::{Flags, InvalidKeyword, Keyword, SystemFlags};
 pub use mailbox::{InvalidMailboxName, Mailbox, MailboxName, Role};
 pub use quota::{OverQuota, PoolUsage, Usage};
-pub use removed::{Removed, Restored};
+pub use removed::{Removed, RemovedMailbox, Restored};

@@ -107,6 +107,7 @@ async fn forget_removed(
     now: UtcMillis,
     report: &mut GcReport,
 ) -> Result<u64, StoreError> {
+    sql.execute("DELETE FROM removed_mailbox WHERE removed_at < $1", &[&before.0]).await?;
     let text = "WITH due AS (
              SELECT account_id, email_id, content_id FROM removed WHERE removed_at < $1 ORDER BY removed_at LIMIT $2
              FOR UPDATE SKIP LOCKED

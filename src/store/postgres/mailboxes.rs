@@ -199,6 +199,11 @@ pub(super) async fn delete(
         return Ok((step.modseq, false));
     }
     let modseq = account::take_modseq(sql, account).await?;
+    let text = "INSERT INTO removed_mailbox (account_id, mailbox_id, removed_at, name, role, subscribed)
+         SELECT m.account_id, m.mailbox_id, $3::bigint, m.name, m.role, EXISTS (
+             SELECT 1 FROM subscription s WHERE s.account_id = m.account_id AND s.name = m.name)
+         FROM mailbox m WHERE m.account_id = $1 AND m.mailbox_id = $2";
+    sql.execute(text, &[&account::id(account), &id(found), &now.0]).await?;
     let text = "DELETE FROM mailbox WHERE account_id = $1 AND mailbox_id = $2";
     sql.execute(text, &[&account::id(account), &id(found)]).await?;
     log::note_mailbox_gone(sql, account, found, modseq).await?;

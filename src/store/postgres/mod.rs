@@ -38,7 +38,7 @@ use self::insert::Delivered;
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
-    Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, Restored, Role, ThreadId, Usage,
+    Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, RemovedMailbox, Restored, Role, ThreadId, Usage,
 };
 use crate::signal::Signals;
 use crate::sqlite::change as ranges;
@@ -491,6 +491,10 @@ impl MailStore for PgStore {
 
     async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError> {
         read!(self, sql => removed::list(sql, account, limit))
+    }
+
+    async fn removed_mailboxes(&self, account: AccountId) -> Result<Vec<RemovedMailbox>, StoreError> {
+        read!(self, sql => removed::mailboxes(sql, account))
     }
 
     async fn restore(

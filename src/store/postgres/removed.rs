@@ -5,8 +5,9 @@ use tokio_postgres::Row;
 
 use super::{account, insert, mailboxes, rows};
 use crate::error::{AppendError, MailboxError, StoreError};
-use crate::model::{EmailId, Flags, MailboxName, Removed, Restored, Role};
+use crate::model::{EmailId, Flags, MailboxName, Removed, RemovedMailbox, Restored, Role};
 use crate::sqlite::insert::Counted;
+use crate::sqlite::removed::kept;
 use crate::sqlite::thread::ThreadKeys;
 use engine::postgres::Session;
 
@@ -18,7 +19,7 @@ type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub(super) async fn list(sql: &Session, account: AccountId, limit: usize) -> Result<Vec<Removed>> {
     let text =
         "SELECT email_id, removed_at, mailbox_name, system, keywords, internal_date, size_bytes, blob_id, prefix,
-         summary FROM removed JOIN content USING (account_id, content_id)
+         summary, mailbox_id FROM removed JOIN content USING (account_id, content_id)
          WHERE account_id = $1 ORDER BY removed_at DESC, email_id DESC LIMIT $2";
     sql.rows(text, &[&account::id(account), &rows::limit(limit)]).await?.iter().map(removed).collect()
 }
@@ -34,7 +35,28 @@ fn removed(row: &Row) -> Result<Removed> {
         blob: rows::blob_id(row, 7)?,
         prefix: rows::bytes(row, 8)?,
         summary: rows::bytes(row, 9)?,
+        mailbox_id: rows::mailbox_id(row, 10)?,
     })
+}
+
+pub(super) async fn mailboxes(sql: &Session, account: AccountId) -> Result<Vec<RemovedMailbox>> {
+    let text = "SELECT m.mailbox_id, m.name, m.role, m.subscribed, m.removed_at, count(r.email_id),
+             coalesce(sum(r.size_bytes), 0)::bigint
+         FROM removed_mailbox m LEFT JOIN removed r
+         ON r.account_id = m.account_id AND r.mailbox_id = m.mailbox_id AND r.removed_at = m.removed_at
+         WHERE m.account_id = $1 GROUP BY m.account_id, m.mailbox_id ORDER BY m.removed_at DESC, m.name";
+    let mailbox = |row: &Row| {
+        Ok(RemovedMailbox {
+            mailbox: rows::mailbox_id(row, 0)?,
+            name: rows::name(row, 1)?,
+            role: rows::value::<Option<&str>>(row, 2)?.and_then(Role::from_name),
+            subscribed: rows::value(row, 3)?,
+            removed_at: UtcMillis(rows::signed(row, 4)?),
+            messages: rows::int(row, 5)?,
+            size_bytes: rows::int(row, 6)?,
+        })
+    };
+    sql.rows(text, &[&account::id(account)]).await?.iter().map(mailbox).collect()
 }
 
 /// What is brought back.
@@ -77,7 +99,7 @@ async fn find(sql: &Session, account: AccountId, email: EmailId) -> Result<Optio
             was: email.0,
             mailbox: rows::mailbox_id(&row, 0)?,
             name: rows::name(&row, 1)?,
-            flags: rows::flags(&row, 2)?,
+            flags: kept(rows::flags(&row, 2)?),
             size_bytes: rows::int(&row, 4)?,
             keys: ThreadKeys::of(rows::value(&row, 5)?),
         })
@@ -120,7 +142,7 @@ async fn bring_back(
          INSERT INTO entry (account_id, mailbox_id, uid, email_id, thread_id, modseq, created_modseq, system, keywords,
          internal_date, size_bytes, content_id)
          SELECT account_id, $3::bigint, $4::bigint, $5::bigint, ortler_thread($1, $7, $5::bigint), $6::bigint,
-         $6::bigint, system, keywords, internal_date, size_bytes, content_id FROM back";
+         $6::bigint, system & ~8, keywords, internal_date, size_bytes, content_id FROM back";
     let (id, was, to) = (account::id(account), rows::param(back.was), i64::from(mailbox.0));
     let (uid, email, modseq) = (i64::from(admitted.first_uid), rows::param(room.email), rows::param(room.modseq));
     sql.execute(text, &[&id, &was, &to, &uid, &email, &modseq, &back.keys.joined()]).await?;
@@ -142,6 +164,9 @@ pub(super) async fn purge(
     emails: Option<&[EmailId]>,
     now: UtcMillis,
 ) -> Result<u64> {
+    if emails.is_none() {
+        sql.execute("DELETE FROM removed_mailbox WHERE account_id = $1", &[&account::id(account)]).await?;
+    }
     let emails: Option<Vec<i64>> = emails.map(|emails| emails.iter().map(|email| rows::param(email.0)).collect());
     let text = "WITH due AS (
              SELECT email_id FROM removed

@@ -166,3 +166,13 @@ async fn the_auditor_names_damage_and_repairs_what_it_can() {
     assert_eq!(report.problems.len(), 8, "{report:?}");
     assert_eq!(audit(false, None).await.unwrap().problems.len(), 4);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_deleted_folder_comes_back_as_a_whole() {
+    let Some(server) = Server::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let subject = node(&server).await;
+    let (settings, clock) = (StorageSettings::default(), subject.clock.clone());
+    let storage = Storage::open_postgres(folder.path(), server.settings(4), settings, clock, subject.ids.clone());
+    contract::folders_come_back(&storage.await.unwrap(), &subject, AccountId(1)).await;
+}

@@ -201,6 +201,13 @@ pub(super) fn delete(
         return Ok((step.modseq, false));
     }
     let modseq = account::take_modseq(sql, account)?;
+    sql.execute(
+        "INSERT INTO removed_mailbox (account_id, mailbox_id, removed_at, name, role, subscribed)
+         SELECT account_id, mailbox_id, ?3, name, role, EXISTS (
+             SELECT 1 FROM subscription s WHERE s.account_id = mailbox.account_id AND s.name = mailbox.name)
+         FROM mailbox WHERE account_id = ?1 AND mailbox_id = ?2",
+        (account.0, id.0, now.0),
+    )?;
     sql.execute("DELETE FROM mailbox WHERE account_id = ?1 AND mailbox_id = ?2", (account.0, id.0))?;
     log::note_mailbox_gone(sql, account, id, modseq)?;
     set_subscribed(sql, account, name, false)?;

@@ -9,7 +9,7 @@ pub(crate) mod insert;
 mod log;
 mod mailboxes;
 mod read;
-mod removed;
+pub(crate) mod removed;
 mod rows;
 mod schema;
 pub(crate) mod thread;
@@ -27,7 +27,7 @@ use rusqlite::Connection;
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
-    Mailbox, MailboxName, NewEntry, PoolUsage, Removed, Restored, Role, ThreadId, Usage,
+    Mailbox, MailboxName, NewEntry, PoolUsage, Removed, RemovedMailbox, Restored, Role, ThreadId, Usage,
 };
 use crate::room::Room;
 use crate::signal::Signals;
@@ -452,6 +452,10 @@ impl MailStore for SqliteStore {
 
     async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError> {
         self.read(move |sql| removed::list(sql, account, limit)).await
+    }
+
+    async fn removed_mailboxes(&self, account: AccountId) -> Result<Vec<RemovedMailbox>, StoreError> {
+        self.read(move |sql| removed::mailboxes(sql, account)).await
     }
 
     async fn restore(

@@ -8,7 +8,7 @@ use super::insert::{self, Counted};
 use super::thread::{self, ThreadKeys};
 use super::{Outcome, Refusal, account, blobs, mailboxes, rows};
 use crate::error::{AppendError, MailboxError};
-use crate::model::{EmailId, Flags, MailboxName, Removed, Restored, Role};
+use crate::model::{EmailId, Flags, MailboxName, Removed, RemovedMailbox, Restored, Role, SystemFlags};
 
 /// Emails let go in one transaction.
 const STEP: usize = 1000;
@@ -27,7 +27,8 @@ pub(super) fn keep(sql: &Connection) -> Result<CachedStatement<'_>> {
 
 pub(super) fn list(sql: &Connection, account: AccountId, limit: usize) -> Result<Vec<Removed>> {
     let mut query = sql.prepare_cached(
-        "SELECT email_id, removed_at, mailbox_name, system, keywords, internal_date, size_bytes, blob_id, prefix, summary
+        "SELECT email_id, removed_at, mailbox_name, system, keywords, internal_date, size_bytes, blob_id, prefix, summary,
+         mailbox_id
          FROM removed JOIN content USING (content_id)
          WHERE removed.account_id = ?1 ORDER BY removed_at DESC, email_id DESC LIMIT ?2",
     )?;
@@ -45,7 +46,29 @@ fn removed(row: &Row<'_>) -> Result<Removed> {
         blob: rows::blob_id(row, 7)?,
         prefix: Bytes::from(row.get::<_, Vec<u8>>(8)?),
         summary: Bytes::from(row.get::<_, Vec<u8>>(9)?),
+        mailbox_id: MailboxId(row.get(10)?),
     })
+}
+
+pub(super) fn mailboxes(sql: &Connection, account: AccountId) -> Result<Vec<RemovedMailbox>> {
+    let mut query = sql.prepare_cached(
+        "SELECT m.mailbox_id, m.name, m.role, m.subscribed, m.removed_at, count(r.email_id), coalesce(sum(r.size_bytes), 0)
+         FROM removed_mailbox m LEFT JOIN removed r
+         ON r.account_id = m.account_id AND r.mailbox_id = m.mailbox_id AND r.removed_at = m.removed_at
+         WHERE m.account_id = ?1 GROUP BY m.mailbox_id ORDER BY m.removed_at DESC, m.name",
+    )?;
+    let mailbox = |row: &Row<'_>| {
+        Ok(RemovedMailbox {
+            mailbox: MailboxId(row.get(0)?),
+            name: rows::name(row, 1)?,
+            role: row.get_ref(2)?.as_str_or_null().ok().flatten().and_then(Role::from_name),
+            subscribed: row.get(3)?,
+            removed_at: UtcMillis(row.get(4)?),
+            messages: row.get(5)?,
+            size_bytes: row.get(6)?,
+        })
+    };
+    query.query_map([account.0], mailbox)?.collect()
 }
 
 /// What is brought back.
@@ -89,12 +112,18 @@ fn find(sql: &Connection, account: AccountId, email: EmailId) -> Result<Option<B
             was: email.0,
             mailbox: MailboxId(row.get(0)?),
             name: rows::name(row, 1)?,
-            flags: rows::flags(row, 2)?,
+            flags: kept(rows::flags(row, 2)?),
             size_bytes: row.get(4)?,
             keys: ThreadKeys::of(&row.get::<_, Vec<u8>>(5)?),
         })
     };
     query.query_row((account.0, email.0), back).optional()
+}
+
+/// Without `\Deleted`: with it, the next EXPUNGE would take the message again.
+pub(crate) fn kept(mut flags: Flags) -> Flags {
+    flags.system = flags.system.without(SystemFlags::DELETED);
+    flags
 }
 
 /// The mailbox of this name, made if need be. A name that has its role by custom gets it.
@@ -135,7 +164,7 @@ fn bring_back(
     sql.prepare_cached(
         "INSERT INTO entry (account_id, mailbox_id, uid, email_id, thread_id, modseq, created_modseq, system, keywords,
          internal_date, size_bytes, content_id)
-         SELECT account_id, ?3, ?4, ?5, ?6, ?7, ?7, system, keywords, internal_date, size_bytes, content_id
+         SELECT account_id, ?3, ?4, ?5, ?6, ?7, ?7, system & ~8, keywords, internal_date, size_bytes, content_id
          FROM removed WHERE account_id = ?1 AND email_id = ?2",
     )?
     .execute((account.0, back.was, mailbox.0, admitted.first_uid, room.email, thread, room.modseq))?;
@@ -161,11 +190,15 @@ pub(super) fn purge(sql: &Connection, account: AccountId, emails: Option<&[Email
             .query_map((account.0, STEP), |row| Ok((row.get(0)?, row.get(1)?)))?
             .collect::<Result<_>>()?,
     };
+    if emails.is_none() {
+        sql.prepare_cached("DELETE FROM removed_mailbox WHERE account_id = ?1")?.execute([account.0])?;
+    }
     Ok(let_go(sql, &due, now)? as u64)
 }
 
 /// Lets go up to `limit` emails expunged before `before`; gives how many.
 pub(super) fn forget(sql: &Connection, before: UtcMillis, limit: usize, now: UtcMillis) -> Result<usize> {
+    sql.prepare_cached("DELETE FROM removed_mailbox WHERE removed_at < ?1")?.execute([before.0])?;
     let due: Vec<(u64, u64)> = sql
         .prepare_cached("SELECT account_id, email_id FROM removed WHERE removed_at < ?1 LIMIT ?2")?
         .query_map((before.0, limit), |row| Ok((row.get(0)?, row.get(1)?)))?

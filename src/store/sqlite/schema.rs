@@ -160,4 +160,17 @@ CREATE TABLE pool_member (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX pool_member_pool ON pool_member (pool_id);
 ",
+    // Deleted mailboxes stay for the undelete window. What went with one was removed at the same moment.
+    "
+CREATE TABLE removed_mailbox (
+    account_id  INTEGER NOT NULL,
+    mailbox_id  INTEGER NOT NULL,
+    removed_at  INTEGER NOT NULL,
+    name        TEXT NOT NULL,
+    role        TEXT,
+    subscribed  INTEGER NOT NULL,
+    PRIMARY KEY (account_id, mailbox_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX removed_mailbox_at ON removed_mailbox (removed_at);
+",
 ];

@@ -8,7 +8,8 @@ import { Icon } from './ui/icons.js';
 import { Help } from './faces/help.js';
 import { Mail } from './faces/mail.js';
 
-const FACES = { mail: async () => Mail, log: async () => (await import('./faces/log.js')).Log, admin: async () => (await import('./faces/admin.js')).Admin };
+const FACES = { mail: async () => Mail, log: async () => (await import('./faces/log.js')).Log, admin: async () => (await import('./faces/admin.js')).Admin,
+  recover: async () => (await import('./faces/recover.js')).Recover };
 const ICONS = { mail: 'mail', log: 'log', admin: 'shield' };
 
 applyTheme();
@@ -47,7 +48,7 @@ function App() {
     onClick=${(event) => { event.preventDefault(); go(`/${face}`); }}><${Icon} name=${ICONS[face]} /><span>${t(face)}</span></a>`;
   return html`<div class="app">
     <a class="skip" href="#content">${t('skip')}</a>
-    <header class="top"><h1><${Mark} /><span>Ortler</span></h1><nav aria-label=${t('faces')}>${session.faces.map(link)}</nav><span class="space"></span><${Settings} session=${session} /></header>
+    <header class="top"><h1><${Mark} /><span>Ortler</span></h1><nav aria-label=${t('faces')}>${session.faces.map(link)}</nav><span class="space"></span><${Settings} session=${session} go=${go} /></header>
     ${Face ? html`<${Face} session=${session} place=${place} go=${go} />` : html`<p class="blank">${t('loading')}</p>`}
     <${Asking} />
   </div>`;
@@ -56,7 +57,7 @@ function App() {
 const Mark = () => html`<svg class="mark" viewBox="0 0 24 24" aria-hidden="true"><path d="M2 20 9 6l4 7 2.5-4L22 20z" fill="currentColor" /></svg>`;
 
 /** What one sets for oneself; closes when one goes elsewhere. */
-function Settings({ session }) {
+function Settings({ session, go }) {
   const place = useRef(null);
   const [help, setHelp] = useState(false);
   useEffect(() => {
@@ -73,6 +74,7 @@ function Settings({ session }) {
       ${choice('language', language(), setLanguage, languages.map((tag) => [tag, t(`l-${tag}`)]))}
       ${choice('theme', theme(), setTheme, ['system', 'light', 'dark'].map((name) => [name, t(`theme-${name}`)]))}
       <button type="button" onClick=${() => { place.current.open = false; setHelp(true); }}>${t('keys')}</button>
+      <button type="button" onClick=${() => { place.current.open = false; go('/recover'); }}>${t('recover')}</button>
       <form method="post" action="/logout"><button>${t('signout')}</button></form></div></details>${help && html`<${Help} close=${() => setHelp(false)} />`}`;
 }
 
