@@ -5,12 +5,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use base::Secret;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::listener::{Listener, Service};
-use crate::model::{Config, LogFormat, Role, TlsFiles, Way, WhenDown};
+use crate::model::{Config, LogFormat, Postgres, PostgresTls, Role, TlsFiles, Way, WhenDown};
 use crate::option::{Kind, OPTIONS, OptionSpec, find};
 use crate::value::{Value, check};
 
@@ -177,6 +179,22 @@ impl Reader<'_> {
         if self.values.contains_key("tls.certificate") != self.values.contains_key("tls.key") {
             self.complaints.push((0, "`tls.certificate` and `tls.key` go together".to_owned()));
         }
+        if !self.says("storage.engine", "postgresql") {
+            return;
+        }
+        if !self.values.contains_key("storage.postgresql") {
+            let why = "`storage.postgresql` is missing: with `storage.engine` `postgresql` it names the server";
+            self.complaints.push((0, why.to_owned()));
+        }
+        if self.says("storage.postgresql_tls", "verify-full") && !self.values.contains_key("storage.postgresql_ca") {
+            let why = "`storage.postgresql_ca` is missing: `verify-full` checks the server's certificate against it";
+            self.complaints.push((0, why.to_owned()));
+        }
+    }
+
+    /// True if the file gives the option this text.
+    fn says(&self, path: &str, text: &str) -> bool {
+        matches!(self.values.get(path), Some(Value::Text(given)) if given == text)
     }
 
     fn complain(&mut self, span: Range<usize>, what: String) {
@@ -202,7 +220,30 @@ impl Reader<'_> {
         if self.text(path) == "pass" { WhenDown::Pass } else { WhenDown::Defer }
     }
 
+    fn span(&mut self, path: &'static str) -> Duration {
+        self.take(path).map(Value::into_span).unwrap_or_default()
+    }
+
+    fn postgres(&mut self, folder: &Path) -> Option<Postgres> {
+        let is_chosen = self.text("storage.engine") == "postgresql";
+        let url = self.take("storage.postgresql").filter(|_| is_chosen)?;
+        let ca = self.take("storage.postgresql_ca").map(|value| folder.join(value.into_text()));
+        Some(Postgres {
+            url: Secret::new(url.into_text()),
+            password_file: self.take("storage.postgresql_password_file").map(|value| folder.join(value.into_text())),
+            tls: match (self.text("storage.postgresql_tls").as_str(), ca) {
+                ("off", _) => PostgresTls::Off,
+                ("verify-full", Some(ca)) => PostgresTls::VerifyFull(ca),
+                _ => PostgresTls::Require,
+            },
+            connections: self.count("storage.postgresql_connections"),
+            connect_wait: self.span("storage.postgresql_connect_wait"),
+            statement_wait: self.span("storage.postgresql_statement_wait"),
+        })
+    }
+
     fn finish(mut self, folder: &Path) -> Config {
+        let postgres = self.postgres(folder);
         let mut path = |option| self.take(option).map(|value| folder.join(value.into_text()));
         let (data, policy) = (path("node.data").unwrap_or_default(), path("filter.policy"));
         let tls = path("tls.certificate").zip(path("tls.key"));
@@ -262,6 +303,7 @@ impl Reader<'_> {
             milters: self.texts("filter.milters"),
             milter_down: self.down("filter.milter_down"),
             free_space_min: self.take("storage.free_space_min").map(Value::into_size).unwrap_or_default(),
+            postgres,
             undelete: self.take("storage.undelete").map(Value::into_span).unwrap_or_default(),
             trail_retention: self.take("trail.retention").map(Value::into_span).unwrap_or_default(),
             log_level: self.text("log.level"),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use base::ByteSize;
+use base::{ByteSize, Secret};
 use mail::Address;
 
 use crate::listener::Listener;
@@ -54,6 +54,27 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// How far a PostgreSQL server is trusted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PostgresTls {
+    Off,
+    Require,
+    /// Authorities, PEM.
+    VerifyFull(PathBuf),
+}
+
+/// The PostgreSQL server that several nodes share.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Postgres {
+    /// Connection string, perhaps with a password.
+    pub url: Secret<String>,
+    pub password_file: Option<PathBuf>,
+    pub tls: PostgresTls,
+    pub connections: usize,
+    pub connect_wait: Duration,
+    pub statement_wait: Duration,
+}
+
 /// A checked configuration. Field by field it is [`crate::option::OPTIONS`], where each is documented.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -87,6 +108,8 @@ pub struct Config {
     pub clamd: Vec<String>,
     pub milters: Vec<String>,
     pub milter_down: WhenDown,
+    /// `None`: the embedded engine.
+    pub postgres: Option<Postgres>,
     /// How long expunged messages can be brought back.
     pub undelete: Duration,
     /// Of the embedded engine: below, nothing new comes in.

@@ -181,6 +181,33 @@ pub const OPTIONS: &[OptionSpec] = &[
     with("filter.milters", Kind::Texts, "[]", "External milters to ask, in order: `host:port` or `unix:/path`."),
     with("filter.milter_down", Kind::Choice(&["defer", "pass"]), "\"defer\"", "When a milter does not answer."),
     with(
+        "storage.engine",
+        Kind::Choice(&["embedded", "postgresql"]),
+        "\"embedded\"",
+        "Where mail and accounts are kept: `embedded` in files of node.data, by this node alone, or `postgresql` on a server that any number of nodes share.",
+    ),
+    optional(
+        "storage.postgresql",
+        Kind::Text,
+        "The server, version 15 or later, as libpq writes it: `host=db1,db2,db3 port=5432 user=ortler dbname=ortler`, or `postgresql://`. Several hosts may be named: the one that takes writes is used.",
+    ),
+    optional("storage.postgresql_password_file", Kind::Path, "File whose first line is the password."),
+    with(
+        "storage.postgresql_tls",
+        Kind::Choice(&["off", "require", "verify-full"]),
+        "\"require\"",
+        "`require` encrypts, `verify-full` also checks that the server's certificate is signed by storage.postgresql_ca and names the host. A local socket is never encrypted.",
+    ),
+    optional("storage.postgresql_ca", Kind::Path, "PEM file with the authorities that sign the server's certificate."),
+    with("storage.postgresql_connections", count(2, 1000), "16", "Open connections to the server at a time."),
+    with("storage.postgresql_connect_wait", span(1, 60), "\"3 s\"", "Longest wait for each named host to answer."),
+    with(
+        "storage.postgresql_statement_wait",
+        span(10, 600),
+        "\"30 s\"",
+        "Longest run of a statement; the server stops it then.",
+    ),
+    with(
         "storage.undelete",
         span(0, 366 * DAY_SECS),
         "\"14 d\"",

@@ -7,6 +7,9 @@ use crate::{Config, Service, reference};
 const GOOD: &str =
     "[node]\nname = \"mx1.example.test\"\n[[listener]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:25\"\n";
 
+const POSTGRES: &str = "[node]\nname = \"x\"\n[[listener]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:25\"\n\
+     [storage]\nengine = \"postgresql\"\npostgresql = \"host=a,b password=hush\"\n";
+
 /// The complaints about `text`, one line each without the file name.
 fn complaints(text: &str) -> String {
     let error = Config::parse(text, Path::new("x.toml")).expect_err(text).to_string();
@@ -22,6 +25,20 @@ fn a_small_file_gets_every_default() {
     let relative =
         Config::parse(&format!("{GOOD}[filter]\npolicy = \"p.toml\"\n"), Path::new("/etc/ortler/o.toml")).unwrap();
     assert_eq!(relative.policy.unwrap().to_str().unwrap(), "/etc/ortler/p.toml");
+}
+
+#[test]
+fn a_server_that_nodes_share() {
+    let text = format!("{POSTGRES}postgresql_password_file = \"pw\"\n");
+    let config = Config::parse(&text, Path::new("/etc/ortler/o.toml")).unwrap();
+    assert!(!format!("{config:?}").contains("hush"));
+    let server = config.postgres.unwrap();
+    assert_eq!(server.url.reveal(), "host=a,b password=hush");
+    assert_eq!((server.tls, server.connections), (crate::PostgresTls::Require, 16));
+    assert_eq!(server.password_file.unwrap().to_str().unwrap(), "/etc/ortler/pw");
+    // Named but not chosen.
+    let text = text.replace("engine = \"postgresql\"", "engine = \"embedded\"");
+    assert_eq!(Config::parse(&text, Path::new("x.toml")).unwrap().postgres, None);
 }
 
 #[test]
@@ -47,6 +64,9 @@ fn every_complaint_names_its_line_and_the_way_out() {
         ("", "`node.name` is missing"),
         ("[node]\nname = \"x\"\n", "there is no [[listener]]"),
         (&format!("{GOOD}[tls]\nkey = \"k\"\n"), "`tls.certificate` and `tls.key` go together"),
+        (&format!("{GOOD}[storage]\nengine = \"postgresql\"\n"), "`storage.postgresql` is missing"),
+        (&format!("{POSTGRES}postgresql_tls = \"verify-full\"\n"), "`storage.postgresql_ca` is missing"),
+        (&format!("{POSTGRES}postgresql_connections = 1\n"), "must be a whole number from 2 to 1000"),
         (
             &format!("{GOOD}[[listener]]\nprotocol = \"lmtp\"\naddress = \"127.0.0.1:25\"\n"),
             "127.0.0.1:25 is listened on twice",

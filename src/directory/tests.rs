@@ -1,51 +1,121 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use base::{Secret, SystemClock};
+use engine::postgres::{PgSettings, Pool, Server};
 use mail::{Address, ForwardPath};
 
 use crate::{
-    Access, AccountChange, Directory, EmbeddedDirectory, Listing, Login, LoginError, LoginGuard, NewAccount, Protocol,
-    RegistryError, Resolution, TenantKind,
+    Access, Account, AccountChange, Directory, Listing, Login, LoginError, LoginGuard, NewAccount, Protocol,
+    QuotaChange, Registry, RegistryError, Resolution, TenantKind,
 };
-
-struct Fixture {
-    directory: EmbeddedDirectory,
-    _folder: tempfile::TempDir,
-}
 
 fn address(text: &str) -> Address {
     text.parse().unwrap()
 }
 
-async fn fixture() -> Fixture {
-    let folder = tempfile::tempdir().unwrap();
-    let directory = EmbeddedDirectory::open(
-        &folder.path().join("directory.sqlite"),
-        Arc::new(SystemClock),
-        Some(address("anna@example.test")),
-        LoginGuard::new(true),
-    )
-    .unwrap();
+fn embedded(folder: &Path) -> Registry {
+    let file = folder.join("directory.sqlite");
+    Registry::open(&file, Arc::new(SystemClock), Some(address("anna@example.test")), LoginGuard::new(true)).unwrap()
+}
+
+async fn on_server(server: &Server, database: &str) -> Registry {
+    let pool = Arc::new(Pool::new(PgSettings::parse(&server.database(database), 4).unwrap()));
+    let postmaster = Some(address("anna@example.test"));
+    Registry::open_postgres(pool, Arc::new(SystemClock), postmaster, LoginGuard::new(true)).await.unwrap()
+}
+
+async fn fill(directory: &Registry) {
     directory.add_tenant("Alpine", TenantKind::Reseller, None).await.unwrap();
     directory.add_tenant("Bakery", TenantKind::Customer, Some("alpine".to_owned())).await.unwrap();
     directory.add_domain("example.test".parse().unwrap(), Some("Bakery".to_owned())).await.unwrap();
     for name in ["Anna", "bert"] {
-        directory
-            .add_account(NewAccount {
-                address: address(&format!("{name}@example.test")),
-                name: name.to_owned(),
-                access: Access::User,
-                password: format!("{{PLAIN}}pw-{name}").parse().unwrap(),
-                quota: base::Quota::UNLIMITED,
-            })
-            .await
-            .unwrap();
+        directory.add_account(account(name)).await.unwrap();
     }
-    Fixture { directory, _folder: folder }
+}
+
+fn account(name: &str) -> NewAccount {
+    NewAccount {
+        address: address(&format!("{name}@example.test")),
+        name: name.to_owned(),
+        access: Access::User,
+        password: format!("{{PLAIN}}pw-{name}").parse().unwrap(),
+        quota: base::Quota::UNLIMITED,
+    }
+}
+
+/// The contract: each case on a directory of its own.
+macro_rules! contract {
+    ($($case:ident),* $(,)?) => {
+        #[tokio::test]
+        async fn embedded_keeps_the_contract() {
+            $(
+                let folder = tempfile::tempdir().unwrap();
+                let directory = embedded(folder.path());
+                fill(&directory).await;
+                $case(&directory).await;
+            )*
+        }
+
+        #[tokio::test]
+        async fn postgresql_keeps_the_contract() {
+            let Some(server) = Server::start() else { return };
+            $(
+                let directory = on_server(&server, stringify!($case)).await;
+                fill(&directory).await;
+                $case(&directory).await;
+            )*
+        }
+    };
+}
+
+contract!(
+    addresses_lead_to_accounts,
+    only_the_right_password_signs_in_and_a_change_counts_at_once,
+    the_registry_refuses_what_would_break_it,
+    an_alias_address_may_be_used_as_sender,
+    listings_come_in_pages,
+    limits_come_from_account_domain_and_tenants,
+);
+
+#[tokio::test]
+async fn a_change_on_one_node_counts_on_the_other() {
+    let Some(server) = Server::start() else { return };
+    let (one, other) = (on_server(&server, "postgres").await, on_server(&server, "postgres").await);
+    fill(&one).await;
+    assert_eq!(leads_to(&other, "carl@example.test").await, "unknown");
+    assert!(sign_in(&other, "anna@example.test", "pw-Anna").await.is_ok());
+    one.add_account(account("carl")).await.unwrap();
+    let hashed = crate::PasswordHash::make(&Secret::new("new".to_owned()));
+    let change = AccountChange { password: Some(hashed), ..AccountChange::default() };
+    one.set_account(&address("anna@example.test"), change).await.unwrap();
+    other.refresh().await.unwrap();
+    assert_eq!(leads_to(&other, "carl@example.test").await, "carl");
+    assert!(sign_in(&other, "anna@example.test", "pw-Anna").await.is_err());
+    assert!(sign_in(&other, "anna@example.test", "new").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_nodes_never_make_one_address_twice() {
+    let Some(server) = Server::start() else { return };
+    let nodes = [on_server(&server, "postgres").await, on_server(&server, "postgres").await].map(Arc::new);
+    fill(&nodes[0]).await;
+    let mut adding = tokio::task::JoinSet::new();
+    for nth in 0..20 {
+        let node = Arc::clone(&nodes[nth % 2]);
+        adding.spawn(async move {
+            match nth % 4 {
+                0 | 1 => node.add_account(account("carl")).await.map(drop),
+                _ => node.put_alias("carl@example.test", vec![address("anna@example.test")], false).await,
+            }
+        });
+    }
+    let made = adding.join_all().await.into_iter().filter(Result::is_ok).count();
+    assert_eq!(made, 1);
 }
 
 /// Local parts that `to` leads to, with details; or the kind of refusal.
-async fn leads_to(directory: &EmbeddedDirectory, to: &str) -> String {
+async fn leads_to(directory: &Registry, to: &str) -> String {
     let path = if to.is_empty() { ForwardPath::Postmaster } else { ForwardPath::Address(address(to)) };
     match directory.resolve(&path).await.unwrap() {
         Resolution::Local(found) => found
@@ -58,9 +128,7 @@ async fn leads_to(directory: &EmbeddedDirectory, to: &str) -> String {
     }
 }
 
-#[tokio::test]
-async fn addresses_lead_to_accounts() {
-    let Fixture { directory, _folder } = fixture().await;
+async fn addresses_lead_to_accounts(directory: &Registry) {
     directory
         .put_alias("team@example.test", vec![address("anna@example.test"), address("bert+t@example.test")], false)
         .await
@@ -80,23 +148,23 @@ async fn addresses_lead_to_accounts() {
         ("carl@example.test", "unknown"),
         ("anna@elsewhere.test", "foreign"),
     ] {
-        assert_eq!(leads_to(&directory, to).await, expected, "{to}");
+        assert_eq!(leads_to(directory, to).await, expected, "{to}");
     }
     directory.put_alias("@example.test", vec![address("bert@example.test")], false).await.unwrap();
-    assert_eq!(leads_to(&directory, "carl@example.test").await, "bert");
+    assert_eq!(leads_to(directory, "carl@example.test").await, "bert");
     directory.delete_account(&address("bert@example.test")).await.unwrap();
-    assert_eq!(leads_to(&directory, "carl@example.test").await, "unknown");
-    assert_eq!(leads_to(&directory, "team@example.test").await, "Anna");
+    assert_eq!(leads_to(directory, "carl@example.test").await, "unknown");
+    assert_eq!(leads_to(directory, "team@example.test").await, "Anna");
 }
 
-#[tokio::test]
-async fn only_the_right_password_signs_in_and_a_change_counts_at_once() {
-    let Fixture { directory, _folder } = fixture().await;
-    let login = async |name: &str, password: &str| {
-        let password = Secret::new(password.to_owned());
-        let peer = "127.0.0.1".parse().unwrap();
-        directory.authenticate(Login { name, password: &password, protocol: Protocol::Imap, peer }).await
-    };
+async fn sign_in(directory: &Registry, name: &str, password: &str) -> Result<Account, LoginError> {
+    let password = Secret::new(password.to_owned());
+    let peer = "127.0.0.1".parse().unwrap();
+    directory.authenticate(Login { name, password: &password, protocol: Protocol::Imap, peer }).await
+}
+
+async fn only_the_right_password_signs_in_and_a_change_counts_at_once(directory: &Registry) {
+    let login = async |name, password| sign_in(directory, name, password).await;
     assert_eq!(login("ANNA@example.test", "pw-Anna").await.unwrap().name, "Anna");
     for (name, password) in
         [("anna@example.test", "pw-anna"), ("carl@example.test", "x"), ("anna", "pw-Anna"), ("", "")]
@@ -117,9 +185,7 @@ async fn only_the_right_password_signs_in_and_a_change_counts_at_once() {
     assert!(login("anna@example.test", "new").await.is_err());
 }
 
-#[tokio::test]
-async fn the_registry_refuses_what_would_break_it() {
-    let Fixture { directory, _folder } = fixture().await;
+async fn the_registry_refuses_what_would_break_it(directory: &Registry) {
     let domain = "example.test".parse().unwrap();
     assert!(matches!(
         directory.add_domain("Example.Test".parse().unwrap(), None).await,
@@ -150,13 +216,80 @@ async fn the_registry_refuses_what_would_break_it() {
     assert_eq!(page[0].address.to_string(), "bert@example.test");
 }
 
-#[tokio::test]
-async fn an_alias_address_may_be_used_as_sender() {
-    let Fixture { directory, _folder } = fixture().await;
+async fn an_alias_address_may_be_used_as_sender(directory: &Registry) {
     directory.put_alias("sales@example.test", vec![address("anna@example.test")], false).await.unwrap();
     directory.put_alias("@example.test", vec![address("anna@example.test")], false).await.unwrap();
     let anna = directory.account_by_address(&address("anna@example.test")).await.unwrap().unwrap();
     let senders: Vec<String> =
         directory.sender_addresses(anna.id).await.unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(senders, ["Anna@example.test", "sales@example.test"]);
+}
+
+async fn listings_come_in_pages(directory: &Registry) {
+    let names = |found: Vec<String>| found.join(" ");
+    directory.add_domain("xn--bcher-kva.test".parse().unwrap(), None).await.unwrap();
+    let domains = directory.domains(Listing { search: "kva".to_owned(), ..Listing::default() }).await.unwrap();
+    assert_eq!(domains.iter().map(|domain| domain.name.as_str()).collect::<Vec<_>>(), ["xn--bcher-kva.test"]);
+    for (alias, targets) in [("b", ["bert", "Anna"]), ("a", ["Anna", "bert"]), ("c", ["bert", "bert"])] {
+        let targets = targets.map(|name| address(&format!("{name}@example.test"))).to_vec();
+        directory.put_alias(&format!("{alias}@example.test"), targets, false).await.unwrap();
+    }
+    // A page holds whole aliases, however many targets they have.
+    let page = directory.aliases(Listing { limit: 2, search: "anna".to_owned(), ..Listing::default() }).await.unwrap();
+    assert_eq!(names(page.iter().map(|alias| alias.address.clone()).collect()), "a@example.test b@example.test");
+    assert_eq!(names(page[1].targets.iter().map(ToString::to_string).collect()), "anna@example.test bert@example.test");
+    let after = Listing { after: "a@example.test".to_owned(), limit: 1, ..Listing::default() };
+    assert_eq!(directory.aliases(after).await.unwrap()[0].address, "b@example.test");
+    let domain = Some("xn--bcher-kva.test".parse().unwrap());
+    assert!(directory.accounts(Listing { domain, ..Listing::default() }).await.unwrap().is_empty());
+    let tenants = directory.tenants().await.unwrap();
+    assert_eq!(
+        (tenants[1].name.as_str(), tenants[1].parent.as_deref(), tenants[1].domains),
+        ("Bakery", Some("Alpine"), 1)
+    );
+    directory.rename_tenant("BAKERY", "Bäckerei").await.unwrap();
+    let domains = directory.domains(Listing::default()).await.unwrap();
+    assert_eq!((domains[0].tenant.as_deref(), domains[0].accounts, domains[0].aliases), (Some("Bäckerei"), 2, 3));
+    directory.set_domain_tenant("example.test".parse().unwrap(), None).await.unwrap();
+    directory.delete_tenant("Bäckerei").await.unwrap();
+    let ids = directory.account_ids().await.unwrap();
+    assert_eq!(ids.len(), 2);
+    let quota = QuotaChange { size: Some(Some(base::ByteSize(5))), messages: None };
+    let changed = AccountChange { quota, ..AccountChange::default() };
+    directory.set_account(&address("bert@example.test"), changed).await.unwrap();
+    let bert = directory.account(ids[1]).await.unwrap().unwrap();
+    assert_eq!((bert.quota.size, bert.name.as_str(), bert.enabled), (Some(base::ByteSize(5)), "bert", true));
+    directory.delete_account(&address("bert@example.test")).await.unwrap();
+    assert_eq!(directory.aliases(Listing::default()).await.unwrap().len(), 2, "an alias without targets goes");
+    let carl = directory.add_account(account("carl")).await.unwrap();
+    assert!(carl > ids[1], "numbers are never used again");
+}
+
+async fn limits_come_from_account_domain_and_tenants(directory: &Registry) {
+    let ids = directory.account_ids().await.unwrap();
+    let limit = |messages| QuotaChange { size: None, messages: Some(messages) };
+    assert_eq!(directory.limits(ids[0]).await.unwrap().unwrap().pools, []);
+    let (domain, quota) = directory.set_domain_quota("example.test".parse().unwrap(), limit(Some(10))).await.unwrap();
+    assert_eq!((quota.messages, quota.size), (Some(10), None));
+    let (bakery, _) = directory.set_tenant_quota("BAKERY", limit(Some(20))).await.unwrap();
+    let (alpine, _) = directory.set_tenant_quota("Alpine", limit(Some(30))).await.unwrap();
+    directory.add_tenant("Other", TenantKind::Customer, None).await.unwrap();
+    directory.set_tenant_quota("Other", limit(Some(1))).await.unwrap();
+    let own = QuotaChange { size: Some(Some(base::ByteSize(7))), messages: Some(Some(3)) };
+    let changed = AccountChange { quota: own, ..AccountChange::default() };
+    directory.set_account(&address("anna@example.test"), changed).await.unwrap();
+    let limits = directory.limits(ids[0]).await.unwrap().unwrap();
+    assert_eq!((limits.quota.size, limits.quota.messages), (Some(base::ByteSize(7)), Some(3)));
+    let pools: Vec<_> = limits.pools.iter().map(|(pool, quota)| (*pool, quota.messages)).collect();
+    assert_eq!(pools, [(domain, Some(10)), (alpine, Some(30)), (bakery, Some(20))]);
+    for pool in [domain, bakery, alpine] {
+        assert_eq!(directory.pool_accounts(pool).await.unwrap(), ids, "{pool:?}");
+    }
+    directory.set_tenant_quota("Bakery", limit(None)).await.unwrap();
+    assert_eq!(directory.limits(ids[1]).await.unwrap().unwrap().pools.len(), 2);
+    assert_eq!(directory.tenants().await.unwrap()[0].quota.messages, Some(30));
+    assert_eq!(directory.domains(Listing::default()).await.unwrap()[0].quota.messages, Some(10));
+    let unknown = directory.set_domain_quota("none.test".parse().unwrap(), limit(None)).await;
+    assert!(matches!(unknown, Err(RegistryError::Missing { .. })));
+    assert!(directory.limits(base::AccountId(999)).await.unwrap().is_none());
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{IdSource, SystemClock};
-use directory::{Access, EmbeddedDirectory, LoginGuard, NewAccount};
+use directory::{Access, LoginGuard, NewAccount, Registry};
 use mail::HeaderFields;
 use mail::mime::summary::EnvelopeFields;
 use mail::mime::{Parameter, Part, PartBody, Summary};
@@ -71,7 +71,7 @@ async fn node() -> Node {
     let ids = Arc::new(IdSource::system());
     let storage = Storage::open(folder.path(), StorageSettings::default(), clock.clone(), ids).unwrap();
     let guard = LoginGuard::new(true);
-    let directory = EmbeddedDirectory::open(&folder.path().join("directory.sqlite"), clock, None, guard).unwrap();
+    let directory = Registry::open(&folder.path().join("directory.sqlite"), clock, None, guard).unwrap();
     directory.add_domain("example.test".parse().unwrap(), None).await.unwrap();
     let account = NewAccount {
         address: "anna@example.test".parse().unwrap(),

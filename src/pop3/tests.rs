@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base::{AccountId, IdSource, SystemClock, UtcMillis};
 use bytes::Bytes;
-use directory::{Access, EmbeddedDirectory, LoginGuard, NewAccount};
+use directory::{Access, LoginGuard, NewAccount, Registry};
 use store::{Delivery, Flags, Role, SegmentSettings, SegmentStore, Signals, SqliteSettings, SqliteStore, Target};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, ReadHalf, WriteHalf};
 use tokio::time::timeout;
@@ -29,7 +29,7 @@ async fn node() -> Node {
     let small = SegmentSettings { segment_size: 1 << 20, ..SegmentSettings::default() };
     let blobs = SegmentStore::open(folder.path(), small, mail.clone(), clock.clone(), Arc::clone(&ids)).unwrap();
     let guard = LoginGuard::new(true);
-    let directory = EmbeddedDirectory::open(&folder.path().join("directory.sqlite"), clock, None, guard).unwrap();
+    let directory = Registry::open(&folder.path().join("directory.sqlite"), clock, None, guard).unwrap();
     directory.add_domain("example.test".parse().unwrap(), None).await.unwrap();
     let account = NewAccount {
         address: "anna@example.test".parse().unwrap(),

@@ -6,22 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base::{ByteSize, Clock, IdSource, SystemClock};
-use config::Config;
-use directory::{EmbeddedDirectory, LoginGuard};
+use base::{ByteSize, Clock, IdSource, Secret, SystemClock};
+use config::{Config, Postgres, PostgresTls};
+use directory::{LoginGuard, Registry};
+use engine::postgres::{PgSettings, PgTls, Pool};
 use serde_json::{Value, json};
 use store::{AuditOptions, Storage, StorageSettings};
 use trail::{Trail, Worker};
 
-/// Store, directory and trail of one node, opened by this process alone.
+/// Store, directory and trail of one node: in its data folder, opened by this process alone, or on a PostgreSQL server
+/// that other nodes share; then the folder holds only what is this node's own.
 pub struct Engines {
     pub storage: Arc<Storage>,
-    pub directory: Arc<EmbeddedDirectory>,
+    pub directory: Arc<Registry>,
     pub trail: Arc<Trail>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
     /// No message is larger.
     pub message_size_max: ByteSize,
+    /// The server that other nodes share; `None` if everything is in `data`.
+    pub postgres: Option<Arc<Pool>>,
     data: PathBuf,
     worker: Option<Worker>,
     /// Held as long as the engines are open.
@@ -32,29 +36,28 @@ pub struct Engines {
 const GC_ROUNDS_MAX: usize = 10_000;
 
 impl Engines {
-    /// Opens what lies in the configuration's data folder, or makes it.
+    /// Opens what lies in the configuration's data folder or on its server, or makes it.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let config = config.clone();
-        tokio::task::spawn_blocking(move || Self::open_blocking(&config)).await?
-    }
-
-    fn open_blocking(config: &Config) -> anyhow::Result<Self> {
-        let data = &config.data;
-        std::fs::create_dir_all(data).with_context(|| data.display().to_string())?;
-        let lock = lock(data)?;
+        let (at, folder) = (config.data.clone(), config.data.clone());
+        let lock = tokio::task::spawn_blocking(move || {
+            std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            lock(&folder)
+        });
+        let lock = lock.await??;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids = Arc::new(IdSource::system());
-        let mut settings = StorageSettings::default();
-        settings.gc.undelete = config.undelete;
-        settings.segments.free_space_min = config.free_space_min;
-        let storage =
-            Storage::open(data, settings, Arc::clone(&clock), Arc::clone(&ids)).map_err(|error| explain(&error))?;
-        let guard = LoginGuard::new(config.plaintext_on_loopback);
-        let file = data.join("directory.sqlite");
-        let directory = EmbeddedDirectory::open(&file, Arc::clone(&clock), config.postmaster.clone(), guard)?;
-        let mut settings = trail::Settings::in_folder(data.join("trail"));
+        let postgres = config.postgres.as_ref().map(server).transpose()?.map(|server| Arc::new(Pool::new(server)));
+        let (storage, directory) = match &postgres {
+            Some(pool) => open_postgres(config, pool, &clock, &ids).await?,
+            None => {
+                let (config, clock, ids) = (config.clone(), Arc::clone(&clock), Arc::clone(&ids));
+                tokio::task::spawn_blocking(move || open_embedded(&config, &clock, ids)).await??
+            }
+        };
+        let mut settings = trail::Settings::in_folder(at.join("trail"));
         settings.retention = config.trail_retention;
-        let (trail, worker) = Trail::open(settings, Arc::clone(&clock))?;
+        let trail_clock = Arc::clone(&clock);
+        let (trail, worker) = tokio::task::spawn_blocking(move || Trail::open(settings, trail_clock)).await??;
         Ok(Self {
             storage: Arc::new(storage),
             directory: Arc::new(directory),
@@ -62,7 +65,8 @@ impl Engines {
             clock,
             ids,
             message_size_max: config.message_size_max,
-            data: data.clone(),
+            postgres,
+            data: at,
             worker: Some(worker),
             _lock: lock,
         })
@@ -105,6 +109,7 @@ impl Engines {
     pub async fn snapshot(&self, to: &Path) -> anyhow::Result<Value> {
         anyhow::ensure!(to.is_absolute(), "{}: not an absolute path", to.display());
         anyhow::ensure!(!to.exists(), "{}: exists already; name a new folder", to.display());
+        anyhow::ensure!(self.postgres.is_none(), "{}", store::Storage::NO_SNAPSHOT);
         let name = to.file_name().with_context(|| format!("{}: names no folder", to.display()))?;
         let draft = to.with_file_name(format!("{}.part", name.to_string_lossy()));
         let at = || draft.display().to_string();
@@ -149,6 +154,57 @@ impl Engines {
             "moved_messages": moved,
         }))
     }
+}
+
+fn settings(config: &Config) -> StorageSettings {
+    let mut settings = StorageSettings::default();
+    settings.gc.undelete = config.undelete;
+    settings.segments.free_space_min = config.free_space_min;
+    settings
+}
+
+/// Blocks.
+fn open_embedded(config: &Config, clock: &Arc<dyn Clock>, ids: Arc<IdSource>) -> anyhow::Result<(Storage, Registry)> {
+    let storage = Storage::open(&config.data, settings(config), Arc::clone(clock), ids);
+    let storage = storage.map_err(|error| explain(&error))?;
+    let guard = LoginGuard::new(config.plaintext_on_loopback);
+    let file = config.data.join("directory.sqlite");
+    Ok((storage, Registry::open(&file, Arc::clone(clock), config.postmaster.clone(), guard)?))
+}
+
+async fn open_postgres(
+    config: &Config,
+    pool: &Arc<Pool>,
+    clock: &Arc<dyn Clock>,
+    ids: &Arc<IdSource>,
+) -> anyhow::Result<(Storage, Registry)> {
+    let (data, clock, ids) = (&config.data, Arc::clone(clock), Arc::clone(ids));
+    let storage = Storage::open_postgres(data, Arc::clone(pool), settings(config), Arc::clone(&clock), ids);
+    let storage = storage.await.map_err(|error| explain(&error))?;
+    let guard = LoginGuard::new(config.plaintext_on_loopback);
+    Ok((storage, Registry::open_postgres(Arc::clone(pool), clock, config.postmaster.clone(), guard).await?))
+}
+
+/// How the configured server is reached. Reads the files that the configuration names.
+pub fn server(postgres: &Postgres) -> anyhow::Result<PgSettings> {
+    let settings = PgSettings::parse(postgres.url.reveal(), postgres.connections).context("`storage.postgresql`")?;
+    with_options(settings, postgres)
+}
+
+/// Password, TLS and waits of `storage.postgresql_…`.
+fn with_options(settings: PgSettings, postgres: &Postgres) -> anyhow::Result<PgSettings> {
+    let tls = match &postgres.tls {
+        PostgresTls::Off => PgTls::Off,
+        PostgresTls::Require => PgTls::Require,
+        PostgresTls::VerifyFull(ca) => PgTls::VerifyFull { ca },
+    };
+    let settings = settings.with_waits(postgres.connect_wait, postgres.statement_wait);
+    let settings = settings.with_tls(tls).context("`storage.postgresql_ca`")?;
+    let Some(file) = &postgres.password_file else { return Ok(settings) };
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("`storage.postgresql_password_file`: {}", file.display()))?;
+    let text = Secret::new(text);
+    Ok(settings.with_password(text.reveal().lines().next().unwrap_or_default()))
 }
 
 /// Directory, trail, certificate and a demonstration's configuration; gives the number of files.

@@ -2,6 +2,7 @@
 
 pub mod control;
 mod engines;
+mod hints;
 mod judge;
 pub mod limits;
 mod listeners;
@@ -26,6 +27,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     if let Some(files) = &config.tls {
         net::Tls::from_files(&files.certificate, &files.key)?;
     }
+    config.postgres.as_ref().map(engines::server).transpose()?;
     judge::load_policy(config)?;
     load_rules(config)?;
     for server in config.clamd.iter().chain(&config.milters) {

@@ -16,10 +16,12 @@ use tokio::sync::Semaphore;
 
 use super::engines::{Engines, explain};
 use super::listeners::{self, Services};
-use super::{control, judge, machine};
+use super::{control, hints, judge, machine};
 
 /// Garbage collection starts so often.
 const GC_EVERY: Duration = Duration::from_secs(3600);
+/// So soon a change of another node's counts here.
+const DIRECTORY_EVERY: Duration = Duration::from_secs(1);
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
 
 /// Runs a node until it is told to stop. `ready` is called once everything listens.
@@ -128,6 +130,7 @@ pub async fn run(
     }
     let engines = Arc::new(engines);
     spawn_gc(&engines, &accepting);
+    spawn_sharing(&engines, &background);
     let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());
     background.spawn("dns", async move {
         tokio::select! {
@@ -185,6 +188,20 @@ fn spawn_gc(engines: &Arc<Engines>, tasks: &Tasks) {
                     }
                 }
             }
+        }
+    });
+}
+
+/// What keeps a node in step with the others on its server.
+fn spawn_sharing(engines: &Arc<Engines>, tasks: &Tasks) {
+    let Some(pool) = &engines.postgres else { return };
+    let (server, storage) = (pool.settings().clone(), Arc::clone(&engines.storage));
+    tasks.spawn("hints", hints::run(server, storage, tasks.stopping()));
+    let (directory, stop) = (Arc::clone(&engines.directory), tasks.stopping());
+    tasks.spawn("directory", async move {
+        while tokio::time::timeout(DIRECTORY_EVERY, stop.cancelled()).await.is_err() {
+            // Who asks the directory hears of a server that is gone; the next look finds what was missed.
+            let _ = directory.refresh().await;
         }
     });
 }

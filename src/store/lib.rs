@@ -45,7 +45,7 @@ pub use model::{
     Restored, Role, StoredBlob, SystemFlags, Target, ThreadId, Usage,
 };
 pub use picture::{Differences, EntryView, Picture};
-pub use postgres::{PgBlobs, PgSettings, PgStore};
+pub use postgres::{PgBlobs, PgStore};
 pub use search::{Judge, SearchSettings, Searcher};
 pub use signal::Signals;
 pub use sqlite::{SqliteSettings, SqliteStore};

@@ -22,19 +22,40 @@ impl Signals {
         Self { waiting: Mutex::new(HashMap::new()), all: broadcast::channel(HINTS_KEPT).0 }
     }
 
-    /// Called after a commit.
+    /// Called after a commit of this node.
     pub fn publish(&self, account: AccountId, modseq: ModSeq) {
-        let mut waiting = self.waiting.lock();
-        if let Some(sender) = waiting.get(&account) {
-            if sender.receiver_count() == 0 {
-                waiting.remove(&account);
-            } else {
-                sender.send_modify(|seen| *seen = (*seen).max(Some(modseq)));
-            }
-        }
-        drop(waiting);
+        self.wake(account, |seen| {
+            *seen = (*seen).max(Some(modseq));
+            true
+        });
         // Nobody listening is fine.
         let _ = self.all.send((account, modseq));
+    }
+
+    /// Called when another node is known to have committed up to `modseq`. What is known already wakes nobody.
+    pub fn hear(&self, account: AccountId, modseq: ModSeq) {
+        self.wake(account, |seen| {
+            let is_news = *seen < Some(modseq);
+            *seen = (*seen).max(Some(modseq));
+            is_news
+        });
+    }
+
+    fn wake(&self, account: AccountId, see: impl FnOnce(&mut Option<ModSeq>) -> bool) {
+        let mut waiting = self.waiting.lock();
+        let Some(sender) = waiting.get(&account) else { return };
+        if sender.receiver_count() == 0 {
+            waiting.remove(&account);
+        } else {
+            sender.send_if_modified(see);
+        }
+    }
+
+    /// Accounts that somebody waits for.
+    pub fn watched(&self) -> Vec<AccountId> {
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|_, sender| sender.receiver_count() > 0);
+        waiting.keys().copied().collect()
     }
 
     /// Changes of one account. The receiver's first `changed()` waits for a change after this call.
@@ -46,7 +67,7 @@ impl Signals {
         receiver
     }
 
-    /// Changes of every account.
+    /// Changes of every account that this node made.
     pub fn subscribe_all(&self) -> broadcast::Receiver<(AccountId, ModSeq)> {
         self.all.subscribe()
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base::{AccountId, Clock, IdSource, PoolId, Quota};
 use engine::EngineError;
+use engine::postgres::Pool;
 
 use crate::audit::{self, AuditOptions, AuditReport};
 use crate::blob::{SegmentSettings, SegmentStore};
@@ -12,7 +13,7 @@ use crate::content::EntryContent;
 use crate::error::StoreError;
 use crate::gc::{Gc, GcReport, GcSettings};
 use crate::model::{EmailId, Entry};
-use crate::postgres::{PgBlobs, PgGc, PgSettings, PgStore};
+use crate::postgres::{PgBlobs, PgGc, PgStore};
 use crate::search::{SearchSettings, Searcher};
 use crate::signal::Signals;
 use crate::sqlite::{SqliteSettings, SqliteStore};
@@ -63,6 +64,10 @@ pub struct Health {
 const SWEPT: usize = 50;
 
 impl Storage {
+    /// Why [`Storage::snapshot`] fails with PostgreSQL, and the way out.
+    pub const NO_SNAPSHOT: &str = "a snapshot is of the embedded engine; copy a PostgreSQL server with pg_basebackup and \
+         archived WAL (README, \"Running on PostgreSQL\")";
+
     /// Opens or creates the embedded store in `dir`: `mail.sqlite` and `blobs/`. Blocks.
     ///
     /// # Errors
@@ -92,7 +97,7 @@ impl Storage {
     /// One line that says what the server refused, or that none answers that takes writes.
     pub async fn open_postgres(
         dir: &Path,
-        server: PgSettings,
+        server: Arc<Pool>,
         settings: StorageSettings,
         clock: Arc<dyn Clock>,
         ids: Arc<IdSource>,
@@ -197,8 +202,7 @@ impl Storage {
     /// With PostgreSQL always: its own tools copy it.
     pub async fn snapshot(&self, to: &Path) -> Result<usize, StoreError> {
         let Kept::Embedded { sqlite, segments, gc } = &self.kept else {
-            let reason = "a snapshot is of the embedded engine; copy this one with pg_basebackup and archived WAL (README, \
-                          \"Running on PostgreSQL\")";
+            let reason = Self::NO_SNAPSHOT;
             return Err(StoreError::Unavailable(EngineError::Postgres { reason: reason.to_owned() }));
         };
         let _paused = gc.pause().await;
@@ -210,6 +214,15 @@ impl Storage {
             segments.copy_to(&blobs)
         };
         tokio::task::spawn_blocking(copy).await.unwrap_or(Err(StoreError::Unavailable(EngineError::Closing)))
+    }
+
+    /// Wakes whoever waits for an account that another node changed, and was not told so. One question for all of them.
+    pub async fn recheck(&self) -> Result<(), StoreError> {
+        let Kept::Postgres { store, .. } = &self.kept else { return Ok(()) };
+        for (account, modseq) in store.modseqs(&self.signals.watched()).await? {
+            self.signals.hear(account, modseq);
+        }
+        Ok(())
     }
 
     /// Checks every invariant of the store. May run while it is in use.

@@ -10,7 +10,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, Request, Response, header};
 use axum::routing::{get, post};
 use base::Clock;
-use directory::{Directory, EmbeddedDirectory};
+use directory::{Directory, Registry};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -32,7 +32,7 @@ pub struct WebServices {
     pub storage: Arc<Storage>,
     pub directory: Arc<dyn Directory>,
     /// The same directory, for administration.
-    pub registry: Arc<EmbeddedDirectory>,
+    pub registry: Arc<Registry>,
     pub trail: Arc<Trail>,
     pub jmap: Arc<Jmap>,
     pub clock: Arc<dyn Clock>,

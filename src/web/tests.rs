@@ -11,7 +11,7 @@ use base::{AccountId, IdSource, Secret, SystemClock};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use directory::{Access, Account, EmbeddedDirectory, LoginGuard, NewAccount, PasswordHash};
+use directory::{Access, Account, LoginGuard, NewAccount, PasswordHash, Registry};
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use jmap::{Jmap, JmapServices, Mime, Submitter};
@@ -104,9 +104,8 @@ impl Fixture {
                 .unwrap(),
         );
         let guard = LoginGuard::new(true);
-        let registry = Arc::new(
-            EmbeddedDirectory::open(&folder.path().join("directory.sqlite"), clock.clone(), None, guard).unwrap(),
-        );
+        let registry =
+            Arc::new(Registry::open(&folder.path().join("directory.sqlite"), clock.clone(), None, guard).unwrap());
         registry.add_domain("a.test".parse().unwrap(), None).await.unwrap();
         for (name, access) in [("anna", Access::User), ("bert", Access::User), ("admin", Access::Admin)] {
             let account = NewAccount {

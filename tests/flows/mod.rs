@@ -14,6 +14,7 @@ mod mail_in;
 mod mailboxes;
 mod name_servers;
 mod operations;
+mod postgres;
 mod quota;
 mod service;
 mod snapshot;

@@ -22,6 +22,8 @@ pub struct Node {
     dir: tempfile::TempDir,
     /// The node's folder, if it is not the temporary one.
     at: Option<PathBuf>,
+    /// Served by its configuration, not as a demonstration.
+    is_served: bool,
 }
 
 /// Port ranges that tests may use, below those that the system hands out itself.
@@ -58,9 +60,52 @@ impl Node {
     /// A node whose data lies in `at`.
     pub fn start_at(at: Option<PathBuf>, options: &[&str]) -> Self {
         let options = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut node = Self { child: None, base: take_base(), options, dir: tempfile::tempdir().unwrap(), at };
+        let mut node =
+            Self { child: None, base: take_base(), options, dir: tempfile::tempdir().unwrap(), at, is_served: false };
         node.resume();
         node
+    }
+
+    /// A node on a PostgreSQL server: `url` is its connection string, `storage` further options of `[storage]`.
+    pub fn on_postgres(url: &str, storage: &str) -> Self {
+        const SERVICES: [(&str, u16); 7] = [
+            ("smtp", 25),
+            ("submission", 587),
+            ("lmtp", 24),
+            ("imap", 143),
+            ("pop3", 110),
+            ("http", 80),
+            ("health", 90),
+        ];
+        let (base, dir) = (take_base(), tempfile::tempdir().unwrap());
+        let mut text = format!(
+            "[node]\nname = \"mx.example.test\"\ndata = \".\"\nshutdown_wait = \"10 s\"\n[dns]\nservers = [\"{}\"]\n\
+             [login]\nplaintext = \"loopback\"\n[log]\nlevel = \"warn\"\n[storage]\nengine = \"postgresql\"\n\
+             postgresql = \"{url}\"\n{storage}\n",
+            dns::address()
+        );
+        for (name, port) in SERVICES {
+            let port = base + port;
+            text.push_str(&format!("[[listener]]\nprotocol = \"{name}\"\naddress = \"127.0.0.1:{port}\"\n"));
+        }
+        std::fs::write(dir.path().join("ortler.toml"), text).unwrap();
+        let mut node = Self { child: None, base, options: Vec::new(), dir, at: None, is_served: true };
+        node.resume();
+        node
+    }
+
+    /// A command on this node, which must succeed; what it prints.
+    #[track_caller]
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let config = self.config();
+        let output = ortler(&[arguments, &["--config", config.to_str().unwrap()]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}{}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir().join("ortler.toml")
     }
 
     /// A node with this system policy.
@@ -89,10 +134,10 @@ impl Node {
     pub fn serve(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.log_file()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ortler"));
-        command.arg("serve").arg("--config").arg(self.dir().join("ortler.toml")).stderr(log);
-        self.child = Some(command.spawn().unwrap());
-        let deadline = SystemClock.now() + Duration::from_secs(30);
-        while std::net::TcpStream::connect(("127.0.0.1", self.port(25))).is_err() {
+        self.child = Some(command.arg("serve").arg("--config").arg(self.config()).stderr(log).spawn().unwrap());
+        let deadline = SystemClock.now() + Duration::from_secs(60);
+        // The port is open before the node is ready; whoever connects is greeted then.
+        while !std::net::TcpStream::connect(("127.0.0.1", self.port(90))).is_ok_and(|mut stream| answers(&mut stream)) {
             assert!(SystemClock.now() < deadline, "the node did not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -100,6 +145,9 @@ impl Node {
 
     /// Starts the process again on the same folder.
     pub fn resume(&mut self) {
+        if self.is_served {
+            return self.serve();
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_ortler"));
         command.args(["demo", "--accounts", "5", "--base-port", &self.base.to_string(), "--dir"]).arg(self.dir());
         command.args(["--dns", &dns::address().to_string()]).args(&self.options);
@@ -198,6 +246,15 @@ impl Drop for Node {
         BASES.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(self.base);
         BASES.1.notify_one();
     }
+}
+
+/// True if the node answers that it lives.
+fn answers(stream: &mut std::net::TcpStream) -> bool {
+    use std::io::Write as _;
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let mut answer = [0u8; 12];
+    asked.is_ok() && stream.read_exact(&mut answer).is_ok() && answer.ends_with(b" 200")
 }
 
 /// Runs the binary to its end.

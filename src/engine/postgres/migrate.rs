@@ -1,6 +1,6 @@
 //! Versions of what a component keeps on the server, brought up to date while older nodes serve.
 
-use super::pool::{Pool, Session};
+use super::pool::{Pool, Session, value};
 use crate::error::EngineError;
 
 /// A step of a component's schema. Steps are appended, never edited. A step is an *expansion* (it leaves what older nodes
@@ -35,16 +35,16 @@ pub async fn migrate(pool: &Pool, component: &str, steps: &[Migration]) -> Resul
 
 async fn run(sql: &Session, component: &str, steps: &[Migration]) -> Result<(), EngineError> {
     let server = sql.row("SELECT current_setting('server_version_num')::int", &[]).await?;
-    let server: i32 = number(&server, 0)?;
+    let server: i32 = value(&server, 0)?;
     if server < SERVER_OLDEST {
         let reason = format!("the server has version {}; 15 or later is needed", server / 10_000);
         return Err(EngineError::Postgres { reason });
     }
     // A step may take long; whoever waits for it waits as long.
-    sql.batch("SET LOCAL statement_timeout = '35s'; SET LOCAL lock_timeout = '30s'").await?;
+    sql.batch("SET LOCAL lock_timeout = '30s'").await?;
     sql.rows("SELECT pg_advisory_xact_lock($1, hashtext($2))", &[&LOCK, &component]).await?;
     let known = sql.row("SELECT to_regclass('ortler_component') IS NOT NULL", &[]).await?;
-    if !number::<bool>(&known, 0)? {
+    if !value::<bool>(&known, 0)? {
         sql.rows("SELECT pg_advisory_xact_lock($1, 0)", &[&LOCK]).await?;
         sql.batch(TABLE).await?;
     }
@@ -67,15 +67,8 @@ async fn run(sql: &Session, component: &str, steps: &[Migration]) -> Result<(), 
     Ok(())
 }
 
-fn number<'a, T: tokio_postgres::types::FromSql<'a>>(
-    row: &'a tokio_postgres::Row,
-    at: usize,
-) -> Result<T, EngineError> {
-    row.try_get(at).map_err(|error| EngineError::damaged(error.to_string()))
-}
-
 fn unsigned(row: &tokio_postgres::Row, at: usize) -> Result<u32, EngineError> {
-    u32::try_from(number::<i64>(row, at)?).map_err(|_| EngineError::damaged("a schema version out of range"))
+    u32::try_from(value::<i64>(row, at)?).map_err(|_| EngineError::damaged("a schema version out of range"))
 }
 
 #[cfg(test)]

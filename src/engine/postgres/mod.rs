@@ -5,14 +5,18 @@
 //!
 //! [`EngineError::Postgres`]: crate::EngineError::Postgres
 
+mod listen;
 mod migrate;
 mod pool;
 #[cfg(any(test, feature = "server"))]
 mod server;
+mod tls;
 
+pub use listen::{Notice, Notices};
 pub use migrate::{Migration, migrate};
-pub use pool::{Params, PgSettings, Pool, Session};
+pub use pool::{Params, PgSettings, Pool, Session, value};
 #[cfg(any(test, feature = "server"))]
 pub use server::Server;
+pub use tls::PgTls;
 pub use tokio_postgres::Row;
 pub use tokio_postgres::types;

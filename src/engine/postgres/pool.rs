@@ -6,34 +6,111 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::TlsStream;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification, Row, Socket, Statement};
 
+use super::tls::{Connector, PgTls};
 use crate::error::EngineError;
 
 /// How the server is reached.
 #[derive(Clone)]
 pub struct PgSettings {
     /// Several hosts may be named; the one that takes writes is used.
-    pub config: Config,
-    /// Connections at a time.
-    pub connections: usize,
+    config: Config,
+    connections: usize,
+    statement_wait: Duration,
+    tls: Option<Connector>,
 }
 
 impl PgSettings {
+    /// From a connection string as libpq has it, `host=a,b dbname=ortler` or `postgresql://…`, for up to `connections` at
+    /// a time. Not encrypted until [`PgSettings::with_tls`].
+    ///
     /// # Errors
     /// Says what is wrong with the connection string, without repeating it: it may hold a password.
     pub fn parse(url: &str, connections: usize) -> Result<Self, EngineError> {
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| failed(&error))?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(unavailable("the connection string names no host"));
+        }
         config.target_session_attrs(TargetSessionAttrs::ReadWrite).application_name("ortler");
+        config.ssl_mode(SslMode::Disable);
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_WAIT);
         }
-        Ok(Self { config, connections: connections.max(1) })
+        Ok(Self { config, connections: connections.max(1), statement_wait: STATEMENT_WAIT, tls: None })
+    }
+
+    pub fn with_password(mut self, password: &str) -> Self {
+        self.config.password(password);
+        self
+    }
+
+    /// `connect` for each host of the list, `statement` for each statement.
+    pub fn with_waits(mut self, connect: Duration, statement: Duration) -> Self {
+        self.config.connect_timeout(connect);
+        self.statement_wait = statement;
+        self
+    }
+
+    /// A server that is reached by a local socket is never asked for TLS.
+    ///
+    /// # Errors
+    /// Names the file of authorities that cannot be used.
+    pub fn with_tls(mut self, tls: PgTls<'_>) -> Result<Self, EngineError> {
+        let tls = Connector::new(tls).map_err(unavailable)?;
+        let is_local = self.config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        let is_local = is_local && self.config.get_hostaddrs().is_empty();
+        self.tls = tls.filter(|_| !is_local);
+        self.config.ssl_mode(if self.tls.is_some() { SslMode::Require } else { SslMode::Disable });
+        Ok(self)
+    }
+
+    /// A connection, and the task that drives it.
+    pub(super) async fn dial(&self, notices: Option<Heard>) -> Result<(Client, JoinSet<()>), EngineError> {
+        let refused = |error: tokio_postgres::Error| failed(&error);
+        let connecting = async {
+            let mut driver = JoinSet::new();
+            let client = match self.tls.clone() {
+                None => {
+                    let (client, connection) = self.config.connect(NoTls).await.map_err(refused)?;
+                    driver.spawn(drive(connection, notices));
+                    client
+                }
+                Some(tls) => {
+                    let (client, connection) = self.config.connect(tls).await.map_err(refused)?;
+                    driver.spawn(drive(connection, notices));
+                    client
+                }
+            };
+            Ok((client, driver))
+        };
+        let connected = tokio::time::timeout(SESSION_WAIT, connecting).await;
+        connected.unwrap_or_else(|_| Err(unavailable("no server answered that takes writes")))
+    }
+}
+
+/// Where notices go, and what says that some did not fit.
+pub(super) type Heard = (mpsc::Sender<Notification>, Arc<AtomicBool>);
+
+/// Whoever waits for an answer is told of the connection's error.
+async fn drive<T>(mut connection: Connection<Socket, T>, heard: Option<Heard>)
+where
+    T: AsyncRead + AsyncWrite + TlsStream + Unpin,
+{
+    while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+        if let (AsyncMessage::Notification(notice), Some((said, is_behind))) = (message, &heard)
+            && said.try_send(notice).is_err()
+        {
+            is_behind.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -41,10 +118,10 @@ impl PgSettings {
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// For a free connection, and for a new one over all hosts.
 const SESSION_WAIT: Duration = Duration::from_secs(15);
-/// For one statement. The server gives up before, so that we hear why.
-const STATEMENT_WAIT: Duration = Duration::from_secs(40);
-const LIMITS: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
-     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning; SET jit = off";
+/// For one statement.
+const STATEMENT_WAIT: Duration = Duration::from_secs(30);
+/// The server gives up on a statement before we do, so that we hear why.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// Connections to one server, or to whichever of several takes writes.
 pub struct Pool {
@@ -60,6 +137,7 @@ struct Link {
     statements: Mutex<HashMap<String, Statement>>,
     /// An answer did not come, or with the end of the connection.
     is_lost: AtomicBool,
+    wait: Duration,
     _driver: JoinSet<()>,
 }
 
@@ -79,6 +157,10 @@ impl Pool {
     pub fn new(settings: PgSettings) -> Self {
         let permits = Arc::new(Semaphore::new(settings.connections));
         Self { settings, permits, idle: Arc::default(), is_reachable: AtomicBool::new(true) }
+    }
+
+    pub const fn settings(&self) -> &PgSettings {
+        &self.settings
     }
 
     /// A connection outside a transaction.
@@ -107,18 +189,36 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<Link, EngineError> {
-        let connecting = tokio::time::timeout(SESSION_WAIT, self.settings.config.connect(NoTls));
-        let (client, connection) = connecting
-            .await
-            .map_err(|_| unavailable("no server answered that takes writes"))?
-            .map_err(|error| failed(&error))?;
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
-            // Whoever waits for an answer is told of the error.
-            let _ = connection.await;
-        });
-        bounded(client.batch_execute(LIMITS)).await?;
-        Ok(Link { client, statements: Mutex::default(), is_lost: AtomicBool::new(false), _driver: driver })
+        let (client, driver) = self.settings.dial(None).await?;
+        let wait = self.settings.statement_wait;
+        // A server told not to wait for its disk would make our acknowledgements lies.
+        let limits = format!(
+            "SET statement_timeout = {}; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s';
+             SET client_min_messages = warning; SET jit = off;
+             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+            wait.as_millis()
+        );
+        bounded(client.batch_execute(&limits)).await?;
+        let wait = wait + ANSWER_WAIT;
+        Ok(Link { client, statements: Mutex::default(), is_lost: AtomicBool::new(false), wait, _driver: driver })
+    }
+
+    /// Asks outside a transaction, again if the connection turns out to be closed: for questions that change nothing.
+    pub async fn query(&self, text: &str, params: Params<'_>) -> Result<Vec<Row>, EngineError> {
+        let mut tries = 0;
+        loop {
+            let session = self.session().await?;
+            tries += 1;
+            match session.rows(text, params).await {
+                Err(_) if session.link.client.is_closed() && tries <= self.settings.connections => {}
+                answer => {
+                    if !session.is_lost() {
+                        session.give_back();
+                    }
+                    return answer;
+                }
+            }
+        }
     }
 
     /// A transaction on a connection that answers: one found dead is replaced.
@@ -205,7 +305,7 @@ impl Session {
 
 impl Link {
     async fn asked<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
-        let answer = tokio::time::timeout(STATEMENT_WAIT, work).await;
+        let answer = tokio::time::timeout(self.wait, work).await;
         // Without a code of the server's it is the connection that failed.
         if answer.as_ref().map_or(true, |answer| answer.as_ref().is_err_and(|error| error.code().is_none())) {
             self.is_lost.store(true, Ordering::Relaxed);
@@ -217,7 +317,8 @@ impl Link {
     }
 }
 
-async fn bounded<T>(work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
+/// For what is asked once, on a new connection.
+pub(super) async fn bounded<T>(work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
     match tokio::time::timeout(STATEMENT_WAIT, work).await {
         Ok(answer) => answer.map_err(|error| failed(&error)),
         Err(_) => Err(unavailable("no answer in time")),
@@ -240,4 +341,12 @@ fn failed(error: &tokio_postgres::Error) -> EngineError {
             None => unavailable(error.to_string()),
         },
     }
+}
+
+/// A column's value.
+///
+/// # Errors
+/// It is not of this type: the tables are not ours.
+pub fn value<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, EngineError> {
+    row.try_get(column).map_err(|error| EngineError::damaged(error.to_string()))
 }

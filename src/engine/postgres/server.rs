@@ -40,6 +40,33 @@ impl Server {
         Some(server)
     }
 
+    /// From now on also reached over TCP, by TLS only and with the password `hush`; gives the port.
+    pub fn listen_with_tls(&self, certificate: &Path, key: &Path) -> u16 {
+        let data = PathBuf::from(self.data());
+        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+        let port = free.expect("a free port").port();
+        for (from, to, mode) in [(certificate, "server.crt", "0644"), (key, "server.key", "0600")] {
+            std::fs::copy(from, self.dir.path().join(to)).expect("a copy of the certificate");
+            let (from, to) = (self.dir.path().join(to), data.join(to));
+            let made = Command::new("install").args(["-m", mode]).args(self.owner()).arg(from).arg(to).status();
+            assert!(made.is_ok_and(|status| status.success()), "install");
+        }
+        let rules = "local all all trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(data.join("pg_hba.conf"), rules).expect("pg_hba.conf");
+        let folder = self.socket_dir().display();
+        let password = "ALTER ROLE ortler PASSWORD 'hush'";
+        self.run("psql", &["-q", "-h", &folder.to_string(), "-U", "ortler", "-d", "postgres", "-c", password]);
+        let options =
+            format!("-c listen_addresses=127.0.0.1 -c port={port} -c ssl=on -c unix_socket_directories='{folder}'");
+        self.control(&["-o", &options, "-m", "fast", "restart"]);
+        port
+    }
+
+    /// For `install`.
+    fn owner(&self) -> &'static [&'static str] {
+        if nix::unistd::geteuid().is_root() { &["-o", "postgres"] } else { &[] }
+    }
+
     /// Runs `pg_ctl` on the server and waits.
     pub fn control(&self, arguments: &[&str]) {
         self.run("pg_ctl", &[&["-D", &self.data(), "-w"], arguments].concat());
@@ -53,6 +80,16 @@ impl Server {
     /// Connection string of the database `postgres`.
     pub fn url(&self) -> String {
         format!("host={} user=ortler dbname=postgres", self.socket_dir().display())
+    }
+
+    /// Connection string of another database, made if need be.
+    pub fn database(&self, name: &str) -> String {
+        if name != "postgres" {
+            let folder = self.socket_dir().display().to_string();
+            let status = self.command("createdb").args(["-h", &folder, "-U", "ortler", name]).status();
+            assert!(status.is_ok(), "createdb");
+        }
+        format!("host={} user=ortler dbname={name}", self.socket_dir().display())
     }
 
     pub fn settings(&self, connections: usize) -> PgSettings {

@@ -31,7 +31,6 @@ use engine::EngineError;
 use engine::postgres::{Pool, Session};
 
 pub use blobs::PgBlobs;
-pub use engine::postgres::PgSettings;
 pub(crate) use gc::PgGc;
 
 use self::insert::Delivered;
@@ -83,7 +82,7 @@ macro_rules! with_allowance {
 
 /// [`MailStore`] on a PostgreSQL server of version 15 or later.
 pub struct PgStore {
-    pool: Pool,
+    pool: Arc<Pool>,
     signals: Arc<Signals>,
     clock: Arc<dyn Clock>,
 }
@@ -102,12 +101,7 @@ impl PgStore {
     ///
     /// # Errors
     /// No server that takes writes, or one whose schema cannot be changed.
-    pub async fn open(
-        settings: PgSettings,
-        signals: Arc<Signals>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Arc<Self>, StoreError> {
-        let pool = Pool::new(settings);
+    pub async fn open(pool: Arc<Pool>, signals: Arc<Signals>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
         engine::postgres::migrate(&pool, schema::COMPONENT, schema::MIGRATIONS).await?;
         Ok(Arc::new(Self { pool, signals, clock }))
     }
@@ -176,6 +170,14 @@ impl PgStore {
     /// False if the last word of the server was that it takes no writes, or none answered.
     pub(crate) fn is_writable(&self) -> bool {
         self.pool.is_reachable()
+    }
+
+    /// Mod-sequences of those of the accounts that exist.
+    pub(crate) async fn modseqs(&self, accounts: &[AccountId]) -> Result<Vec<(AccountId, ModSeq)>, StoreError> {
+        let wanted: Vec<i64> = accounts.iter().map(|one| account::id(*one)).collect();
+        let text = "SELECT account_id, modseq FROM account WHERE account_id = ANY ($1)";
+        let found = self.pool.query(text, &[&wanted]).await?;
+        found.iter().map(|row| Ok((AccountId(rows::int(row, 0)?), rows::modseq(row, 1)?))).collect()
     }
 
     fn publish(&self, account: AccountId, modseq: ModSeq) {

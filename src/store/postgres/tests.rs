@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base::{AccountId, FakeClock, IdSource};
 use bytes::Bytes;
-use engine::postgres::Server;
+use engine::postgres::{Pool, Server};
 
 use super::{PgBlobs, PgStore};
 use crate::contract::{self, NOW, Subject};
@@ -17,7 +17,8 @@ use crate::{AuditOptions, Storage, StorageSettings};
 async fn node(server: &Server) -> Subject {
     let clock = Arc::new(FakeClock::at(NOW));
     let ids = Arc::new(IdSource::system());
-    let mail = PgStore::open(server.settings(8), Arc::new(Signals::new()), clock.clone()).await.unwrap();
+    let pool = Arc::new(Pool::new(server.settings(8)));
+    let mail = PgStore::open(pool, Arc::new(Signals::new()), clock.clone()).await.unwrap();
     let blobs = PgBlobs::new(Arc::clone(&mail), Arc::clone(&ids), clock.clone());
     Subject { mail, blobs, ids, clock }
 }
@@ -83,7 +84,7 @@ async fn garbage_goes_and_what_is_referred_to_stays() {
     let (node, clock) = (node(&server).await, Arc::new(FakeClock::at(NOW)));
     let storage = Storage::open_postgres(
         folder.path(),
-        server.settings(4),
+        Arc::new(Pool::new(server.settings(4))),
         StorageSettings::default(),
         clock.clone(),
         Arc::new(IdSource::system()),
@@ -129,7 +130,7 @@ async fn the_auditor_names_damage_and_repairs_what_it_can() {
     let folder = tempfile::tempdir().unwrap();
     let storage = Storage::open_postgres(
         folder.path(),
-        server.settings(4),
+        Arc::new(Pool::new(server.settings(4))),
         StorageSettings::default(),
         Arc::new(FakeClock::at(NOW)),
         Arc::new(IdSource::system()),
@@ -140,7 +141,7 @@ async fn the_auditor_names_damage_and_repairs_what_it_can() {
         let delivery = node.delivery(account, text, Target::Role(Role::Inbox)).await;
         node.mail.deliver(vec![delivery]).await.remove(0).unwrap();
     }
-    let pool = engine::postgres::Pool::new(server.settings(1));
+    let pool = Pool::new(server.settings(1));
     let sql = pool.session().await.unwrap();
     sql.batch(
         "UPDATE mailbox SET messages = messages + 5, unseen = 0 WHERE account_id = 3 AND role = 'inbox';
@@ -173,6 +174,12 @@ async fn a_deleted_folder_comes_back_as_a_whole() {
     let folder = tempfile::tempdir().unwrap();
     let subject = node(&server).await;
     let (settings, clock) = (StorageSettings::default(), subject.clock.clone());
-    let storage = Storage::open_postgres(folder.path(), server.settings(4), settings, clock, subject.ids.clone());
+    let storage = Storage::open_postgres(
+        folder.path(),
+        Arc::new(Pool::new(server.settings(4))),
+        settings,
+        clock,
+        subject.ids.clone(),
+    );
     contract::folders_come_back(&storage.await.unwrap(), &subject, AccountId(1)).await;
 }

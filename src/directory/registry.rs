@@ -1,0 +1,423 @@
+//! Our own directory: what its rows mean, caches in front of them, passwords. Where the rows lie is [`Tables`]' matter.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base::{AccountId, Clock, PoolId, Quota, Secret};
+use engine::EngineError;
+use engine::postgres::Pool;
+use mail::{Address, Domain, ForwardPath};
+use moka::sync::Cache;
+use tokio::sync::Semaphore;
+
+use crate::account::{Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, Tenant, TenantKind};
+use crate::directory::{Directory, Login};
+use crate::error::{DirectoryError, LoginError, RegistryError};
+use crate::guard::LoginGuard;
+use crate::password::PasswordHash;
+use crate::postgres::PgTables;
+use crate::quota::{Limits, QuotaChange};
+use crate::sqlite::SqliteTables;
+use crate::tables::{AccountChange, Hits, Listing, NewAlias, Owner, Tables, refused};
+
+/// Tenants, domains, accounts and aliases of this system: [`Directory`] for mail flow, and what administrators do. Every
+/// change made here empties the caches of this node at once; one of another node does when [`Registry::refresh`] sees it.
+pub struct Registry {
+    tables: Box<dyn Tables>,
+    clock: Arc<dyn Clock>,
+    postmaster: Option<Address>,
+    guard: LoginGuard,
+    resolutions: Cache<String, Resolution>,
+    accounts: Cache<AccountId, Account>,
+    logins: Cache<String, (Account, PasswordHash)>,
+    /// Rises when the caches are emptied: an answer asked for before is not kept after.
+    epoch: AtomicU64,
+    /// [`Tables::version`] that the caches are no older than.
+    version: AtomicU64,
+    /// Keyed digests of passwords that were found right, so that a client that signs in every minute costs no argon2.
+    verified: Cache<[u8; 32], ()>,
+    verified_key: [u8; 32],
+    hashing: Semaphore,
+    /// Checked when a login does not exist, so that the answer takes as long as for one that does.
+    decoy: PasswordHash,
+}
+
+const CACHED_MAX: u64 = 200_000;
+const CACHED_FOR: Duration = Duration::from_secs(60);
+const VERIFIED_FOR: Duration = Duration::from_secs(300);
+/// Aliases that lead to aliases: enough for any sane list, an end for any loop.
+const ALIAS_DEPTH_MAX: usize = 10;
+const RECIPIENTS_MAX: usize = 1000;
+
+impl Registry {
+    /// Opens or makes `file`. `postmaster` takes mail for `<Postmaster>` and for `postmaster@` of domains that have none.
+    /// Blocks.
+    pub fn open(
+        file: &Path,
+        clock: Arc<dyn Clock>,
+        postmaster: Option<Address>,
+        guard: LoginGuard,
+    ) -> Result<Self, EngineError> {
+        Ok(Self::new(Box::new(SqliteTables::open(file)?), clock, postmaster, guard))
+    }
+
+    /// The directory on a PostgreSQL server, shared by all nodes.
+    pub async fn open_postgres(
+        pool: Arc<Pool>,
+        clock: Arc<dyn Clock>,
+        postmaster: Option<Address>,
+        guard: LoginGuard,
+    ) -> Result<Self, EngineError> {
+        Ok(Self::new(Box::new(PgTables::open(pool).await?), clock, postmaster, guard))
+    }
+
+    fn new(tables: Box<dyn Tables>, clock: Arc<dyn Clock>, postmaster: Option<Address>, guard: LoginGuard) -> Self {
+        let mut verified_key = [0u8; 32];
+        getrandom::fill(&mut verified_key).expect("the operating system gives random bytes");
+        Self {
+            tables,
+            clock,
+            postmaster,
+            guard,
+            resolutions: cache(CACHED_FOR),
+            accounts: cache(CACHED_FOR),
+            logins: cache(CACHED_FOR),
+            epoch: AtomicU64::new(0),
+            version: AtomicU64::new(0),
+            verified: cache(VERIFIED_FOR),
+            verified_key,
+            hashing: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
+            decoy: PasswordHash::make(&Secret::new("no account has this".to_owned())),
+        }
+    }
+
+    /// Forgets what the caches hold if another node changed something. A node that shares its directory calls it every
+    /// second.
+    pub async fn refresh(&self) -> Result<(), EngineError> {
+        let version = self.tables.version().await?;
+        if self.version.swap(version, Ordering::AcqRel) != version {
+            self.forget();
+        }
+        Ok(())
+    }
+
+    fn forget(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.resolutions.invalidate_all();
+        self.accounts.invalidate_all();
+        self.logins.invalidate_all();
+    }
+
+    /// Keeps an answer that was asked for in `epoch`, unless something changed since.
+    fn keep<K, V>(&self, cache: &Cache<K, V>, epoch: u64, key: K, value: V)
+    where
+        K: std::hash::Hash + Eq + Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+    {
+        cache.insert(key.clone(), value);
+        if self.epoch.load(Ordering::Acquire) != epoch {
+            cache.invalidate(&key);
+        }
+    }
+
+    fn changed<T>(&self, outcome: Result<T, RegistryError>) -> Result<T, RegistryError> {
+        self.forget();
+        outcome
+    }
+
+    pub async fn add_tenant(&self, name: &str, kind: TenantKind, parent: Option<String>) -> Result<(), RegistryError> {
+        let name = name.trim();
+        check_tenant_name(name)?;
+        self.changed(self.tables.add_tenant(name, kind, parent, self.clock.utc()).await)
+    }
+
+    pub async fn tenants(&self) -> Result<Vec<Tenant>, EngineError> {
+        self.tables.tenants().await
+    }
+
+    pub async fn rename_tenant(&self, name: &str, to: &str) -> Result<(), RegistryError> {
+        let to = to.trim();
+        check_tenant_name(to)?;
+        self.changed(self.tables.rename_tenant(name, to).await)
+    }
+
+    pub async fn delete_tenant(&self, name: &str) -> Result<(), RegistryError> {
+        self.changed(self.tables.delete_tenant(name).await)
+    }
+
+    pub async fn add_domain(&self, name: Domain, tenant: Option<String>) -> Result<(), RegistryError> {
+        if name.is_literal() {
+            return Err(refused("an address literal is not a mail domain"));
+        }
+        self.changed(self.tables.add_domain(name, tenant, self.clock.utc()).await)
+    }
+
+    /// Gives the domain to another tenant, or to none.
+    pub async fn set_domain_tenant(&self, name: Domain, tenant: Option<String>) -> Result<(), RegistryError> {
+        self.changed(self.tables.set_domain_tenant(name, tenant).await)
+    }
+
+    pub async fn delete_domain(&self, name: Domain) -> Result<(), RegistryError> {
+        self.changed(self.tables.delete_domain(name).await)
+    }
+
+    pub async fn domains(&self, listing: Listing) -> Result<Vec<DomainEntry>, EngineError> {
+        self.tables.domains(listing).await
+    }
+
+    pub async fn add_account(&self, account: NewAccount) -> Result<AccountId, RegistryError> {
+        if account.address.local.as_str().contains('+') {
+            return Err(refused(
+                "the local part of an account holds no `+`: what follows it is the recipient's detail",
+            ));
+        }
+        self.changed(self.tables.add_account(account, self.clock.utc()).await)
+    }
+
+    pub async fn set_account(&self, address: &Address, change: AccountChange) -> Result<(), RegistryError> {
+        self.changed(self.tables.set_account(address, change).await)
+    }
+
+    /// Removes the account and every alias target that leads to it. Its mailboxes are the store's matter.
+    pub async fn delete_account(&self, address: &Address) -> Result<AccountId, RegistryError> {
+        self.changed(self.tables.delete_account(address).await)
+    }
+
+    pub async fn account_by_address(&self, address: &Address) -> Result<Option<Account>, EngineError> {
+        Ok(self.tables.login(&address.to_folded()).await?.map(|(account, _)| account))
+    }
+
+    pub async fn accounts(&self, listing: Listing) -> Result<Vec<Account>, EngineError> {
+        self.tables.accounts(listing).await
+    }
+
+    /// Ids of all accounts, for the auditor.
+    pub async fn account_ids(&self) -> Result<Vec<AccountId>, EngineError> {
+        self.tables.account_ids().await
+    }
+
+    /// Makes or replaces an alias. `address` is `local@domain` or `@domain` (catch-all). Targets must be addresses of
+    /// domains of this system.
+    pub async fn put_alias(&self, address: &str, targets: Vec<Address>, replace: bool) -> Result<(), RegistryError> {
+        let (folded, domain) = alias_key(address)?;
+        if targets.is_empty() || targets.len() > RECIPIENTS_MAX {
+            return Err(refused(format!("an alias has 1 to {RECIPIENTS_MAX} targets")));
+        }
+        let alias = NewAlias { folded, domain, targets, replace };
+        self.changed(self.tables.put_alias(alias, self.clock.utc()).await)
+    }
+
+    pub async fn delete_alias(&self, address: &str) -> Result<(), RegistryError> {
+        let (folded, _) = alias_key(address)?;
+        self.changed(self.tables.delete_alias(&folded).await)
+    }
+
+    pub async fn aliases(&self, listing: Listing) -> Result<Vec<Alias>, EngineError> {
+        self.tables.aliases(listing).await
+    }
+
+    /// Gives the pool with its new limit.
+    pub async fn set_domain_quota(&self, name: Domain, change: QuotaChange) -> Result<(PoolId, Quota), RegistryError> {
+        self.changed(self.tables.set_quota(Owner::Domain, name.as_str(), change).await)
+    }
+
+    /// Gives the pool with its new limit.
+    pub async fn set_tenant_quota(&self, name: &str, change: QuotaChange) -> Result<(PoolId, Quota), RegistryError> {
+        self.changed(self.tables.set_quota(Owner::Tenant, name, change).await)
+    }
+
+    /// What limits an account; `None` if it does not exist.
+    pub async fn limits(&self, account: AccountId) -> Result<Option<Limits>, EngineError> {
+        self.tables.limits(account).await
+    }
+
+    /// The accounts that share a pool.
+    pub async fn pool_accounts(&self, pool: PoolId) -> Result<Vec<AccountId>, EngineError> {
+        self.tables.pool_accounts(pool).await
+    }
+
+    async fn login_entry(&self, name: &str) -> Result<Option<(Account, PasswordHash)>, DirectoryError> {
+        let Ok(address) = name.trim().parse::<Address>() else { return Ok(None) };
+        let folded = address.to_folded();
+        if let Some(found) = self.logins.get(&folded) {
+            return Ok(Some(found));
+        }
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let found = self.tables.login(&folded).await?;
+        if let Some(found) = &found {
+            self.keep(&self.logins, epoch, folded, found.clone());
+        }
+        Ok(found)
+    }
+
+    /// Checks off the async threads, a few at a time.
+    async fn password_matches(&self, stored: PasswordHash, password: &Secret<String>) -> bool {
+        if stored.is_cheap() {
+            return stored.matches(password);
+        }
+        let stored_text = stored.to_stored();
+        let mut digest = blake3::Hasher::new_keyed(&self.verified_key);
+        digest.update(stored_text.as_bytes()).update(&[0]).update(password.reveal().as_bytes());
+        let digest = *digest.finalize().as_bytes();
+        if self.verified.contains_key(&digest) {
+            return true;
+        }
+        let Ok(_permit) = self.hashing.acquire().await else { return false };
+        let password = password.clone();
+        let matches = tokio::task::spawn_blocking(move || stored.matches(&password)).await.unwrap_or(false);
+        if matches {
+            self.verified.insert(digest, ());
+        }
+        matches
+    }
+
+    /// Follows aliases breadth first, each address once; one question for each depth.
+    async fn expand(&self, address: &Address) -> Result<Resolution, EngineError> {
+        if !self.tables.has_domain(&address.domain).await? {
+            return Ok(Resolution::ForeignDomain);
+        }
+        let mut found: Vec<Recipient> = Vec::new();
+        let mut seen = HashSet::new();
+        let mut level = vec![address.clone()];
+        for _ in 0..=ALIAS_DEPTH_MAX {
+            level.retain(|address| seen.insert(address.to_folded()));
+            if level.is_empty() {
+                break;
+            }
+            let keys: HashSet<String> = level.iter().flat_map(keys).collect();
+            let hits = self.tables.find(keys.into_iter().collect()).await?;
+            let mut next = VecDeque::new();
+            for address in level {
+                if found.len() >= RECIPIENTS_MAX {
+                    break;
+                }
+                match recipient(&hits, &address) {
+                    Some(known) if found.iter().any(|one| one.account == known.account) => {}
+                    Some(recipient) => found.push(recipient),
+                    None => next.extend(targets(&hits, &address)),
+                }
+            }
+            level = next.into();
+        }
+        Ok(if found.is_empty() { Resolution::UnknownAddress } else { Resolution::Local(found) })
+    }
+}
+
+#[async_trait]
+impl Directory for Registry {
+    async fn resolve(&self, path: &ForwardPath) -> Result<Resolution, DirectoryError> {
+        let (address, is_postmaster) = match (path, &self.postmaster) {
+            (ForwardPath::Postmaster, None) => return Ok(Resolution::UnknownAddress),
+            (ForwardPath::Postmaster, Some(postmaster)) => (postmaster, false),
+            (ForwardPath::Address(address), _) => (address, address.local.as_str().eq_ignore_ascii_case("postmaster")),
+        };
+        // The detail is answered as it was written.
+        let key = address.to_string();
+        if let Some(found) = self.resolutions.get(&key) {
+            return Ok(found);
+        }
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let found = match (self.expand(address).await?, &self.postmaster) {
+            (Resolution::UnknownAddress, Some(postmaster)) if is_postmaster => self.expand(postmaster).await?,
+            (found, _) => found,
+        };
+        self.keep(&self.resolutions, epoch, key, found.clone());
+        Ok(found)
+    }
+
+    async fn account(&self, id: AccountId) -> Result<Option<Account>, DirectoryError> {
+        if let Some(found) = self.accounts.get(&id) {
+            return Ok(Some(found));
+        }
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let found = self.tables.account(id).await?;
+        if let Some(account) = &found {
+            self.keep(&self.accounts, epoch, id, account.clone());
+        }
+        Ok(found)
+    }
+
+    async fn sender_addresses(&self, id: AccountId) -> Result<Vec<Address>, DirectoryError> {
+        Ok(self.tables.sender_addresses(id).await?)
+    }
+
+    async fn authenticate(&self, login: Login<'_>) -> Result<Account, LoginError> {
+        if !self.guard.admits(login.peer) {
+            return Err(LoginError::TooMany);
+        }
+        let found = self.login_entry(login.name).await?;
+        let stored = found.as_ref().map_or_else(|| self.decoy.clone(), |(_, stored)| stored.clone());
+        let matches = self.password_matches(stored, login.password).await;
+        match found {
+            Some((account, _)) if matches && account.enabled => Ok(account),
+            _ => Err(LoginError::Refused { delay: self.guard.failed(login.peer) }),
+        }
+    }
+}
+
+/// Local part and detail, if there are both.
+fn split_detail(address: &Address) -> Option<(&str, &str)> {
+    address.local.as_str().split_once('+').filter(|(local, _)| !local.is_empty())
+}
+
+fn without_detail(address: &Address) -> Option<String> {
+    split_detail(address).map(|(local, _)| format!("{}@{}", local.to_lowercase(), address.domain))
+}
+
+/// Where an address may be found, the nearest first: as it is, without `+detail`, its domain's catch-all.
+fn keys(address: &Address) -> impl Iterator<Item = String> {
+    [Some(address.to_folded()), without_detail(address), Some(format!("@{}", address.domain))].into_iter().flatten()
+}
+
+/// The account of this very address, else of the address without `+detail`.
+fn recipient(hits: &Hits, address: &Address) -> Option<Recipient> {
+    let made = |(account, address): &(AccountId, Address), detail: Option<&str>| Recipient {
+        account: *account,
+        address: address.clone(),
+        detail: detail.map(str::to_owned),
+    };
+    if let Some(hit) = hits.accounts.get(&address.to_folded()) {
+        return Some(made(hit, None));
+    }
+    let detail = split_detail(address).map(|(_, detail)| detail);
+    hits.accounts.get(&without_detail(address)?).map(|hit| made(hit, detail))
+}
+
+/// Targets of the alias, of the alias without `+detail`, else of the domain's catch-all.
+fn targets(hits: &Hits, address: &Address) -> Vec<Address> {
+    keys(address).find_map(|key| hits.aliases.get(&key).cloned()).unwrap_or_default()
+}
+
+fn check_tenant_name(name: &str) -> Result<(), RegistryError> {
+    if name.is_empty() || name.len() > 200 || name.chars().any(char::is_control) {
+        return Err(refused("a tenant's name has 1 to 200 characters and no control characters"));
+    }
+    Ok(())
+}
+
+/// Key and domain of `local@domain` or `@domain`.
+fn alias_key(address: &str) -> Result<(String, Domain), RegistryError> {
+    let invalid = |error: mail::InvalidAddress| refused(format!("{address}: {error}"));
+    match address.strip_prefix('@') {
+        Some(domain) => {
+            let domain: Domain = domain.parse().map_err(invalid)?;
+            Ok((format!("@{domain}"), domain))
+        }
+        None => {
+            let address: Address = address.parse().map_err(invalid)?;
+            Ok((address.to_folded(), address.domain))
+        }
+    }
+}
+
+fn cache<K, V>(keep: Duration) -> Cache<K, V>
+where
+    K: std::hash::Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    Cache::builder().max_capacity(CACHED_MAX).time_to_live(keep).build()
+}

@@ -1,0 +1,157 @@
+//! The seam between what a directory means and where its rows lie.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use base::{AccountId, DomainId, PoolId, Quota, TenantId, UtcMillis};
+use engine::EngineError;
+use mail::{Address, Domain};
+
+use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
+use crate::error::RegistryError;
+use crate::password::PasswordHash;
+use crate::quota::{Limits, QuotaChange};
+
+/// What of an account changes; `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct AccountChange {
+    pub name: Option<String>,
+    pub access: Option<Access>,
+    pub enabled: Option<bool>,
+    pub quota: QuotaChange,
+    pub password: Option<PasswordHash>,
+}
+
+/// A page of a listing: names that sort after `after`, containing `search`, at most `limit`.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub search: String,
+    pub domain: Option<Domain>,
+    pub after: String,
+    pub limit: u32,
+}
+
+impl Default for Listing {
+    fn default() -> Self {
+        Self { search: String::new(), domain: None, after: String::new(), limit: 10_000 }
+    }
+}
+
+/// An alias to make or replace; its parts were checked.
+#[derive(Clone, Debug)]
+pub(crate) struct NewAlias {
+    /// `local@domain` or `@domain`.
+    pub folded: String,
+    pub domain: Domain,
+    pub targets: Vec<Address>,
+    /// It must exist, else it must not.
+    pub replace: bool,
+}
+
+/// Whose accounts share a quota.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    Domain,
+    Tenant,
+}
+
+impl Owner {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Domain => "domain",
+            Self::Tenant => "tenant",
+        }
+    }
+
+    pub(crate) const fn pool(self, id: u64) -> PoolId {
+        match self {
+            Self::Domain => PoolId::Domain(DomainId(id)),
+            Self::Tenant => PoolId::Tenant(TenantId(id)),
+        }
+    }
+}
+
+/// What the asked keys (folded addresses, `@domain` for a catch-all) lead to.
+#[derive(Default, Debug)]
+pub(crate) struct Hits {
+    /// Primary addresses, as written.
+    pub accounts: HashMap<String, (AccountId, Address)>,
+    pub aliases: HashMap<String, Vec<Address>>,
+}
+
+/// Rows of tenants, domains, accounts and aliases. Names and addresses are folded by the caller and valid; each change
+/// checks within its transaction what must exist and what must not.
+#[async_trait]
+pub(crate) trait Tables: Send + Sync {
+    /// Changes when any node changed anything.
+    async fn version(&self) -> Result<u64, EngineError>;
+
+    async fn add_tenant(
+        &self,
+        name: &str,
+        kind: TenantKind,
+        parent: Option<String>,
+        now: UtcMillis,
+    ) -> Result<(), RegistryError>;
+    async fn tenants(&self) -> Result<Vec<Tenant>, EngineError>;
+    async fn rename_tenant(&self, name: &str, to: &str) -> Result<(), RegistryError>;
+    async fn delete_tenant(&self, name: &str) -> Result<(), RegistryError>;
+
+    async fn add_domain(&self, name: Domain, tenant: Option<String>, now: UtcMillis) -> Result<(), RegistryError>;
+    async fn set_domain_tenant(&self, name: Domain, tenant: Option<String>) -> Result<(), RegistryError>;
+    async fn delete_domain(&self, name: Domain) -> Result<(), RegistryError>;
+    async fn domains(&self, listing: Listing) -> Result<Vec<DomainEntry>, EngineError>;
+    async fn has_domain(&self, name: &Domain) -> Result<bool, EngineError>;
+
+    async fn add_account(&self, account: NewAccount, now: UtcMillis) -> Result<AccountId, RegistryError>;
+    async fn set_account(&self, address: &Address, change: AccountChange) -> Result<(), RegistryError>;
+    /// With every alias target that leads to it.
+    async fn delete_account(&self, address: &Address) -> Result<AccountId, RegistryError>;
+    async fn account(&self, id: AccountId) -> Result<Option<Account>, EngineError>;
+    async fn login(&self, folded: &str) -> Result<Option<(Account, PasswordHash)>, EngineError>;
+    async fn accounts(&self, listing: Listing) -> Result<Vec<Account>, EngineError>;
+    async fn account_ids(&self) -> Result<Vec<AccountId>, EngineError>;
+
+    async fn put_alias(&self, alias: NewAlias, now: UtcMillis) -> Result<(), RegistryError>;
+    async fn delete_alias(&self, folded: &str) -> Result<(), RegistryError>;
+    /// Each with all its targets.
+    async fn aliases(&self, listing: Listing) -> Result<Vec<Alias>, EngineError>;
+    /// The account's own address, then aliases that lead to it, catch-alls left out.
+    async fn sender_addresses(&self, id: AccountId) -> Result<Vec<Address>, EngineError>;
+
+    /// Gives the pool with its new limit.
+    async fn set_quota(&self, of: Owner, name: &str, change: QuotaChange) -> Result<(PoolId, Quota), RegistryError>;
+    async fn limits(&self, account: AccountId) -> Result<Option<Limits>, EngineError>;
+    async fn pool_accounts(&self, pool: PoolId) -> Result<Vec<AccountId>, EngineError>;
+
+    async fn find(&self, keys: Vec<String>) -> Result<Hits, EngineError>;
+}
+
+pub(crate) fn exists(what: &str, name: &(impl std::fmt::Display + ?Sized)) -> RegistryError {
+    RegistryError::Exists { what: format!("{what} {name}") }
+}
+
+pub(crate) fn missing(what: &str, name: &(impl std::fmt::Display + ?Sized)) -> RegistryError {
+    RegistryError::Missing { what: format!("{what} {name}") }
+}
+
+pub(crate) fn refused(why: impl Into<String>) -> RegistryError {
+    RegistryError::Refused { why: why.into() }
+}
+
+pub(crate) fn parent_is_customer(parent: &str) -> RegistryError {
+    refused(format!("{parent} is a customer; only a reseller has tenants below"))
+}
+
+pub(crate) fn tenant_in_use(name: &str) -> RegistryError {
+    refused(format!("the tenant {name} still has domains or tenants below it; delete those first"))
+}
+
+pub(crate) fn domain_in_use(name: &Domain, accounts: impl std::fmt::Display) -> RegistryError {
+    refused(format!("the domain {name} still has {accounts} accounts; delete those first"))
+}
+
+pub(crate) fn foreign_target(target: &Address) -> RegistryError {
+    let domain = &target.domain;
+    refused(format!("the target {target} is not in a domain of this system; add the domain {domain} first"))
+}
