@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::error::EngineError;
 use crate::filesystem::refuse_network;
+use crate::waypoints::Waypoints;
 use crate::writer::{self, Call, Job};
 
 /// How a file is opened.
@@ -55,13 +56,18 @@ impl Database {
     /// # Errors
     /// Names the file: not a database, in use by another process, of a newer format, on a network file system.
     pub fn open(file: &Path, settings: &Settings) -> Result<Self, EngineError> {
+        Self::open_watched(file, settings, Waypoints::default())
+    }
+
+    /// [`Database::open`] with someone who watches each commit.
+    pub fn open_watched(file: &Path, settings: &Settings, waypoints: Waypoints) -> Result<Self, EngineError> {
         let failed = |error| EngineError::from_sqlite(file, error);
         if let Some(folder) = file.parent() {
             refuse_network(folder)?;
         }
         let connection = Connection::open(file).map_err(failed)?;
         prepare(&connection, settings.cache_kib).map_err(failed)?;
-        migrate(&connection, file, settings.migrations)?;
+        migrate(&connection, file, settings.migrations, waypoints)?;
         let readers = (0..settings.readers.max(1))
             .map(|_| open_reader(file, settings.cache_kib))
             .collect::<Result<Vec<_>, _>>()
@@ -75,7 +81,7 @@ impl Database {
             let file = file.to_path_buf();
             std::thread::Builder::new()
                 .name(writer::thread_name(&file))
-                .spawn(move || writer::run(&connection, &file, inbox, ask))
+                .spawn(move || writer::run(&connection, &file, inbox, ask, waypoints))
                 .map_err(no_thread)?
         };
         let checkpointer = std::thread::Builder::new()
@@ -239,7 +245,7 @@ fn open_reader(file: &Path, cache_kib: u32) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn migrate(connection: &Connection, file: &Path, steps: &[&str]) -> Result<(), EngineError> {
+fn migrate(connection: &Connection, file: &Path, steps: &[&str], waypoints: Waypoints) -> Result<(), EngineError> {
     let failed = |error| EngineError::from_sqlite(file, error);
     let found: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
     let known = u32::try_from(steps.len()).unwrap_or(u32::MAX);
@@ -247,8 +253,11 @@ fn migrate(connection: &Connection, file: &Path, steps: &[&str]) -> Result<(), E
         return Err(EngineError::TooNew { file: file.to_path_buf(), found, known });
     }
     for (version, step) in (1u32..).zip(steps).filter(|(version, _)| *version > found) {
-        let batch = format!("BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {version};\nCOMMIT;");
-        connection.execute_batch(&batch).map_err(failed)?;
+        waypoints.pass("migrate.step");
+        connection.execute_batch(&format!("BEGIN IMMEDIATE;\n{step}")).map_err(failed)?;
+        waypoints.pass("migrate.changed");
+        connection.execute_batch(&format!("PRAGMA user_version = {version};\nCOMMIT;")).map_err(failed)?;
+        waypoints.pass("migrate.committed");
     }
     Ok(())
 }

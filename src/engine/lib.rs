@@ -2,7 +2,7 @@
 //! that several nodes share.
 //!
 //! Floor: 1. It must never know what the tables mean: store, directory and trail bring their own schema.
-//! Main types: [`Database`], [`postgres::Pool`], [`EngineError`].
+//! Main types: [`Database`], [`postgres::Pool`], [`EngineError`], [`Waypoints`].
 //! Surprise: a write's result is handed out only after the commit it was part of is on disk (WAL,
 //! `synchronous=FULL`), so whoever holds the result holds proof of durability.
 
@@ -10,7 +10,9 @@ pub mod database;
 pub mod error;
 mod filesystem;
 pub mod postgres;
+pub mod waypoints;
 mod writer;
 
 pub use database::{Database, Settings, copy};
 pub use error::EngineError;
+pub use waypoints::Waypoints;

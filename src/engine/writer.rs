@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::EngineError;
+use crate::waypoints::Waypoints;
 
 /// One caller's piece of a transaction.
 pub(crate) trait Job: Send {
@@ -68,11 +69,12 @@ pub(crate) fn run(
     file: &Path,
     mut jobs: mpsc::Receiver<Box<dyn Job>>,
     checkpoints: SyncSender<()>,
+    waypoints: Waypoints,
 ) {
     let mut checkpointed = 0;
     let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(GROUP_MAX);
     while let Some(first) = jobs.blocking_recv() {
-        let outcome = commit_group(connection, first, &mut jobs, &mut group);
+        let outcome = commit_group(connection, first, &mut jobs, &mut group, waypoints);
         let outcome = outcome.map_err(|error| {
             if !connection.is_autocommit() {
                 // If even the rollback fails, the next BEGIN reports why.
@@ -80,9 +82,11 @@ pub(crate) fn run(
             }
             EngineError::from_sqlite(file, error)
         });
+        waypoints.pass("commit.told");
         for job in group.drain(..) {
             job.finish(outcome.clone());
         }
+        waypoints.pass("commit.answered");
         if connection.total_changes() - checkpointed > ROWS_PER_CHECKPOINT {
             checkpointed = connection.total_changes();
             // One already asked for will do.
@@ -99,20 +103,26 @@ fn commit_group(
     first: Box<dyn Job>,
     jobs: &mut mpsc::Receiver<Box<dyn Job>>,
     group: &mut Vec<Box<dyn Job>>,
+    waypoints: Waypoints,
 ) -> rusqlite::Result<()> {
     let mut next = Some(first);
     let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
     let mut failed = begun.err();
+    waypoints.pass("commit.begun");
     while let Some(mut job) = next {
         if failed.is_none() {
             failed = run_in_savepoint(connection, job.as_mut()).err();
+            waypoints.pass("commit.job");
         }
         group.push(job);
         next = if group.len() < GROUP_MAX { jobs.try_recv().ok() } else { None };
     }
     match failed {
         Some(error) => Err(error),
-        None => connection.prepare_cached("COMMIT")?.execute([]).map(drop),
+        None => {
+            waypoints.pass("commit.ready");
+            connection.prepare_cached("COMMIT")?.execute([]).map(drop)
+        }
     }
 }
 

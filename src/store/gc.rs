@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::Clock;
+use engine::Waypoints;
 
 use crate::blob::record::Locator;
 use crate::blob::{SegmentInfo, SegmentStore};
@@ -29,6 +30,8 @@ pub struct GcSettings {
     pub blobs_max: usize,
     /// Segments that a round looks at for orphans, and compacts at most.
     pub segments_max: usize,
+    /// Who watches the steps: nobody but crash tests.
+    pub waypoints: Waypoints,
 }
 
 impl Default for GcSettings {
@@ -39,6 +42,7 @@ impl Default for GcSettings {
             deliveries_kept: Duration::from_secs(7 * 24 * 3600),
             blobs_max: 50_000,
             segments_max: 16,
+            waypoints: Waypoints::default(),
         }
     }
 }
@@ -98,6 +102,10 @@ impl Gc {
         Self { index, segments, clock, settings, state: tokio::sync::Mutex::default() }
     }
 
+    pub(crate) const fn waypoints(&self) -> Waypoints {
+        self.settings.waypoints
+    }
+
     /// As long as the guard lives, no blob is dropped, moved or deleted. A round under way ends first.
     pub(crate) async fn pause(&self) -> impl Sized + '_ {
         self.state.lock().await
@@ -106,10 +114,16 @@ impl Gc {
     pub(crate) async fn round(&self) -> Result<GcReport, StoreError> {
         let mut state = self.state.lock().await;
         let mut report = GcReport::default();
+        let waypoints = self.settings.waypoints;
+        waypoints.pass("gc.begun");
         self.forget_removed(&mut report).await?;
+        waypoints.pass("gc.forgotten");
         self.drop_released(&mut state, &mut report).await?;
+        waypoints.pass("gc.dropped");
         self.forget(&mut state).await?;
+        waypoints.pass("gc.tidied");
         self.compact(&mut state, &mut report).await?;
+        waypoints.pass("gc.done");
         Ok(report)
     }
 
@@ -202,7 +216,9 @@ impl Gc {
                     Err(error) => return Err(error),
                 }
             }
+            self.settings.waypoints.pass("gc.copied");
             report.moved += self.index.relocate(moved).await? as u64;
+            self.settings.waypoints.pass("gc.relocated");
             self.segments.forget_places(some.iter().map(|blob| &blob.id));
         }
         let (from, below) = Locator::bounds(segment.number);

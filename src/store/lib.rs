@@ -23,6 +23,8 @@ pub mod model;
 mod notice;
 pub mod picture;
 mod postgres;
+#[cfg(test)]
+mod proof;
 mod room;
 mod search;
 pub mod signal;

@@ -207,8 +207,11 @@ impl Storage {
         };
         let _paused = gc.pause().await;
         let (sqlite, segments, to) = (Arc::clone(sqlite), Arc::clone(segments), to.to_path_buf());
+        let waypoints = gc.waypoints();
         let copy = move || {
+            waypoints.pass("snapshot.begun");
             engine::copy(sqlite.file(), &to.join("mail.sqlite"))?;
+            waypoints.pass("snapshot.tables");
             let blobs = to.join("blobs");
             std::fs::create_dir_all(&blobs).map_err(|error| EngineError::from_io(&blobs, error))?;
             segments.copy_to(&blobs)

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use base::BlobId;
 use bytes::Bytes;
-use engine::EngineError;
+use engine::{EngineError, Waypoints};
 use tokio::sync::SemaphorePermit;
 
 use super::file::{self, LARGE, SEGMENT_HEAD};
@@ -79,9 +79,10 @@ impl<'a> Draft<'a> {
     fn begin(&self) -> impl FnOnce() -> Result<Growing, EngineError> + Send + use<> {
         let id = self.store.ids.blob(self.store.clock.utc());
         let (folder, newest) = (self.store.folder.clone(), Arc::clone(&self.store.newest_large));
+        let waypoints = self.store.waypoints;
         move || {
             let number = newest.fetch_add(1, Ordering::AcqRel) + 1;
-            Growing::new(folder, number, id)
+            Growing::new(folder, number, id, waypoints)
         }
     }
 }
@@ -127,17 +128,19 @@ struct Growing {
     packer: Option<Packer>,
     out: Vec<u8>,
     is_complete: bool,
+    waypoints: Waypoints,
 }
 
 impl Growing {
-    fn new(folder: PathBuf, number: u32, id: BlobId) -> Result<Self, EngineError> {
+    fn new(folder: PathBuf, number: u32, id: BlobId, waypoints: Waypoints) -> Result<Self, EngineError> {
         let path = file::unfinished(&folder, number);
         let made = OpenOptions::new().read(true).write(true).create_new(true).open(&path).and_then(|mut file| {
             file.seek(SeekFrom::Start(SEGMENT_HEAD + HEAD as u64))?;
             Ok(file)
         });
         let file = made.map_err(|error| EngineError::from_io(&path, error))?;
-        Ok(Self { folder, number, id, file, packer: Some(Packer::new(id)), out: Vec::new(), is_complete: false })
+        let packer = Some(Packer::new(id));
+        Ok(Self { folder, number, id, file, packer, out: Vec::new(), is_complete: false, waypoints })
     }
 
     fn failed(&self, error: std::io::Error) -> EngineError {
@@ -161,7 +164,8 @@ impl Growing {
         let packed = packed.ok_or_else(|| self.failed(std::io::ErrorKind::FileTooLarge.into()))?;
         let written = self.file.write_all(&self.out).and_then(|()| {
             self.file.write_all_at(&packed.head, SEGMENT_HEAD)?;
-            file::complete(&self.folder, self.number, &self.file, SEGMENT_HEAD + u64::from(packed.length))
+            let size = SEGMENT_HEAD + u64::from(packed.length);
+            file::complete(&self.folder, self.number, &self.file, size, self.waypoints)
         });
         written.map_err(|error| self.failed(error))?;
         self.is_complete = true;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use engine::EngineError;
+use engine::{EngineError, Waypoints};
 
 use super::record::{self, BadRecord, Head};
 
@@ -94,20 +94,26 @@ pub(super) fn unfinished(folder: &Path, number: u32) -> PathBuf {
 }
 
 /// Writes the head of a segment that is whole otherwise, and gives it its name, all on disk.
-pub(super) fn complete(folder: &Path, number: u32, file: &File, size: u64) -> io::Result<()> {
+pub(super) fn complete(folder: &Path, number: u32, file: &File, size: u64, waypoints: Waypoints) -> io::Result<()> {
     file.write_all_at(&head(number, size), 0)?;
     file.sync_all()?;
+    waypoints.pass("large.filled");
     std::fs::rename(unfinished(folder, number), path(folder, number))?;
+    waypoints.pass("large.named");
     sync_folder(folder)
 }
 
 /// Makes a segment, zero-filled and on disk with its name. Leaves nothing behind if it fails.
-pub(super) fn make(folder: &Path, number: u32, size: u64) -> Result<File, EngineError> {
+pub(super) fn make(folder: &Path, number: u32, size: u64, waypoints: Waypoints) -> Result<File, EngineError> {
     let unfinished = unfinished(folder, number);
     let finished = path(folder, number);
+    waypoints.pass("segment.make");
     let made = room_for(folder, size).and_then(|()| fill(&unfinished, number, size)).and_then(|file| {
+        waypoints.pass("segment.filled");
         std::fs::rename(&unfinished, &finished)?;
+        waypoints.pass("segment.named");
         sync_folder(folder)?;
+        waypoints.pass("segment.made");
         Ok(file)
     });
     made.map_err(|error| {

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use base::{BlobId, ByteSize, Clock, IdSource, UtcMillis};
 use bytes::Bytes;
-use engine::EngineError;
+use engine::{EngineError, Waypoints};
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -36,11 +36,19 @@ pub struct SegmentSettings {
     pub free_space_min: ByteSize,
     /// Places of blobs kept in memory (about 150 octets each).
     pub places_kept: u64,
+    /// Who watches writes: nobody but crash tests.
+    pub waypoints: Waypoints,
 }
 
 impl Default for SegmentSettings {
     fn default() -> Self {
-        Self { segment_size: 64 << 20, waiting_bytes_max: 256 << 20, free_space_min: ByteSize(0), places_kept: 100_000 }
+        Self {
+            segment_size: 64 << 20,
+            waiting_bytes_max: 256 << 20,
+            free_space_min: ByteSize(0),
+            places_kept: 100_000,
+            waypoints: Waypoints::default(),
+        }
     }
 }
 
@@ -64,6 +72,7 @@ pub struct SegmentStore {
     damages: Damages,
     room: Arc<Room>,
     is_writable: AtomicBool,
+    pub(super) waypoints: Waypoints,
 }
 
 /// A segment as garbage collection sees it.
@@ -113,7 +122,9 @@ impl SegmentStore {
             }
         }
         let referred = last_referred(&*index, LARGE)?;
+        settings.waypoints.pass("open.tidied");
         let active = find_active(&folder, &numbers, referred)?;
+        settings.waypoints.pass("open.cleared");
         let newest = numbers.last().copied().unwrap_or(0).max(referred.map_or(0, |last| last.segment));
         // Of large blobs: numbers that entries still name are not given again, though their file be lost.
         let referred = last_referred(&*index, u32::MAX)?.map_or(LARGE, |last| last.segment);
@@ -126,6 +137,7 @@ impl SegmentStore {
             next: Next::NotYet,
             newest: Arc::new(AtomicU32::new(newest)),
             active_number: Arc::clone(&active_number),
+            waypoints: settings.waypoints,
         };
         let (puts, inbox) = mpsc::channel(PUTS_MAX);
         let writer = std::thread::Builder::new()
@@ -152,6 +164,7 @@ impl SegmentStore {
             damages: Damages::new(),
             room,
             is_writable: AtomicBool::new(true),
+            waypoints: settings.waypoints,
         }))
     }
 
@@ -330,6 +343,7 @@ impl SegmentStore {
             let (from, to) = (file::path(&self.folder, *number), file::path(folder, *number));
             // Segments before the last are never written again, here or there: both may share them. The last one is
             // where the copy goes on writing; what this store appends meanwhile is passed over there.
+            self.waypoints.pass("snapshot.segment");
             let is_shared = *number != last && std::fs::hard_link(&from, &to).is_ok();
             if !is_shared {
                 let copied = std::fs::copy(&from, &to).and_then(|_| File::open(&to)?.sync_all());
@@ -345,7 +359,11 @@ impl SegmentStore {
         let is_closed = number < self.active_number.load(Ordering::Acquire) || number >= LARGE;
         debug_assert!(is_closed, "only closed segments are removed");
         let path = file::path(&self.folder, number);
-        let removed = std::fs::remove_file(&path).and_then(|()| file::sync_folder(&self.folder));
+        self.waypoints.pass("segment.remove");
+        let removed = std::fs::remove_file(&path).and_then(|()| {
+            self.waypoints.pass("segment.removed");
+            file::sync_folder(&self.folder)
+        });
         self.files.invalidate(&number);
         removed.map_err(|error| EngineError::from_io(&path, error).into())
     }

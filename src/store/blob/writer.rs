@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
-use engine::EngineError;
+use engine::{EngineError, Waypoints};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::file::{self, SEGMENT_HEAD};
@@ -38,6 +38,7 @@ pub(super) struct Writer {
     pub newest: Arc<AtomicU32>,
     /// The lowest number that may still be written to.
     pub active_number: Arc<AtomicU32>,
+    pub waypoints: Waypoints,
 }
 
 pub(super) enum Next {
@@ -116,11 +117,16 @@ impl Writer {
         if waiting.is_empty() {
             return;
         }
+        let waypoints = self.waypoints;
+        waypoints.pass("blob.write");
         let outcome = match &mut self.active {
             Some(active) => active
                 .file
                 .write_all_at(buffer, active.end)
-                .and_then(|()| active.file.sync_data())
+                .and_then(|()| {
+                    waypoints.pass("blob.written");
+                    active.file.sync_data()
+                })
                 .map(|()| active.end += buffer.len() as u64)
                 .map_err(|error| EngineError::from_io(&file::path(&self.folder, active.number), error)),
             None => Err(EngineError::Closing),
@@ -130,11 +136,13 @@ impl Writer {
             self.active = None;
         }
         buffer.clear();
+        waypoints.pass("blob.synced");
         for (locator, put) in waiting.drain(..) {
             let Put { share, reply, .. } = put;
             let _ = reply.send(outcome.clone().map(|()| locator));
             drop(share);
         }
+        waypoints.pass("blob.answered");
     }
 
     /// Goes on to the next segment, which has room for `length` bytes.
@@ -142,6 +150,7 @@ impl Writer {
         let needed = SEGMENT_HEAD + length as u64;
         if let Some(active) = self.next.take() {
             let fits = needed <= active.size;
+            self.waypoints.pass("segment.rotate");
             self.active_number.store(active.number, Ordering::Release);
             self.active = Some(active);
             if fits {
@@ -150,7 +159,7 @@ impl Writer {
         }
         let number = self.newest.load(Ordering::Acquire) + 1;
         let size = self.size_of(number).max(needed);
-        let file = file::make(&self.folder, number, size)?;
+        let file = file::make(&self.folder, number, size, self.waypoints)?;
         self.newest.store(number, Ordering::Release);
         self.active_number.store(number, Ordering::Release);
         self.active = Some(Active { number, file, end: SEGMENT_HEAD, size });
@@ -169,8 +178,9 @@ impl Writer {
         }
         let number = self.newest.load(Ordering::Acquire) + 1;
         let (folder, size, newest) = (self.folder.clone(), self.size_of(number), Arc::clone(&self.newest));
+        let waypoints = self.waypoints;
         let make = move || {
-            let file = file::make(&folder, number, size)?;
+            let file = file::make(&folder, number, size, waypoints)?;
             newest.store(number, Ordering::Release);
             Ok(Active { number, file, end: SEGMENT_HEAD, size })
         };

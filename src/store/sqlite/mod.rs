@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use base::{AccountId, Clock, MailboxId, ModSeq, PoolId, Quota, Uid};
-use engine::{Database, EngineError};
+use engine::{Database, EngineError, Waypoints};
 use rusqlite::Connection;
 
 use crate::error::{AppendError, MailboxError, StoreError};
@@ -40,11 +40,13 @@ pub struct SqliteSettings {
     pub readers: usize,
     /// Page cache of each connection.
     pub cache_kib: u32,
+    /// Who watches commits: nobody but crash tests.
+    pub waypoints: Waypoints,
 }
 
 impl Default for SqliteSettings {
     fn default() -> Self {
-        Self { readers: 8, cache_kib: 16 * 1024 }
+        Self { readers: 8, cache_kib: 16 * 1024, waypoints: Waypoints::default() }
     }
 }
 
@@ -56,6 +58,7 @@ pub struct SqliteStore {
     is_writable: AtomicBool,
     /// Of the disk, once the store is open.
     room: std::sync::OnceLock<Arc<Room>>,
+    waypoints: Waypoints,
 }
 
 impl SqliteStore {
@@ -74,8 +77,10 @@ impl SqliteStore {
             readers: settings.readers,
             cache_kib: settings.cache_kib,
         };
-        let db = Database::open(&dir.join("mail.sqlite"), &engine)?;
-        Ok(Arc::new(Self { db, signals, clock, is_writable: AtomicBool::new(true), room: std::sync::OnceLock::new() }))
+        let waypoints = settings.waypoints;
+        let db = Database::open_watched(&dir.join("mail.sqlite"), &engine, waypoints)?;
+        let (is_writable, room) = (AtomicBool::new(true), std::sync::OnceLock::new());
+        Ok(Arc::new(Self { db, signals, clock, is_writable, room, waypoints }))
     }
 
     /// Copies are refused while there is too little of it.
@@ -123,7 +128,9 @@ impl SqliteStore {
     }
 
     fn publish(&self, account: AccountId, modseq: ModSeq) {
+        self.waypoints.pass("change.committed");
         self.signals.publish(account, modseq);
+        self.waypoints.pass("change.published");
     }
 }
 
