@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::listener::{Listener, Service};
-use crate::model::{Config, LogFormat, Postgres, PostgresTls, Role, TlsFiles, Way, WhenDown};
+use crate::model::{Config, LogFormat, ObjectStore, Postgres, PostgresTls, Role, TlsFiles, Way, WhenDown};
 use crate::option::{Kind, OPTIONS, OptionSpec, find};
 use crate::value::{Value, check};
 
@@ -182,6 +182,12 @@ impl Reader<'_> {
         if !self.says("storage.engine", "postgresql") {
             return;
         }
+        let missing = OBJECT_STORE.iter().filter(|path| !self.values.contains_key(**path));
+        let missing: Vec<String> = missing.map(|path| format!("`{path}`")).collect();
+        if self.values.contains_key("storage.object_store") && !missing.is_empty() {
+            let why = format!("{} is missing: `storage.object_store` needs it", missing.join(", "));
+            self.complaints.push((0, why));
+        }
         if !self.values.contains_key("storage.postgresql") {
             let why = "`storage.postgresql` is missing: with `storage.engine` `postgresql` it names the server";
             self.complaints.push((0, why.to_owned()));
@@ -242,8 +248,22 @@ impl Reader<'_> {
         })
     }
 
+    fn object_store(&mut self, folder: &Path) -> Option<ObjectStore> {
+        let store = ObjectStore {
+            endpoints: self.texts("storage.object_store"),
+            bucket: self.text("storage.object_store_bucket"),
+            region: self.text("storage.object_store_region"),
+            access_key: self.text("storage.object_store_access_key"),
+            secret_file: folder.join(self.text("storage.object_store_secret_file")),
+            path_style: matches!(self.take("storage.object_store_path_style"), Some(Value::Flag(true))),
+            from: self.take("storage.object_store_from").map(Value::into_size).unwrap_or_default(),
+        };
+        Some(store).filter(|store| !store.endpoints.is_empty())
+    }
+
     fn finish(mut self, folder: &Path) -> Config {
         let postgres = self.postgres(folder);
+        let object_store = self.object_store(folder).filter(|_| postgres.is_some());
         let mut path = |option| self.take(option).map(|value| folder.join(value.into_text()));
         let (data, policy) = (path("node.data").unwrap_or_default(), path("filter.policy"));
         let tls = path("tls.certificate").zip(path("tls.key"));
@@ -304,6 +324,7 @@ impl Reader<'_> {
             milter_down: self.down("filter.milter_down"),
             free_space_min: self.take("storage.free_space_min").map(Value::into_size).unwrap_or_default(),
             postgres,
+            object_store,
             undelete: self.take("storage.undelete").map(Value::into_span).unwrap_or_default(),
             trail_retention: self.take("trail.retention").map(Value::into_span).unwrap_or_default(),
             log_level: self.text("log.level"),
@@ -376,3 +397,7 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row.last().copied().unwrap_or(0)
 }
+
+/// What an object store needs beside its endpoints.
+const OBJECT_STORE: [&str; 3] =
+    ["storage.object_store_bucket", "storage.object_store_access_key", "storage.object_store_secret_file"];

@@ -75,6 +75,20 @@ pub struct Postgres {
     pub statement_wait: Duration,
 }
 
+/// An S3-compatible object store beside the PostgreSQL server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectStore {
+    /// URLs that all lead to the bucket.
+    pub endpoints: Vec<String>,
+    pub bucket: String,
+    pub region: String,
+    pub access_key: String,
+    pub secret_file: PathBuf,
+    pub path_style: bool,
+    /// Content of this size or more goes there.
+    pub from: ByteSize,
+}
+
 /// A checked configuration. Field by field it is [`crate::option::OPTIONS`], where each is documented.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
@@ -110,6 +124,8 @@ pub struct Config {
     pub milter_down: WhenDown,
     /// `None`: the embedded engine.
     pub postgres: Option<Postgres>,
+    /// With PostgreSQL only.
+    pub object_store: Option<ObjectStore>,
     /// How long expunged messages can be brought back.
     pub undelete: Duration,
     /// Of the embedded engine: below, nothing new comes in.

@@ -214,6 +214,28 @@ pub const OPTIONS: &[OptionSpec] = &[
         "How long expunged messages and deleted mailboxes can be brought back.",
     ),
     with(
+        "storage.object_store",
+        Kind::Texts,
+        "[]",
+        "With PostgreSQL: endpoints of an S3-compatible object store for large content, `https://host:port` each. All lead to the same bucket; after a failure the next one is asked. The bucket's rules should clear away incomplete multipart uploads after a day or more, and nothing else.",
+    ),
+    optional("storage.object_store_bucket", Kind::Text, "The bucket, for Ortler alone; it must exist."),
+    with("storage.object_store_region", Kind::Text, "\"us-east-1\"", "Region that requests are signed for."),
+    optional("storage.object_store_access_key", Kind::Text, "Access key id."),
+    optional("storage.object_store_secret_file", Kind::Path, "File whose first line is the secret access key."),
+    with(
+        "storage.object_store_path_style",
+        Kind::Flag,
+        "true",
+        "`https://endpoint/bucket/` as most servers want it; false for `https://bucket.endpoint/`.",
+    ),
+    with(
+        "storage.object_store_from",
+        size(ByteSize::kib(4), ByteSize::mib(4)),
+        "\"128 KB\"",
+        "Content of this size or more becomes an object; smaller content stays in PostgreSQL, which takes it many times faster. What is stored already stays where it is.",
+    ),
+    with(
         "storage.free_space_min",
         size(ByteSize(0), ByteSize::mib(1 << 20)),
         "\"1 GB\"",

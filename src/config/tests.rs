@@ -66,6 +66,10 @@ fn every_complaint_names_its_line_and_the_way_out() {
         (&format!("{GOOD}[tls]\nkey = \"k\"\n"), "`tls.certificate` and `tls.key` go together"),
         (&format!("{GOOD}[storage]\nengine = \"postgresql\"\n"), "`storage.postgresql` is missing"),
         (&format!("{POSTGRES}postgresql_tls = \"verify-full\"\n"), "`storage.postgresql_ca` is missing"),
+        (
+            &format!("{POSTGRES}object_store = [\"https://s3.test\"]\nobject_store_bucket = \"mail\"\n"),
+            "`storage.object_store_access_key`, `storage.object_store_secret_file` is missing",
+        ),
         (&format!("{POSTGRES}postgresql_connections = 1\n"), "must be a whole number from 2 to 1000"),
         (
             &format!("{GOOD}[[listener]]\nprotocol = \"lmtp\"\naddress = \"127.0.0.1:25\"\n"),

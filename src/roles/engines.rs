@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use base::{ByteSize, Clock, IdSource, Secret, SystemClock};
-use config::{Config, Postgres, PostgresTls};
+use config::{Config, ObjectStore, Postgres, PostgresTls};
 use directory::{LoginGuard, Registry};
 use engine::postgres::{PgSettings, PgTls, Pool};
 use serde_json::{Value, json};
-use store::{AuditOptions, Storage, StorageSettings};
+use store::{AuditOptions, S3Settings, Storage, StorageSettings};
 use trail::{Trail, Worker};
 
 /// Store, directory and trail of one node: in its data folder, opened by this process alone, or on a PostgreSQL server
@@ -135,6 +135,7 @@ impl Engines {
     pub async fn gc(&self) -> anyhow::Result<Value> {
         let mut forgotten = 0u64;
         let (mut released, mut freed, mut segments, mut moved) = (0u64, 0u64, 0u64, 0u64);
+        let mut objects = 0u64;
         for _ in 0..GC_ROUNDS_MAX {
             let round = self.storage.gc().await.map_err(|error| explain(&error))?;
             forgotten += round.forgotten;
@@ -142,6 +143,7 @@ impl Engines {
             freed += round.freed_bytes;
             segments += round.segments_removed;
             moved += round.moved;
+            objects += round.objects_removed;
             if !round.has_more {
                 break;
             }
@@ -151,6 +153,7 @@ impl Engines {
             "released_messages": released,
             "freed_bytes": freed,
             "removed_segments": segments,
+            "removed_objects": objects,
             "moved_messages": moved,
         }))
     }
@@ -179,10 +182,28 @@ async fn open_postgres(
     ids: &Arc<IdSource>,
 ) -> anyhow::Result<(Storage, Registry)> {
     let (data, clock, ids) = (&config.data, Arc::clone(clock), Arc::clone(ids));
-    let storage = Storage::open_postgres(data, Arc::clone(pool), settings(config), Arc::clone(&clock), ids);
+    let objects = config.object_store.as_ref().map(objects).transpose()?;
+    let pool_here = Arc::clone(pool);
+    let storage = Storage::open_postgres_with(data, pool_here, objects, settings(config), Arc::clone(&clock), ids);
     let storage = storage.await.map_err(|error| explain(&error))?;
     let guard = LoginGuard::new(config.plaintext_on_loopback);
     Ok((storage, Registry::open_postgres(Arc::clone(pool), clock, config.postmaster.clone(), guard).await?))
+}
+
+/// How the configured object store is reached. Reads the secret's file.
+fn objects(store: &ObjectStore) -> anyhow::Result<S3Settings> {
+    let text = std::fs::read_to_string(&store.secret_file)
+        .with_context(|| format!("`storage.object_store_secret_file`: {}", store.secret_file.display()))?;
+    let text = Secret::new(text);
+    Ok(S3Settings {
+        endpoints: store.endpoints.clone(),
+        bucket: store.bucket.clone(),
+        region: store.region.clone(),
+        access_key: store.access_key.clone(),
+        secret: Secret::new(text.reveal().lines().next().unwrap_or_default().to_owned()),
+        path_style: store.path_style,
+        from_bytes: store.from.0,
+    })
 }
 
 /// How the configured server is reached. Reads the files that the configuration names.

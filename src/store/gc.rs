@@ -60,6 +60,8 @@ pub struct GcReport {
     pub moved: u64,
     /// Disk space given back: sizes of the segments deleted, less what was copied forward.
     pub freed_bytes: u64,
+    /// Objects deleted from the object store.
+    pub objects_removed: u64,
     /// Segments left alone because a blob in them is damaged; `audit` names it.
     pub stuck: u64,
     /// Another round would find more to do.

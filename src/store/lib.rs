@@ -9,6 +9,7 @@
 
 pub mod audit;
 mod blob;
+mod bucket;
 pub mod content;
 #[cfg(test)]
 mod contract;
@@ -26,6 +27,8 @@ mod postgres;
 #[cfg(test)]
 mod proof;
 mod room;
+#[cfg(test)]
+mod s3_tests;
 mod search;
 pub mod signal;
 mod sqlite;
@@ -38,6 +41,7 @@ pub mod view;
 
 pub use audit::{AuditOptions, AuditReport, Problem};
 pub use blob::{SegmentSettings, SegmentStore};
+pub use bucket::S3Settings;
 pub use content::{EntryContent, Steps};
 pub use error::{AppendError, MailboxError, StoreError};
 pub use gc::{GcReport, GcSettings};

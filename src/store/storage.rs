@@ -9,6 +9,7 @@ use engine::postgres::Pool;
 
 use crate::audit::{self, AuditOptions, AuditReport};
 use crate::blob::{SegmentSettings, SegmentStore};
+use crate::bucket::{Bucket, S3Settings};
 use crate::content::EntryContent;
 use crate::error::StoreError;
 use crate::gc::{Gc, GcReport, GcSettings};
@@ -102,11 +103,25 @@ impl Storage {
         clock: Arc<dyn Clock>,
         ids: Arc<IdSource>,
     ) -> Result<Self, StoreError> {
+        Self::open_postgres_with(dir, server, None, settings, clock, ids).await
+    }
+
+    /// The same with large content in an object store.
+    pub async fn open_postgres_with(
+        dir: &Path,
+        server: Arc<Pool>,
+        objects: Option<S3Settings>,
+        settings: StorageSettings,
+        clock: Arc<dyn Clock>,
+        ids: Arc<IdSource>,
+    ) -> Result<Self, StoreError> {
         let signals = Arc::new(Signals::new());
         let store = PgStore::open(server, Arc::clone(&signals), Arc::clone(&clock)).await?;
-        let blobs: Arc<dyn BlobStore> = PgBlobs::new(Arc::clone(&store), ids, Arc::clone(&clock));
+        let bucket = objects.as_ref().map(Bucket::new).transpose()?.map(Arc::new);
+        let blobs: Arc<dyn BlobStore> =
+            PgBlobs::with_bucket(Arc::clone(&store), ids, Arc::clone(&clock), bucket.clone());
         let mail: Arc<dyn MailStore> = store.clone();
-        let gc = PgGc::new(Arc::clone(&store), Arc::clone(&clock), settings.gc);
+        let gc = PgGc::new(Arc::clone(&store), Arc::clone(&clock), settings.gc, bucket);
         let dir = dir.to_path_buf();
         let build = move || {
             std::fs::create_dir_all(&dir).map_err(|error| EngineError::from_io(&dir, error))?;

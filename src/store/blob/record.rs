@@ -170,6 +170,13 @@ pub(crate) struct Packed {
     pub size_bytes: u64,
 }
 
+/// What goes with frames that lie by themselves.
+pub(crate) struct Apart {
+    pub table: Vec<u8>,
+    pub digest: [u8; 32],
+    pub size_bytes: u64,
+}
+
 impl Packer {
     pub(crate) fn new(id: BlobId) -> Self {
         Self {
@@ -201,6 +208,14 @@ impl Packer {
         contexts.with(|compressor| pack_frame(&self.pending, compressor, &mut self.squeezed, &mut self.table, out));
         self.pending.clear();
         self.length += (out.len() - before) as u64;
+    }
+
+    /// The last frame goes to `out`; for what keeps frames and table apart.
+    pub(crate) fn finish_apart(mut self, contexts: &Contexts, out: &mut Vec<u8>) -> Apart {
+        if !self.pending.is_empty() {
+            self.pack(contexts, out);
+        }
+        Apart { table: self.table, digest: *self.hasher.finalize().as_bytes(), size_bytes: self.size_bytes }
     }
 
     /// Appends the rest to `out`. `None` if the content is too long for one record.
@@ -320,26 +335,22 @@ impl Head {
         }
         let size_bytes = u64::from_le_bytes(fixed(bytes, 16)?);
         let length = u32::from_le_bytes(fixed(bytes, 8)?);
-        let mut frames = Vec::with_capacity(table.len() / TABLE_ROW);
         let is_grown = bytes.get(4) == Some(&GROWN);
-        let (mut stored, mut content) = (if is_grown { HEAD } else { place.end }, 0u64);
-        for row in table.chunks_exact(TABLE_ROW) {
-            let marked = u32::from_le_bytes(fixed(row, 0)?);
-            let stored_end = stored.checked_add((marked & !RAW) as usize).ok_or(BadRecord::Head)?;
-            let content_end = size_bytes.min(content + FRAME as u64);
-            frames.push(Frame {
-                stored: stored..stored_end,
-                is_raw: marked & RAW != 0,
-                check: fixed(row, 4)?,
-                content: content..content_end,
-            });
-            (stored, content) = (stored_end, content_end);
-        }
+        let frames = frames(table, if is_grown { HEAD } else { place.end }, size_bytes)?;
         let end = if is_grown { place.start as u64 } else { u64::from(length) };
-        if stored as u64 != end || content != size_bytes {
+        let stored = frames.last().map_or(if is_grown { HEAD } else { place.end }, |frame| frame.stored.end);
+        if stored as u64 != end {
             return Err(BadRecord::Head);
         }
         Ok(Self { id: BlobId::from_bytes(fixed(bytes, 24)?), length, size_bytes, digest: fixed(bytes, 40)?, frames })
+    }
+
+    /// Of frames that lie by themselves, from what [`Packer::finish_apart`] gave.
+    pub(crate) fn apart(id: BlobId, digest: [u8; 32], size_bytes: u64, table: &[u8]) -> Result<Self, BadRecord> {
+        let frames = frames(table, 0, size_bytes)?;
+        let length = frames.last().map_or(0, |frame| frame.stored.end);
+        let length = u32::try_from(length).map_err(|_| BadRecord::Head)?;
+        Ok(Self { id, length, size_bytes, digest, frames })
     }
 
     /// The frames that hold `range`, as ranges within the record.
@@ -406,6 +417,25 @@ impl Head {
         let is_right = !deep || *hasher.finalize().as_bytes() == self.digest;
         if is_right { Ok(()) } else { Err(BadRecord::Content.into()) }
     }
+}
+
+/// The first frame is stored at `stored`.
+fn frames(table: &[u8], mut stored: usize, size_bytes: u64) -> Result<Vec<Frame>, BadRecord> {
+    let mut frames = Vec::with_capacity(table.len() / TABLE_ROW);
+    let mut content = 0u64;
+    for row in table.chunks(TABLE_ROW) {
+        let marked = u32::from_le_bytes(fixed(row, 0)?);
+        let stored_end = stored.checked_add((marked & !RAW) as usize).ok_or(BadRecord::Head)?;
+        let content_end = size_bytes.min(content + FRAME as u64);
+        frames.push(Frame {
+            stored: stored..stored_end,
+            is_raw: marked & RAW != 0,
+            check: fixed(row, 4)?,
+            content: content..content_end,
+        });
+        (stored, content) = (stored_end, content_end);
+    }
+    if content == size_bytes { Ok(frames) } else { Err(BadRecord::Head) }
 }
 
 fn fixed<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], BadRecord> {

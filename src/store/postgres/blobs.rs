@@ -11,7 +11,10 @@ use engine::EngineError;
 use super::rows;
 use engine::postgres::Params;
 
+use super::objects::{self, HybridDraft};
 use super::{PgStore, unavailable};
+use crate::blob::record::{Contexts, Head};
+use crate::bucket::Bucket;
 use crate::damage::Damages;
 use crate::error::StoreError;
 use crate::model::StoredBlob;
@@ -25,10 +28,13 @@ const IN_ONE_MAX: usize = 8 * CHUNK;
 
 /// [`BlobStore`] in the database of a [`PgStore`].
 pub struct PgBlobs {
-    store: Arc<PgStore>,
+    pub(super) store: Arc<PgStore>,
     ids: Arc<IdSource>,
     clock: Arc<dyn Clock>,
     damages: Damages,
+    pub(super) contexts: Arc<Contexts>,
+    /// For large content.
+    bucket: Option<Arc<Bucket>>,
 }
 
 /// Chunks of content of this size.
@@ -99,7 +105,27 @@ async fn packing<T: Send + 'static>(
 
 impl PgBlobs {
     pub fn new(store: Arc<PgStore>, ids: Arc<IdSource>, clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { store, ids, clock, damages: Damages::new() })
+        Self::with_bucket(store, ids, clock, None)
+    }
+
+    pub(crate) fn with_bucket(
+        store: Arc<PgStore>,
+        ids: Arc<IdSource>,
+        clock: Arc<dyn Clock>,
+        bucket: Option<Arc<Bucket>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { store, ids, clock, damages: Damages::new(), contexts: Arc::default(), bucket })
+    }
+
+    /// An id for new content, with the time under which it is on the list of garbage from now on.
+    pub(super) async fn list_new(&self) -> Result<(BlobId, UtcMillis), StoreError> {
+        let now = self.clock.utc();
+        let id = self.ids.blob(now);
+        let sql = self.store.pool.session().await?;
+        let text = "INSERT INTO blob_release (released_at, blob_id) VALUES ($1, $2)";
+        sql.execute(text, &[&now.0, &id.to_bytes().as_slice()]).await?;
+        sql.give_back();
+        Ok((id, now))
     }
 }
 
@@ -110,7 +136,8 @@ fn damaged(blob: BlobId, what: &str) -> StoreError {
 #[async_trait]
 impl BlobStore for PgBlobs {
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
-        if pieces.iter().map(Bytes::len).sum::<usize>() > IN_ONE_MAX {
+        let size = pieces.iter().map(Bytes::len).sum::<usize>();
+        if size > IN_ONE_MAX || self.bucket.as_ref().is_some_and(|bucket| size as u64 >= bucket.from_bytes) {
             let mut draft = self.create().await?;
             for piece in pieces {
                 draft.write(piece).await?;
@@ -137,7 +164,10 @@ impl BlobStore for PgBlobs {
     }
 
     async fn create(&self) -> Result<Box<dyn BlobDraft + '_>, StoreError> {
-        Ok(Box::new(Draft { blobs: self, packer: Some(Packer::new()), begun: None, chunks: 0 }))
+        Ok(match &self.bucket {
+            Some(bucket) => Box::new(HybridDraft::new(self, bucket)),
+            None => Box::new(Draft { blobs: self, packer: Some(Packer::new()), begun: None, chunks: 0 }),
+        })
     }
 
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -150,7 +180,7 @@ impl PgBlobs {
         let sql = self.store.pool.session().await?;
         let raw = blob.to_bytes();
         let chunk = CHUNK as u64;
-        let text = "SELECT b.size_bytes, c.nth, c.data, b.digest FROM blob b LEFT JOIN blob_chunk c
+        let text = "SELECT b.size_bytes, c.nth, c.data, b.digest, b.frames FROM blob b LEFT JOIN blob_chunk c
              ON c.blob_id = b.blob_id AND c.nth BETWEEN $2 AND $3 WHERE b.blob_id = $1 ORDER BY c.nth";
         let (first, last) = (range.start / chunk, range.end.saturating_sub(1) / chunk);
         let found = sql.rows(text, &[&raw.as_slice(), &rows::param(first), &rows::param(last)]).await?;
@@ -160,6 +190,15 @@ impl PgBlobs {
         let (start, end) = (range.start.min(size), range.end.min(size));
         if start >= end {
             return Ok(Bytes::new());
+        }
+        if let Some(table) = rows::value::<Option<&[u8]>>(head, 4)? {
+            let bucket =
+                self.bucket.as_ref().ok_or_else(|| unavailable("content is in an object store, none is configured"))?;
+            let digest = rows::value::<&[u8]>(head, 3)?.try_into().map_err(|_| damaged(blob, "its digest is none"))?;
+            let frames = Head::apart(blob, digest, size, table).map_err(|why| damaged(blob, &why.to_string()))?;
+            let content = objects::read(bucket, frames, start..end).await?;
+            let is_right = (start, end) != (0, size) || *blake3::hash(&content).as_bytes() == digest;
+            return if is_right { Ok(content) } else { Err(damaged(blob, "its content does not match its digest")) };
         }
         let mut out = BytesMut::new();
         for (row, nth) in found.iter().zip(first..) {
@@ -200,13 +239,7 @@ impl Draft<'_> {
         if let Some(begun) = self.begun {
             return Ok(begun);
         }
-        let now = self.blobs.clock.utc();
-        let id = self.blobs.ids.blob(now);
-        let sql = self.blobs.store.pool.session().await?;
-        let text = "INSERT INTO blob_release (released_at, blob_id) VALUES ($1, $2)";
-        sql.execute(text, &[&now.0, &id.to_bytes().as_slice()]).await?;
-        sql.give_back();
-        Ok(*self.begun.insert((id, now)))
+        Ok(*self.begun.insert(self.blobs.list_new().await?))
     }
 
     async fn write_chunk(&mut self, data: &[u8]) -> Result<(), StoreError> {

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use base::{Clock, UtcMillis};
+use base::{BlobId, Clock, UtcMillis};
 use engine::postgres::Session;
 
 use super::{PgStore, rows};
+use crate::bucket::{self, Bucket};
 use crate::error::StoreError;
 use crate::gc::{GcReport, GcSettings};
 
@@ -13,6 +14,8 @@ use crate::gc::{GcReport, GcSettings};
 const BATCH: usize = 500;
 /// Accounts whose thread keys a round looks at.
 const ACCOUNTS: usize = 50;
+/// Objects that a round looks at.
+const PAGE: usize = 1000;
 /// Held while a round runs, by whichever node runs it.
 const LOCK: i64 = 0x6f72_746c_6763;
 
@@ -20,32 +23,47 @@ pub(crate) struct PgGc {
     store: Arc<PgStore>,
     clock: Arc<dyn Clock>,
     settings: GcSettings,
-    /// One round at a time. The account looked at last for thread keys.
-    account: tokio::sync::Mutex<i64>,
+    bucket: Option<Arc<Bucket>>,
+    /// One round at a time.
+    at: tokio::sync::Mutex<Position>,
+}
+
+/// How far walks over everything have come.
+#[derive(Default)]
+struct Position {
+    /// The account looked at last for thread keys.
+    account: i64,
+    /// The object looked at last.
+    object: String,
 }
 
 impl PgGc {
-    pub(crate) fn new(store: Arc<PgStore>, clock: Arc<dyn Clock>, settings: GcSettings) -> Self {
-        Self { store, clock, settings, account: tokio::sync::Mutex::default() }
+    pub(crate) fn new(
+        store: Arc<PgStore>,
+        clock: Arc<dyn Clock>,
+        settings: GcSettings,
+        bucket: Option<Arc<Bucket>>,
+    ) -> Self {
+        Self { store, clock, settings, bucket, at: tokio::sync::Mutex::default() }
     }
 
     /// Does nothing while another node is at it.
     pub(crate) async fn round(&self) -> Result<GcReport, StoreError> {
-        let mut account = self.account.lock().await;
+        let mut at = self.at.lock().await;
         let holder = self.store.pool.session().await?;
         let row = holder.row("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?;
         if !rows::value::<bool>(&row, 0)? {
             holder.give_back();
             return Ok(GcReport::default());
         }
-        let done = self.work(&mut account).await;
+        let done = self.work(&mut at).await;
         // A connection that is not given back is closed, and the lock with it.
         holder.rows("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
         holder.give_back();
         done
     }
 
-    async fn work(&self, account: &mut i64) -> Result<GcReport, StoreError> {
+    async fn work(&self, at: &mut Position) -> Result<GcReport, StoreError> {
         let now = self.clock.utc();
         let mut report = GcReport::default();
         let due = [
@@ -57,15 +75,66 @@ impl PgGc {
             self.work_off(due, now.minus(kept), now, &mut report).await?;
         }
         let sql = self.store.pool.begin(false).await?;
-        let done = next_accounts(&sql, *account).await;
+        let done = next_accounts(&sql, at.account).await;
         let accounts = sql.end(done).await?;
-        *account = accounts.last().copied().filter(|_| accounts.len() == ACCOUNTS).unwrap_or(0);
+        at.account = accounts.last().copied().filter(|_| accounts.len() == ACCOUNTS).unwrap_or(0);
         for one in accounts {
             let sql = self.store.pool.begin(false).await?;
             let done = forget_threads(&sql, one).await;
             sql.end(done).await?;
         }
+        if let Some(bucket) = &self.bucket {
+            self.delete_objects(bucket, &mut report).await?;
+            self.sweep(bucket, at, now, &mut report).await?;
+        }
         Ok(report)
+    }
+
+    /// Deletes the objects that were listed when their rows went. Whatever is interrupted is done again.
+    async fn delete_objects(&self, bucket: &Bucket, report: &mut GcReport) -> Result<(), StoreError> {
+        for _ in 0..self.settings.blobs_max.div_ceil(BATCH) {
+            let sql = self.store.pool.session().await?;
+            let text = "SELECT blob_id FROM object_release ORDER BY blob_id LIMIT $1";
+            let due = sql.rows(text, &[&rows::limit(BATCH)]).await?;
+            sql.give_back();
+            let ids = due.iter().map(|row| rows::blob_id(row, 0)).collect::<Result<Vec<_>, _>>()?;
+            bucket.delete(ids.iter().copied().map(bucket::key).collect()).await?;
+            let raw: Vec<Vec<u8>> = ids.iter().map(|id| id.to_bytes().to_vec()).collect();
+            let sql = self.store.pool.session().await?;
+            sql.execute("DELETE FROM object_release WHERE blob_id = ANY ($1::bytea[])", &[&raw]).await?;
+            sql.give_back();
+            report.objects_removed += ids.len() as u64;
+            if ids.len() < BATCH {
+                return Ok(());
+            }
+        }
+        report.has_more = true;
+        Ok(())
+    }
+
+    /// Looks at a page of the bucket for objects that no row names: nothing should leave any.
+    async fn sweep(
+        &self,
+        bucket: &Bucket,
+        at: &mut Position,
+        now: UtcMillis,
+        report: &mut GcReport,
+    ) -> Result<(), StoreError> {
+        let page = bucket.list(&at.object, PAGE).await?;
+        at.object = page.last().map(|object| object.key.clone()).filter(|_| page.len() == PAGE).unwrap_or_default();
+        // Twice the grace: what is still coming is long over.
+        let before = now.minus(self.settings.grace * 2);
+        let old: Vec<BlobId> =
+            page.iter().filter(|object| object.modified_at <= before).filter_map(|object| object.blob).collect();
+        let raw: Vec<Vec<u8>> = old.iter().map(|id| id.to_bytes().to_vec()).collect();
+        let sql = self.store.pool.session().await?;
+        let text = "SELECT o.id FROM unnest($1::bytea[]) AS o (id)
+             WHERE NOT EXISTS (SELECT 1 FROM blob b WHERE b.blob_id = o.id)";
+        let strays = sql.rows(text, &[&raw]).await?;
+        sql.give_back();
+        let strays = strays.iter().map(|row| rows::blob_id(row, 0)).collect::<Result<Vec<_>, _>>()?;
+        report.objects_removed += strays.len() as u64;
+        bucket.delete(strays.into_iter().map(bucket::key).collect()).await
     }
 
     /// Steps until one finds less than a batch, or the bound of a round is reached.
@@ -80,7 +149,7 @@ impl PgGc {
             let sql = self.store.pool.begin(false).await?;
             let done = match due {
                 Due::Removed => forget_removed(&sql, before, now, report).await,
-                Due::Released => take_released(&sql, before, report).await,
+                Due::Released => take_released(&sql, before, self.bucket.is_some(), report).await,
                 Due::Deliveries => forget_deliveries(&sql, before).await,
             };
             if sql.end(done).await? < BATCH as u64 {
@@ -129,8 +198,13 @@ async fn forget_removed(
 
 /// Looks at released blobs, which go unless something refers to them. A delivery that refers to
 /// one holds its row (`FOR KEY SHARE`): the look at references comes after the lock on the row, in a statement of its own,
-/// so that it sees what that delivery committed. Chunks without a blob are of content that never came to its end.
-async fn take_released(sql: &Session, before: UtcMillis, report: &mut GcReport) -> Result<u64, StoreError> {
+/// so that it sees what that delivery committed. Objects are listed for deletion in the same transaction. Chunks without a blob are of content that never came to its end.
+async fn take_released(
+    sql: &Session,
+    before: UtcMillis,
+    has_bucket: bool,
+    report: &mut GcReport,
+) -> Result<u64, StoreError> {
     let text = "DELETE FROM blob_release WHERE (released_at, blob_id) IN (
              SELECT released_at, blob_id FROM blob_release WHERE released_at <= $1 ORDER BY released_at LIMIT $2)
          RETURNING blob_id";
@@ -140,13 +214,18 @@ async fn take_released(sql: &Session, before: UtcMillis, report: &mut GcReport) 
     sql.rows(text, &[&ids]).await?;
     let text = "WITH gone AS (
              DELETE FROM blob b WHERE b.blob_id = ANY ($1::bytea[])
-             AND NOT EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id) RETURNING b.blob_id
+             AND NOT EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id)
+             RETURNING b.blob_id, b.frames IS NOT NULL AS is_object
+         ), objects AS (
+             INSERT INTO object_release (blob_id) SELECT blob_id FROM gone WHERE is_object UNION
+             SELECT id FROM unnest($1::bytea[]) AS r (id)
+             WHERE $2 AND NOT EXISTS (SELECT 1 FROM blob b WHERE b.blob_id = id) ON CONFLICT DO NOTHING
          ), chunks AS (
              DELETE FROM blob_chunk c WHERE c.blob_id = ANY ($1::bytea[]) AND (c.blob_id IN (SELECT blob_id FROM gone)
                  OR NOT EXISTS (SELECT 1 FROM blob b WHERE b.blob_id = c.blob_id)) RETURNING octet_length(c.data) AS size
          )
          SELECT (SELECT count(*) FROM gone), (SELECT coalesce(sum(size), 0)::bigint FROM chunks)";
-    let row = sql.row(text, &[&ids]).await?;
+    let row = sql.row(text, &[&ids, &has_bucket]).await?;
     report.released += rows::int(&row, 0)?;
     report.freed_bytes += rows::int(&row, 1)?;
     Ok(taken.len() as u64)

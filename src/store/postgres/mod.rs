@@ -15,6 +15,7 @@ mod gc;
 mod insert;
 mod log;
 mod mailboxes;
+mod objects;
 mod read;
 mod removed;
 mod rows;

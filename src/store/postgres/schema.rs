@@ -8,4 +8,5 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { text: include_str!("schema-1.sql"), oldest: 1 },
     Migration { text: include_str!("schema-2.sql"), oldest: 1 },
     Migration { text: include_str!("schema-3.sql"), oldest: 1 },
+    Migration { text: include_str!("schema-4.sql"), oldest: 1 },
 ];

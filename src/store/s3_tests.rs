@@ -1,0 +1,240 @@
+//! PostgreSQL with an object store beside it: both are servers of the test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{AccountId, FakeClock, IdSource, Secret};
+use bytes::Bytes;
+use engine::postgres::{Pool, Server};
+
+use crate::contract::{self, EVERYTHING, NOW, Random, Subject};
+use crate::error::StoreError;
+use crate::model::{Role, Target};
+use crate::{AuditOptions, S3Settings, Storage, StorageSettings};
+
+/// An object store on a folder.
+struct ObjectStore {
+    program: PathBuf,
+    folder: tempfile::TempDir,
+    port: u16,
+    child: Child,
+}
+
+impl ObjectStore {
+    /// `None` where its program is not named and that is fine.
+    fn start() -> Option<Self> {
+        #[expect(clippy::disallowed_methods, reason = "says where the program is and which tests may be left out")]
+        let (program, mode) = (std::env::var_os("ORTLER_S3_SERVER"), std::env::var("ORTLER_TESTS"));
+        let Some(program) = program.map(PathBuf::from) else {
+            assert!(mode.as_deref() != Ok("all"), "no object store is installed");
+            eprintln!("left out: no object store is installed");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("mail")).unwrap();
+        let port = free_port();
+        let child = serve(&program, folder.path(), port);
+        Some(Self { program, folder, port, child })
+    }
+
+    fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn resume(&mut self) {
+        self.child = serve(&self.program, self.folder.path(), self.port);
+    }
+
+    fn settings(&self, endpoints: &[u16]) -> S3Settings {
+        S3Settings {
+            endpoints: endpoints.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
+            bucket: "mail".to_owned(),
+            region: "us-east-1".to_owned(),
+            access_key: "ortler".to_owned(),
+            secret: Secret::new("a secret of the test".to_owned()),
+            path_style: true,
+            from_bytes: 100_000,
+        }
+    }
+
+    /// Files of objects.
+    fn objects(&self) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.path().join("mail")];
+        while let Some(folder) = folders.pop() {
+            for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+                if file.is_dir() { folders.push(file) } else { found.push(file) }
+            }
+        }
+        found.sort();
+        found
+    }
+}
+
+impl Drop for ObjectStore {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn serve(program: &Path, folder: &Path, port: u16) -> Child {
+    let mut command = Command::new(program);
+    command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--access-key", "ortler", "--secret-key"]);
+    command.arg("a secret of the test").arg(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let is_up = (0..200).any(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    if !is_up {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("the object store did not start");
+    }
+    child
+}
+
+struct Node {
+    storage: Storage,
+    subject: Subject,
+    clock: Arc<FakeClock>,
+    _folder: tempfile::TempDir,
+}
+
+async fn node(server: &Server, objects: S3Settings) -> Node {
+    let (clock, ids) = (Arc::new(FakeClock::at(NOW)), Arc::new(IdSource::system()));
+    let folder = tempfile::tempdir().unwrap();
+    let (settings, objects) = (StorageSettings::default(), Some(objects));
+    let storage = Storage::open_postgres_with(
+        folder.path(),
+        Arc::new(Pool::new(server.settings(8))),
+        objects,
+        settings,
+        clock.clone(),
+        Arc::clone(&ids),
+    );
+    let storage = storage.await.unwrap();
+    let (mail, blobs) = (Arc::clone(&storage.mail), Arc::clone(&storage.blobs));
+    let subject = Subject { mail, blobs, ids, clock: clock.clone() };
+    Node { storage, subject, clock, _folder: folder }
+}
+
+impl Node {
+    async fn deliver(&self, account: AccountId, content: &[u8]) -> crate::StoredBlob {
+        let mut delivery = self.subject.delivery(account, "", Target::Role(Role::Inbox)).await;
+        delivery.blob = self.storage.blobs.put(vec![Bytes::copy_from_slice(content)]).await.unwrap();
+        let blob = delivery.blob.clone();
+        self.storage.mail.deliver(vec![delivery]).await.remove(0).unwrap();
+        blob
+    }
+
+    async fn is_clean(&self, account: AccountId) -> bool {
+        let options = AuditOptions { deep: true, repair: false, accounts: Some(vec![account]) };
+        self.storage.audit(options).await.unwrap().is_clean()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn keeps_the_contract() {
+    let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
+    // The first endpoint is down: the other one is asked.
+    let node = node(&server, objects.settings(&[free_port(), objects.port])).await;
+    contract::all(&node.subject).await;
+    assert!(objects.objects().len() > 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn large_content_is_an_object_and_goes_when_nothing_refers_to_it() {
+    let (Some(mut objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
+    let node = node(&server, objects.settings(&[objects.port])).await;
+    let account = AccountId(1);
+    let content = Random(1).bytes(700_000);
+    node.deliver(account, b"small").await;
+    assert_eq!(objects.objects().len(), 0);
+    let blob = node.deliver(account, &content).await;
+    let orphan = node.storage.blobs.put(vec![Bytes::from(content.clone())]).await.unwrap();
+    let mut draft = node.storage.blobs.create().await.unwrap();
+    draft.write(Bytes::from(content.clone())).await.unwrap();
+    drop(draft);
+    assert_eq!(objects.objects().len(), 2, "what never came to its end is no object");
+    // In parts, in bounded memory.
+    let long = Bytes::from(Random(2).bytes(30_000_000));
+    let mut draft = node.storage.blobs.create().await.unwrap();
+    for start in (0..long.len()).step_by(1_000_000) {
+        draft.write(long.slice(start..start + 1_000_000)).await.unwrap();
+    }
+    let long_blob = draft.finish().await.unwrap();
+    let middle = node.storage.blobs.read(long_blob.id(), 14_000_000..14_500_000).await.unwrap();
+    assert!(middle == long[14_000_000..14_500_000]);
+    assert!(node.is_clean(account).await);
+
+    // A day later the orphans go. While the object store is away nothing of it is forgotten.
+    node.clock.advance(Duration::from_secs(2 * 24 * 3600));
+    objects.stop();
+    assert!(matches!(node.storage.gc().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(node.storage.blobs.read(blob.id(), 0..10).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(node.storage.blobs.put(vec![long]).await, Err(StoreError::Unavailable(_))));
+    assert!(node.storage.blobs.read(orphan.id(), 0..10).await.is_err(), "its row went first");
+    objects.resume();
+    let report = node.storage.gc().await.unwrap();
+    assert!(report.objects_removed >= 2, "{report:?}");
+    assert_eq!(objects.objects().len(), 1);
+    assert!(node.storage.blobs.read(blob.id(), 0..u64::MAX).await.unwrap() == content);
+
+    // An object that no row names, as a restored database leaves it, and one that is not ours.
+    let known = objects.objects().remove(0);
+    let bucket = objects.folder.path().join("mail");
+    let (stray, ours) = (bucket.join("blob/00"), bucket.join(crate::bucket::key(node.subject.ids.blob(NOW)).as_ref()));
+    std::fs::create_dir_all(&stray).unwrap();
+    std::fs::create_dir_all(ours.parent().unwrap()).unwrap();
+    std::fs::copy(&known, ours).unwrap();
+    std::fs::write(stray.join("notes.txt"), b"of somebody else").unwrap();
+    node.clock.advance(Duration::from_secs(4_000_000_000));
+    node.storage.gc().await.unwrap();
+    assert_eq!(objects.objects(), {
+        let mut left = vec![known, stray.join("notes.txt")];
+        left.sort();
+        left
+    });
+
+    let inbox = node.subject.mailbox(account, "INBOX").await;
+    node.storage.mail.expunge(account, inbox.id, vec![EVERYTHING], false).await.unwrap();
+    node.storage.mail.purge(account, None).await.unwrap();
+    node.clock.advance(Duration::from_secs(2 * 24 * 3600));
+    node.storage.gc().await.unwrap();
+    assert_eq!(objects.objects(), [stray.join("notes.txt")]);
+    assert!(node.is_clean(account).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_ranged_read_asks_only_for_its_frames_and_damage_is_named() {
+    let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
+    let node = node(&server, objects.settings(&[objects.port])).await;
+    let account = AccountId(1);
+    let content = Random(3).bytes(900_000);
+    let blob = node.deliver(account, &content).await;
+    let file = objects.objects().remove(0);
+    // All but the second frame is gone.
+    let whole = std::fs::read(&file).unwrap();
+    let mut hurt = vec![0; whole.len()];
+    hurt[262_144..524_288].copy_from_slice(&whole[262_144..524_288]);
+    std::fs::write(&file, &hurt).unwrap();
+    assert!(node.storage.blobs.read(blob.id(), 300_000..500_000).await.unwrap() == content[300_000..500_000]);
+    let read = node.storage.blobs.read(blob.id(), 0..10).await;
+    assert!(matches!(&read, Err(StoreError::Damaged { what }) if what.contains("object blob/")), "{read:?}");
+    let inbox = node.subject.mailbox(account, "INBOX").await.id;
+    let entry = node.storage.mail.entries(account, inbox, vec![EVERYTHING], 1).await.unwrap().remove(0);
+    let shown = node.storage.content(&entry).read(0..u64::MAX).await.unwrap();
+    assert!(shown.len() as u64 == entry.size_bytes && String::from_utf8_lossy(&shown).contains("Content lost"));
+    std::fs::remove_file(&file).unwrap();
+    let report = node.storage.audit(AuditOptions { deep: true, ..AuditOptions::default() }).await.unwrap();
+    let problem = &report.problems[0];
+    assert!(problem.what.contains("it is not there") && problem.location.ends_with("(INBOX), uid 1"), "{problem:?}");
+}
