@@ -100,3 +100,21 @@ fn the_top_level_is_the_fixed_list() {
         assert!(allowed.contains(&top) || top.starts_with('.'), "{file}");
     }
 }
+
+/// A finding that is renamed would lose its German and Italian words without a sound.
+#[test]
+fn translated_findings_exist() {
+    let mut files = Vec::new();
+    sources(&root().join("src/filter"), &mut files);
+    let rules = std::fs::read_dir(root().join("rules")).unwrap().map(|file| file.unwrap().path());
+    let known: String = files.into_iter().chain(rules).map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let known: std::collections::HashSet<&str> =
+        known.split(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')).collect();
+    let words = std::fs::read_to_string(root().join("src/web/browser/i18n/findings.js")).unwrap();
+    let names: Vec<&str> =
+        words.lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": [")).map(|(name, _)| name).collect();
+    assert!(names.len() > 100);
+    for name in names {
+        assert!(known.contains(name), "no check finds {name}");
+    }
+}

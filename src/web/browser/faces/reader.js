@@ -1,7 +1,7 @@
 // One message: who it is from and whether that is proven, its text in a frame of its own, its files, its conversation.
 import { html, useEffect, useRef, useState } from '../lib/html.js';
 import { get } from '../lib/api.js';
-import { cause, finding, reasons } from '../lib/explain.js';
+import { cause, finding, learn, reasons } from '../lib/explain.js';
 import { date, exact, long, people, person, points, size } from '../lib/format.js';
 import { download, reference, request } from '../lib/jmap.js';
 import { t } from '../lib/i18n.js';
@@ -33,7 +33,7 @@ export function Reader({ id, session, mailboxes, current, actions, compose, back
       setEmail(found.list[0]);
       if (!found.list[0].keywords.$seen) actions.keyword([id], '$seen', true);
     }, (failed) => setError(failed.message));
-    get(`/api/v1/message/${id}/about`).then(setAbout, () => setAbout({ proof: { state: 'unknown' } }));
+    Promise.all([get(`/api/v1/message/${id}/about`), learn().catch(() => {})]).then(([found]) => setAbout(found), () => setAbout({ proof: { state: 'unknown' } }));
   };
   useEffect(() => { load(); }, [id]);
   useEffect(() => { if (email && title.current) title.current.focus({ preventScroll: true }); }, [email && email.id]);

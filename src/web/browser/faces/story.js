@@ -1,7 +1,7 @@
 // The life story of one message: an answer in a sentence, then every step in words.
 import { html, useEffect, useRef, useState } from '../lib/html.js';
 import { get } from '../lib/api.js';
-import { cause, finding, reasons, reply, why } from '../lib/explain.js';
+import { cause, finding, learn, reasons, reply, why } from '../lib/explain.js';
 import { exact, points, size, time } from '../lib/format.js';
 import { request, start } from '../lib/jmap.js';
 import { t } from '../lib/i18n.js';
@@ -24,7 +24,7 @@ export function Story({ id, session, go, close }) {
   const [found, setFound] = useState(null);
   const [error, setError] = useState('');
   const title = useRef(null);
-  const load = () => { setError(''); get(`/api/v1/log/messages/${id}`).then(setFound, (failed) => setError(failed.message)); };
+  const load = () => { setError(''); Promise.all([get(`/api/v1/log/messages/${id}`), learn().catch(() => {})]).then(([one]) => setFound(one), (failed) => setError(failed.message)); };
   useEffect(() => { load(); const timer = setInterval(() => get(`/api/v1/log/messages/${id}`).then(setFound, () => {}), 15000); return () => clearInterval(timer); }, [id]);
   useEffect(() => { if (found && title.current && !title.current.dataset.told) { title.current.dataset.told = '1'; title.current.focus({ preventScroll: true }); } }, [found]);
   const key = (event) => { if (event.key === 'Escape') close(); };

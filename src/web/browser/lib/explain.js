@@ -1,6 +1,6 @@
 // What checks, decisions and answers mean, in plain words.
 import { points } from './format.js';
-import { has, t } from './i18n.js';
+import { has, language, t } from './i18n.js';
 
 /** The heaviest reasons first, one line for each class: `{ text, score, details }`. Those in favour are left out. */
 export function reasons(findings) {
@@ -15,7 +15,15 @@ export function reasons(findings) {
   return [...classes.values()].sort((a, b) => b.score - a.score);
 }
 
-export const finding = (one) => (has(`f-${one.name}`) ? t(`f-${one.name}`) : one.description || one.name);
+let words = null;
+/** Fetches what findings are called in the reader's language; English is what the server says. */
+export async function learn() {
+  if (words === null && language() !== 'en') words = (await import('../i18n/findings.js')).default;
+}
+export const finding = (one) => {
+  const known = words && words[one.name];
+  return known ? known[language() === 'de' ? 0 : 1] : one.description || one.name;
+};
 
 /** What policy decided by. */
 export function cause(text) {
