@@ -178,8 +178,18 @@ pub const OPTIONS: &[OptionSpec] = &[
         "[]",
         "Virus scanners: `host:port` or the path of a socket, each. They share the load.",
     ),
-    with("filter.milters", Kind::Texts, "[]", "External milters to ask, in order: `host:port` or `unix:/path`."),
-    with("filter.milter_down", Kind::Choice(&["defer", "pass"]), "\"defer\"", "When a milter does not answer."),
+    with(
+        "filter.milters",
+        Kind::Texts,
+        "[]",
+        "External milters to ask, in order, at each stage of a session: `host:port` or `unix:/path`, and if wanted, after commas, `down=defer` or `down=pass`, and patience in seconds: `connect=5`, `reply=30` for one answer, `content=120` from header to end.",
+    ),
+    with(
+        "filter.milter_down",
+        Kind::Choice(&["defer", "pass"]),
+        "\"defer\"",
+        "When a milter without a `down=` of its own does not answer.",
+    ),
     with(
         "storage.engine",
         Kind::Choice(&["embedded", "postgresql"]),

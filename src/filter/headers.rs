@@ -70,6 +70,7 @@ mod tests {
 
     fn finding(name: &str) -> Finding {
         Finding {
+            stage: policy::Stage::Body,
             name: name.into(),
             score: Score(1500),
             class: ReasonClass::Content,

@@ -1,7 +1,7 @@
 //! Judges messages: rules, lists, scanners and their sum.
 //!
 //! Floor: 3. It must never know how mail is received, stored or delivered.
-//! Main types: [`Filter`], [`MessageFacts`], [`Judgement`], [`rules::RuleSet`], [`rules::Targets`].
+//! Main types: [`Filter`], [`Stages`], [`MessageFacts`], [`Judgement`], [`rules::RuleSet`], [`rules::Targets`].
 //! Surprise: text that no rule can need is never made; each view of a message exists only once asked for.
 
 pub mod address;
@@ -13,12 +13,14 @@ pub mod pipeline;
 pub mod proof;
 pub mod rules;
 pub mod score;
+pub mod stages;
 pub mod url;
 pub mod verdict;
 
 pub use address::ServiceAddress;
 pub use av::{Clamd, ClamdSettings, Scanned, Scanner};
 pub use facts::{MessageFacts, Source};
-pub use milter::{MilterSettings, WhenAway};
+pub use milter::{Greeting, MilterSettings, Peer, Start, WhenAway};
 pub use pipeline::{Filter, FilterParts};
-pub use verdict::{HeaderChange, Judgement, Verdict};
+pub use stages::Stages;
+pub use verdict::{Judgement, Verdict};

@@ -1,18 +1,18 @@
 //! All checks of one message, in the order of the stages: connect, helo, mail, rcpt, header, body, end of message.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use base::{Clock, event};
+use base::{Clock, MessageId, event};
 use mail::ReversePath;
-use mailauth::{AuthOutcome, AuthResult, ConnectionFacts, Resolver};
-use policy::{EffectivePolicy, Finding, ReasonClass, Score, VirusState};
+use mailauth::{AuthOutcome, AuthResult, Begun, ConnectionFacts, Resolver};
+use policy::{EffectivePolicy, ExternalWish, Finding, ReasonClass, Score, VirusState};
 use tokio::sync::Semaphore;
 
 use crate::av::{Scanned, Scanner};
 use crate::facts::{MessageFacts, Source};
-use crate::milter::{External, MilterSettings};
+use crate::milter::{External, MilterSettings, Milters};
 use crate::proof;
 use crate::rules::{Context, RuleSet, Targets};
 use crate::score;
@@ -48,7 +48,7 @@ pub struct Filter {
 }
 
 /// For all sender checks together.
-const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Filter {
     pub fn new(parts: FilterParts) -> Self {
@@ -91,29 +91,68 @@ impl Filter {
         &self.host_name
     }
 
-    /// Runs every check that fits where the message comes from. Never fails, and ends in bounded time: what could
-    /// not be asked is part of the judgement. Cancel safe.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    pub(crate) fn resolver(&self) -> Option<&Resolver> {
+        self.resolver.as_ref()
+    }
+
+    /// The external milters for one connection.
+    pub(crate) fn milters(&self) -> Milters {
+        Milters::new(&self.milters, &self.host_name)
+    }
+
+    /// Runs every check that fits where the message comes from; for messages that no [`crate::Stages`] followed.
+    /// Never fails, and ends in bounded time: what could not be asked is part of the judgement. Cancel safe.
     pub async fn judge(&self, facts: &MessageFacts) -> Judgement {
+        let mut milters = self.milters();
+        if milters.is_empty() {
+            return self.judge_in(facts, None, None, &mut milters, Vec::new(), None).await;
+        }
+        let (wish, recipients) = milters.replay(facts, self.clock.now()).await;
+        let judgement = self.judge_in(facts, None, None, &mut milters, recipients, wish).await;
+        milters.close().await;
+        judgement
+    }
+
+    /// `recipients` and `wish`: what milters wanted before the content and nobody was told.
+    pub(crate) async fn judge_in(
+        &self,
+        facts: &MessageFacts,
+        id: Option<MessageId>,
+        begun: Option<Begun>,
+        milters: &mut Milters,
+        recipients: Vec<(usize, ExternalWish)>,
+        wish: Option<ExternalWish>,
+    ) -> Judgement {
         let start = self.clock.now();
-        let (auth, scanned, external) =
-            tokio::join!(self.authenticate(facts), self.scan(facts), self.ask_milters(facts));
-        let mut seen = Seen { external_recipients: external.recipients, ..Seen::default() };
-        if let Source::Client { ip, helo, .. } = &facts.source {
-            seen.findings.extend(proof::by_greeting(*ip, helo, &self.host_name));
-        }
-        if let Some(auth) = &auth {
-            seen.findings.extend(proof::by_authentication(auth));
-        }
-        seen.findings.extend(proof::by_author(&facts.message));
+        let external = async {
+            let mut external = milters.content(id, &facts.envelope, &facts.message, start, wish).await;
+            external.recipients.extend(recipients);
+            external
+        };
+        let (auth, scanned, external) = tokio::join!(self.authenticate(facts, begun), self.scan(facts), external);
+        let External { wish, recipients, added, removed, edited, findings } = external;
+        let mut seen = Seen {
+            external: wish,
+            external_recipients: recipients,
+            added,
+            removed,
+            edited,
+            findings: self.findings_before_rules(facts, auth.as_ref()),
+            ..Seen::default()
+        };
         let (virus, virus_finding) = of_scan(scanned);
         seen.findings.extend(virus_finding);
-        seen.findings.extend(external.findings);
+        seen.findings.extend(findings);
+        // Of one stage, as they came.
+        seen.findings.sort_by_key(|finding| finding.stage);
         let by_rules = self.run_rules(facts, auth.as_ref(), &seen.findings).await;
         seen.findings.extend(by_rules);
         seen.auth = auth;
         seen.virus = virus;
-        seen.external = external.wish;
-        seen.header_changes = external.header_changes;
         let judgement = Judgement::of(seen, &self.policy.load());
         metrics::counter!("ortler_filter_verdicts_total", "verdict" => judgement.verdict.as_str()).increment(1);
         metrics::histogram!("ortler_filter_seconds")
@@ -121,7 +160,19 @@ impl Filter {
         judgement
     }
 
-    async fn authenticate(&self, facts: &MessageFacts) -> Option<AuthOutcome> {
+    fn findings_before_rules(&self, facts: &MessageFacts, auth: Option<&AuthOutcome>) -> Vec<Finding> {
+        let mut out = Vec::new();
+        if let Source::Client { ip, helo, .. } = &facts.source {
+            out.extend(proof::by_greeting(*ip, helo, &self.host_name));
+        }
+        if let Some(auth) = auth {
+            out.extend(proof::by_authentication(auth));
+        }
+        out.extend(proof::by_author(&facts.message));
+        out
+    }
+
+    async fn authenticate(&self, facts: &MessageFacts, begun: Option<Begun>) -> Option<AuthOutcome> {
         let resolver = self.resolver.as_ref().filter(|_| !facts.source.is_outbound())?;
         let connection = ConnectionFacts {
             ip: facts.source.client_ip(),
@@ -129,22 +180,11 @@ impl Filter {
             reverse_path: facts.envelope.reverse_path.clone(),
             host_name: self.host_name.clone(),
         };
-        Some(mailauth::verify(resolver, &connection, &facts.message, AUTH_TIMEOUT).await)
+        Some(mailauth::verify(resolver, &connection, begun, &facts.message, AUTH_TIMEOUT).await)
     }
 
     async fn scan(&self, facts: &MessageFacts) -> Option<Scanned> {
         Some(self.scanner.as_ref()?.scan(&facts.message).await)
-    }
-
-    async fn ask_milters(&self, facts: &MessageFacts) -> External {
-        let mut all = External::default();
-        for settings in &self.milters {
-            all.join(crate::milter::ask(settings, facts, &self.host_name).await);
-            if all.wish.is_some() {
-                break;
-            }
-        }
-        all
     }
 
     async fn run_rules(&self, facts: &MessageFacts, auth: Option<&AuthOutcome>, before: &[Finding]) -> Vec<Finding> {

@@ -4,21 +4,23 @@ use std::net::IpAddr;
 
 use mail::HeaderFields;
 use mailauth::{AuthOutcome, AuthResult, DmarcPolicy};
-use policy::{Finding, ReasonClass, Score};
+use policy::{Finding, ReasonClass, Score, Stage};
 
 /// What authentication says, in the order of the stages: connect, mail, end of message.
 pub fn by_authentication(auth: &AuthOutcome) -> Vec<Finding> {
     let mut out = Vec::new();
-    let mut add = |name: &str, score: i32, description: &str, evidence: &str| {
-        out.push(finding(name, score, description, evidence));
+    let mut add_at = |stage, name: &str, score: i32, description: &str, evidence: &str| {
+        out.push(Finding { stage, ..finding(name, score, description, evidence) });
     };
     if let Some(iprev) = &auth.iprev {
         let ip = iprev.ip.to_string();
         match iprev.result {
             AuthResult::PermError | AuthResult::None => {
-                add("RDNS_NONE", 500, "The sending host's address has no name", &ip);
+                add_at(Stage::Connect, "RDNS_NONE", 500, "The sending host's address has no name", &ip);
             }
-            AuthResult::Fail => add("RDNS_MISMATCH", 400, "The sending host's name leads to another address", &ip),
+            AuthResult::Fail => {
+                add_at(Stage::Connect, "RDNS_MISMATCH", 400, "The sending host's name leads to another address", &ip);
+            }
             AuthResult::Pass | AuthResult::SoftFail | AuthResult::Neutral | AuthResult::TempError => {}
         }
     }
@@ -32,8 +34,11 @@ pub fn by_authentication(auth: &AuthOutcome) -> Vec<Finding> {
             AuthResult::TempError => ("SPF_TEMPERROR", 0, "SPF: the domain's record could not be fetched"),
             AuthResult::PermError => ("SPF_PERMERROR", 300, "SPF: the domain's record is broken"),
         };
-        add(name, score, description, &spf.domain);
+        add_at(Stage::Mail, name, score, description, &spf.domain);
     }
+    let mut add = |name: &str, score: i32, description: &str, evidence: &str| {
+        add_at(Stage::EndOfMessage, name, score, description, evidence);
+    };
     if let Some(first) = auth.dkim.first() {
         add("DKIM_SIGNED", 0, "Carries a DKIM signature, valid or not", &first.domain);
         let valid = auth.dkim.iter().find(|dkim| dkim.result == AuthResult::Pass);
@@ -78,17 +83,21 @@ pub fn by_authentication(auth: &AuthOutcome) -> Vec<Finding> {
 /// What the greeting gives away that no rule can know: our own name is not for others to use.
 pub fn by_greeting(ip: IpAddr, helo: &str, our_name: &str) -> Option<Finding> {
     let ours = helo.trim_end_matches('.').eq_ignore_ascii_case(our_name) && !ip.is_loopback();
-    ours.then(|| finding("HELO_OURS", 2500, "The sending host greets with our own name", helo))
+    let seen = || finding("HELO_OURS", 2500, "The sending host greets with our own name", helo);
+    ours.then(|| Finding { stage: Stage::Helo, ..seen() })
 }
 
 /// Several authors' domains leave DMARC without one to ask (RFC 9989 exempts them), and readers show but one.
 pub fn by_author(message: &[u8]) -> Option<Finding> {
     let count = HeaderFields::of(message).filter(|field| field.is("From")).count();
-    (count > 1).then(|| finding("FROM_SEVERAL", 2500, "More than one From field", &count.to_string()))
+    let seen = || finding("FROM_SEVERAL", 2500, "More than one From field", &count.to_string());
+    (count > 1).then(|| Finding { stage: Stage::Header, ..seen() })
 }
 
+/// One of the end of the message.
 pub(crate) fn finding(name: &str, score: i32, description: &str, evidence: &str) -> Finding {
     Finding {
+        stage: Stage::EndOfMessage,
         name: name.into(),
         score: Score(score),
         class: ReasonClass::SenderProof,

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use mail::Status;
+use bytes::Bytes;
+use mail::{Address, Status};
 use mailauth::{AuthOutcome, AuthResult, DmarcPolicy};
 use policy::{DmarcWish, EffectivePolicy, ExternalWish, Facts, Finding, Key, Score, VirusState};
 
@@ -50,20 +51,13 @@ pub struct Judgement {
     pub external: Option<ExternalWish>,
     /// What an external milter wants for one recipient: its place in the envelope, and the wish.
     pub external_recipients: Vec<(usize, ExternalWish)>,
-    /// What an external milter wants changed in the header.
-    pub header_changes: Vec<HeaderChange>,
+    /// Recipients that external milters add.
+    pub added: Vec<Address>,
+    /// Recipients that external milters take out, by their place in the envelope.
+    pub removed: Vec<usize>,
+    /// The message as external milters changed it, without the fields that only we may write; `None` without changes.
+    pub edited: Option<Bytes>,
     pub verdict: Verdict,
-}
-
-/// A change to the header of a message.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum HeaderChange {
-    /// At the end of the header.
-    Add { name: String, value: String },
-    /// At this place, 0 is the top.
-    Insert { index: u32, name: String, value: String },
-    /// The `index`th field of that name, from 1; `None` removes it.
-    Replace { index: u32, name: String, value: Option<String> },
 }
 
 /// The parts of a judgement, as the checks made them.
@@ -74,7 +68,9 @@ pub struct Seen {
     pub virus: VirusState,
     pub external: Option<ExternalWish>,
     pub external_recipients: Vec<(usize, ExternalWish)>,
-    pub header_changes: Vec<HeaderChange>,
+    pub added: Vec<Address>,
+    pub removed: Vec<usize>,
+    pub edited: Option<Bytes>,
 }
 
 impl Judgement {
@@ -96,7 +92,9 @@ impl Judgement {
             virus: seen.virus,
             external: seen.external,
             external_recipients: seen.external_recipients,
-            header_changes: seen.header_changes,
+            added: seen.added,
+            removed: seen.removed,
+            edited: seen.edited,
         }
     }
 
@@ -149,7 +147,14 @@ mod tests {
 
     fn finding(name: &str, score: i32) -> Finding {
         let (name, description) = (name.into(), "x".into());
-        Finding { name, score: Score(score), class: ReasonClass::Content, description, evidence: String::new() }
+        Finding {
+            stage: policy::Stage::Body,
+            name,
+            score: Score(score),
+            class: ReasonClass::Content,
+            description,
+            evidence: String::new(),
+        }
     }
 
     fn judge(seen: Seen) -> Judgement {

@@ -18,6 +18,6 @@ pub mod stub;
 pub use resolver::{Resolver, ResolverError, ResolverSettings, Unresolved};
 pub use results::{authentication_results, is_forged};
 pub use verify::{
-    ArcOutcome, AuthOutcome, AuthResult, ConnectionFacts, DkimOutcome, DmarcOutcome, DmarcPolicy, IprevOutcome,
+    ArcOutcome, AuthOutcome, AuthResult, Begun, ConnectionFacts, DkimOutcome, DmarcOutcome, DmarcPolicy, IprevOutcome,
     SpfIdentity, SpfOutcome, verify,
 };

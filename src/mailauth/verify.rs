@@ -13,6 +13,8 @@ use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::iprev::IprevResult;
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{AuthenticatedMessage, DkimOutput, DkimResult, DmarcResult, DnsError, Error, SpfOutput, SpfResult};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::resolver::Resolver;
@@ -161,29 +163,76 @@ pub const SIGNATURES_MAX: usize = 8;
 /// Longer messages are hashed on a thread of their own, so that sessions on this one do not wait.
 const INLINE_MAX: usize = 256 * 1024;
 
-/// Checks all methods. `message` is as received, with CRLF. Ends within `limit`; what DNS did not answer by then
-/// is `temperror`. Cancel safe: it changes nothing but the cache.
-pub async fn verify(resolver: &Resolver, facts: &ConnectionFacts, message: &Bytes, limit: Duration) -> AuthOutcome {
-    resolver.unless_down(|| verify_once(resolver, facts, message, limit)).await
+/// What the client proves without a message: SPF and its reverse name. Begun at MAIL, ready when the content is.
+#[derive(Clone, Debug, Default)]
+pub struct ClientProof {
+    spf: Option<SpfOutput>,
+    iprev: Option<IprevOutcome>,
 }
 
-async fn verify_once(resolver: &Resolver, facts: &ConnectionFacts, message: &Bytes, limit: Duration) -> AuthOutcome {
+/// A [`ClientProof`] in the making. Dropped, it stops.
+#[derive(Debug)]
+pub struct Begun {
+    proof: watch::Receiver<Option<ClientProof>>,
+    _task: JoinSet<()>,
+}
+
+impl Begun {
+    /// Begins in a task of its own; ends within `limit`.
+    pub fn now(resolver: &Resolver, facts: &ConnectionFacts, limit: Duration) -> Self {
+        let (done, proof) = watch::channel(None);
+        let (resolver, facts, mut task) = (resolver.clone(), facts.clone(), JoinSet::new());
+        task.spawn(async move {
+            let made = resolver.unless_down(|| client_proof(&resolver, &facts, limit.mul_f32(FIRST))).await;
+            done.send_replace(Some(made));
+        });
+        Self { proof, _task: task }
+    }
+
+    /// Waits for it. Cancel safe.
+    async fn proof(&self) -> ClientProof {
+        let mut proof = self.proof.clone();
+        // An error: the task panicked, which proves nothing.
+        proof.wait_for(Option::is_some).await.map_or_else(|_| ClientProof::default(), |p| p.clone().unwrap_or_default())
+    }
+}
+
+/// Share of the time for all methods but DMARC, which needs their results.
+const FIRST: f32 = 0.7;
+
+/// Checks all methods. `message` is as received, with CRLF. Ends within `limit`; what DNS did not answer by then
+/// is `temperror`. `begun`: what was begun for the same facts before the message was there. Cancel safe: it changes
+/// nothing but the cache.
+pub async fn verify(
+    resolver: &Resolver,
+    facts: &ConnectionFacts,
+    begun: Option<Begun>,
+    message: &Bytes,
+    limit: Duration,
+) -> AuthOutcome {
     if message.len() <= INLINE_MAX {
-        return verify_here(resolver, facts, message, limit).await;
+        return resolver.unless_down(|| verify_here(resolver, facts, begun.as_ref(), message, limit)).await;
     }
     let (resolver, facts, message) = (resolver.clone(), facts.clone(), message.clone());
     let runtime = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || runtime.block_on(verify_here(&resolver, &facts, &message, limit)))
-        .await
-        .unwrap_or_else(|_panicked| AuthOutcome {
-            dmarc: DmarcOutcome { result: AuthResult::TempError, ..DmarcOutcome::default() },
-            ..AuthOutcome::default()
-        })
+    let verify = move || {
+        let work = || verify_here(&resolver, &facts, begun.as_ref(), &message, limit);
+        runtime.block_on(resolver.unless_down(work))
+    };
+    tokio::task::spawn_blocking(verify).await.unwrap_or_else(|_panicked| AuthOutcome {
+        dmarc: DmarcOutcome { result: AuthResult::TempError, ..DmarcOutcome::default() },
+        ..AuthOutcome::default()
+    })
 }
 
-async fn verify_here(resolver: &Resolver, facts: &ConnectionFacts, message: &[u8], limit: Duration) -> AuthOutcome {
-    // The last part of the time belongs to DMARC, which needs the results of the others.
-    let (first, last) = (limit.mul_f32(0.7), limit.mul_f32(0.3));
+async fn verify_here(
+    resolver: &Resolver,
+    facts: &ConnectionFacts,
+    begun: Option<&Begun>,
+    message: &[u8],
+    limit: Duration,
+) -> AuthOutcome {
+    let (first, last) = (limit.mul_f32(FIRST), limit.mul_f32(1.0 - FIRST));
     let parsed = AuthenticatedMessage::parse(message).map(|mut parsed| {
         let mut seen = 0;
         parsed.retain_dkim_signatures(|signature| {
@@ -194,17 +243,19 @@ async fn verify_here(resolver: &Resolver, facts: &ConnectionFacts, message: &[u8
         });
         parsed
     });
-    let (identity, domain) = match &facts.reverse_path {
-        ReversePath::Address(address) => (SpfIdentity::MailFrom, address.domain.to_string()),
-        ReversePath::Null => (SpfIdentity::Helo, facts.helo.clone()),
+    let client = async {
+        match begun {
+            Some(begun) => begun.proof().await,
+            None => client_proof(resolver, facts, first).await,
+        }
     };
-    let (spf, iprev, (dkim, arc)) =
-        tokio::join!(spf(resolver, facts, &domain, first), iprev(resolver, facts.ip, first), async {
-            match &parsed {
-                Some(parsed) => tokio::join!(dkim(resolver, parsed, first), arc(resolver, parsed, first)),
-                None => (Vec::new(), ArcOutcome::default()),
-            }
-        });
+    let (ClientProof { spf, iprev }, (dkim, arc)) = tokio::join!(client, async {
+        match &parsed {
+            Some(parsed) => tokio::join!(dkim(resolver, parsed, first), arc(resolver, parsed, first)),
+            None => (Vec::new(), ArcOutcome::default()),
+        }
+    });
+    let (identity, domain) = spf_identity(facts);
     let dmarc = match &parsed {
         Some(parsed) => {
             let unchecked = SpfOutput::new(domain.clone());
@@ -225,6 +276,19 @@ async fn verify_here(resolver: &Resolver, facts: &ConnectionFacts, message: &[u8
         arc,
         iprev,
     }
+}
+
+fn spf_identity(facts: &ConnectionFacts) -> (SpfIdentity, String) {
+    match &facts.reverse_path {
+        ReversePath::Address(address) => (SpfIdentity::MailFrom, address.domain.to_string()),
+        ReversePath::Null => (SpfIdentity::Helo, facts.helo.clone()),
+    }
+}
+
+async fn client_proof(resolver: &Resolver, facts: &ConnectionFacts, limit: Duration) -> ClientProof {
+    let (_, domain) = spf_identity(facts);
+    let (spf, iprev) = tokio::join!(spf(resolver, facts, &domain, limit), iprev(resolver, facts.ip, limit));
+    ClientProof { spf, iprev }
 }
 
 async fn spf(resolver: &Resolver, facts: &ConnectionFacts, domain: &str, limit: Duration) -> Option<SpfOutput> {

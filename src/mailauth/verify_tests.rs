@@ -48,7 +48,7 @@ fn facts(ip: &str, sender: &str) -> ConnectionFacts {
 async fn outcome(zone: &str, ip: &str, sender: &str, message: &str) -> AuthOutcome {
     let server = StubServer::start(zone);
     let message = Bytes::copy_from_slice(message.as_bytes());
-    verify(&resolver(&server), &facts(ip, sender), &message, LIMIT).await
+    verify(&resolver(&server), &facts(ip, sender), None, &message, LIMIT).await
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn spf_has_every_result() {
 async fn without_a_client_there_is_no_spf_and_no_reverse_name() {
     let server = StubServer::start("example.test TXT v=spf1 -all\n");
     let facts = ConnectionFacts { ip: None, ..facts("192.0.2.1", "a@example.test") };
-    let outcome = verify(&resolver(&server), &facts, &Bytes::from_static(MESSAGE.as_bytes()), LIMIT).await;
+    let outcome = verify(&resolver(&server), &facts, None, &Bytes::from_static(MESSAGE.as_bytes()), LIMIT).await;
     assert_eq!((outcome.spf, outcome.iprev), (None, None));
 }
 
@@ -170,7 +170,8 @@ async fn a_chain_of_seals_is_followed() {
         let set = sealer.seal(&parsed, &results, &before).unwrap().to_header();
         message = set + &message;
     }
-    let arc = async |text: String| verify(&resolver, &facts("192.0.2.1", ""), &Bytes::from(text), LIMIT).await.arc;
+    let arc =
+        async |text: String| verify(&resolver, &facts("192.0.2.1", ""), None, &Bytes::from(text), LIMIT).await.arc;
     let sealer = Some("list.test".to_owned());
     assert_eq!(arc(message.clone()).await, ArcOutcome { result: AuthResult::Pass, sets: 2, sealer });
     assert_eq!(arc(message.replace("Good morning", "Bad morning")).await.result, AuthResult::Fail);
@@ -213,7 +214,7 @@ async fn silence_ends_at_the_limit_as_temperror() {
     let start = Instant::now();
     let limit = Duration::from_millis(600);
     let facts = facts("192.0.2.1", "a@example.test");
-    let outcome = verify(&Resolver::new(&settings).unwrap(), &facts, &signed, limit).await;
+    let outcome = verify(&Resolver::new(&settings).unwrap(), &facts, None, &signed, limit).await;
     assert!(start.elapsed() < Duration::from_secs(3));
     assert_eq!(outcome.spf.unwrap().result, AuthResult::TempError);
     assert_eq!(outcome.iprev.unwrap().result, AuthResult::TempError);
@@ -226,9 +227,9 @@ async fn answers_are_remembered_also_negative_ones() {
     let server = StubServer::start("example.test TXT v=spf1 ip4:192.0.2.1 -all\nlisted.test A 127.0.0.2\n");
     let resolver = resolver(&server);
     let message = Bytes::from_static(MESSAGE.as_bytes());
-    verify(&resolver, &facts("192.0.2.1", "a@example.test"), &message, LIMIT).await;
+    verify(&resolver, &facts("192.0.2.1", "a@example.test"), None, &message, LIMIT).await;
     let asked = server.questions();
-    let again = verify(&resolver, &facts("192.0.2.1", "a@example.test"), &message, LIMIT).await;
+    let again = verify(&resolver, &facts("192.0.2.1", "a@example.test"), None, &message, LIMIT).await;
     assert_eq!(again.spf.unwrap().result, AuthResult::Pass);
     assert_eq!(server.questions(), asked);
     assert_eq!(resolver.lookup_ipv4("listed.test").await.unwrap().to_vec(), [std::net::Ipv4Addr::new(127, 0, 0, 2)]);

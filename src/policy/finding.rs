@@ -114,9 +114,37 @@ impl ReasonClass {
     }
 }
 
+/// When in a message's life a check speaks: the stages of the milter protocol.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Stage {
+    Connect,
+    Helo,
+    Mail,
+    Rcpt,
+    Header,
+    Body,
+    EndOfMessage,
+}
+
+impl Stage {
+    /// Stable name for the trail and the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Helo => "helo",
+            Self::Mail => "mail",
+            Self::Rcpt => "rcpt",
+            Self::Header => "header",
+            Self::Body => "body",
+            Self::EndOfMessage => "end-of-message",
+        }
+    }
+}
+
 /// What one check saw.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
+    pub stage: Stage,
     /// The rule's name, such as `SPF_FAIL`: letters, digits and `_`.
     pub name: Arc<str>,
     pub score: Score,

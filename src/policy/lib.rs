@@ -14,7 +14,7 @@ pub mod resolve;
 
 pub use disposition::{Cause, Decision, Disposition, DmarcWish, ExternalWish, Facts, SessionOutcome, VirusState};
 pub use disposition::{combine, decide};
-pub use finding::{Finding, ReasonClass, Score};
+pub use finding::{Finding, ReasonClass, Score, Stage};
 pub use layer::{Layer, PolicyError, Setting};
 pub use option::{Key, Level};
 pub use preset::Presets;

@@ -2,7 +2,6 @@
 
 use base::{MessageId, UtcMillis};
 use bytes::Bytes;
-use filter::HeaderChange;
 use mail::header::body_offset;
 use mail::{HeaderField, HeaderFields};
 
@@ -13,22 +12,32 @@ pub fn hops(message: &[u8]) -> usize {
     HeaderFields::of(message).filter(|field| field.is("Received")).count()
 }
 
-/// `front` (whole fields), then the message without the fields that only we may write (`keeps_verdict`: but with the
-/// spam verdict that it came with), with the milters' changes.
-pub fn stored(front: &str, message: &Bytes, host_name: &str, keeps_verdict: bool, changes: &[HeaderChange]) -> Bytes {
+/// Which of the fields that only we may write a message keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeps {
+    Nothing,
+    /// The spam verdict that it came with.
+    Verdict,
+    /// All: what is left has been seen to.
+    Everything,
+}
+
+/// `front` (whole fields), then the message, without the fields that only we may write where it does not keep them.
+pub fn stored(front: &str, message: &Bytes, host_name: &str, keeps: Keeps) -> Bytes {
     let body = body_offset(message);
     let mut out = Vec::with_capacity(front.len() + message.len() + 256);
     out.extend_from_slice(front.as_bytes());
     let is_kept = |field: &HeaderField<'_>| {
-        !mailauth::is_forged(field, host_name)
-            && (keeps_verdict || !filter::headers::OWN_FIELDS.iter().any(|own| field.is(own)))
+        keeps == Keeps::Everything
+            || (!mailauth::is_forged(field, host_name)
+                && (keeps == Keeps::Verdict || !filter::headers::OWN_FIELDS.iter().any(|own| field.is(own))))
     };
-    let kept: Vec<HeaderField<'_>> = HeaderFields::of(message).filter(is_kept).collect();
-    let header_end = HeaderFields::of(message).map(|field| field.offset + field.raw.len()).last().unwrap_or(0);
-    if changes.is_empty() {
-        kept.iter().for_each(|field| out.extend_from_slice(field.raw));
-    } else {
-        write_changed(&mut out, &kept, changes);
+    let mut header_end = 0;
+    for field in HeaderFields::of(message) {
+        if is_kept(&field) {
+            out.extend_from_slice(field.raw);
+        }
+        header_end = field.offset + field.raw.len();
     }
     // The empty line as it was, or one if there was none.
     match message.get(header_end..body).filter(|gap| !gap.is_empty()) {
@@ -38,39 +47,6 @@ pub fn stored(front: &str, message: &Bytes, host_name: &str, keeps_verdict: bool
     }
     out.extend_from_slice(message.get(body..).unwrap_or_default());
     out.into()
-}
-
-fn write_changed(out: &mut Vec<u8>, kept: &[HeaderField<'_>], changes: &[HeaderChange]) {
-    let mut fields: Vec<(Vec<u8>, Vec<u8>)> = kept.iter().map(|f| (f.name.to_vec(), f.raw.to_vec())).collect();
-    for change in changes {
-        match change {
-            HeaderChange::Add { name, value } => fields.push(made(name, value)),
-            HeaderChange::Insert { index, name, value } => {
-                let at = usize::try_from(*index).unwrap_or(usize::MAX).min(fields.len());
-                fields.insert(at, made(name, value));
-            }
-            HeaderChange::Replace { index, name, value } => {
-                let nth = usize::try_from(*index).unwrap_or(1).max(1) - 1;
-                let is_named = |(_, (own, _)): &(usize, &(Vec<u8>, Vec<u8>))| own.eq_ignore_ascii_case(name.as_bytes());
-                let found = fields.iter().enumerate().filter(is_named).nth(nth).map(|(at, _)| at);
-                match (found, value) {
-                    (Some(at), None) => drop(fields.remove(at)),
-                    (Some(at), Some(value)) => {
-                        if let Some(slot) = fields.get_mut(at) {
-                            *slot = made(name, value);
-                        }
-                    }
-                    (None, Some(value)) => fields.push(made(name, value)),
-                    (None, None) => {}
-                }
-            }
-        }
-    }
-    fields.iter().for_each(|(_, raw)| out.extend_from_slice(raw));
-}
-
-fn made(name: &str, value: &str) -> (Vec<u8>, Vec<u8>) {
-    (name.as_bytes().to_vec(), format!("{name}: {value}\r\n").into_bytes())
 }
 
 /// The message with `tag` before its subject.
@@ -116,39 +92,22 @@ pub fn missing_fields(message: &[u8], id: MessageId, host_name: &str, at: UtcMil
 mod tests {
     use super::*;
 
-    fn check(message: &str, changes: &[HeaderChange], expected: &str) {
-        let out = stored("Received: us\r\n", &Bytes::from(message.to_owned()), "mx.test", false, changes);
+    fn check(message: &str, expected: &str) {
+        let out = stored("Received: us\r\n", &Bytes::from(message.to_owned()), "mx.test", Keeps::Nothing);
         assert_eq!(String::from_utf8_lossy(&out), format!("Received: us\r\n{expected}"));
     }
 
     #[test]
     fn forged_fields_go_and_the_rest_stays_octet_for_octet() {
-        check("A: 1\r\n\r\nbody\r\n", &[], "A: 1\r\n\r\nbody\r\n");
-        check("\r\nbody", &[], "\r\nbody");
-        check("A: 1\r\n", &[], "A: 1\r\n");
-        check("nonsense\r\nB: \u{e4}\r\n x\r\n\r\n", &[], "nonsense\r\nB: \u{e4}\r\n x\r\n\r\n");
-        check(
-            "X-Spam-Flag: NO\r\nA: 1\r\nAuthentication-Results: mx.test;\r\n spf=pass\r\n\r\nb",
-            &[],
-            "A: 1\r\n\r\nb",
-        );
+        check("A: 1\r\n\r\nbody\r\n", "A: 1\r\n\r\nbody\r\n");
+        check("\r\nbody", "\r\nbody");
+        check("A: 1\r\n", "A: 1\r\n");
+        check("nonsense\r\nB: \u{e4}\r\n x\r\n\r\n", "nonsense\r\nB: \u{e4}\r\n x\r\n\r\n");
+        check("X-Spam-Flag: NO\r\nA: 1\r\nAuthentication-Results: mx.test;\r\n spf=pass\r\n\r\nb", "A: 1\r\n\r\nb");
         check(
             "Authentication-Results: other.test; spf=pass\r\n\r\nb",
-            &[],
             "Authentication-Results: other.test; spf=pass\r\n\r\nb",
         );
-    }
-
-    #[test]
-    fn milters_change_fields() {
-        let value = |value: &str| Some(value.to_owned());
-        let changes = [
-            HeaderChange::Add { name: "Z".into(), value: "9".into() },
-            HeaderChange::Insert { index: 0, name: "Y".into(), value: "8".into() },
-            HeaderChange::Replace { index: 2, name: "a".into(), value: value("7") },
-            HeaderChange::Replace { index: 1, name: "B".into(), value: None },
-        ];
-        check("A: 1\r\nA: 2\r\nB: 3\r\n\r\nb", &changes, "Y: 8\r\nA: 1\r\na: 7\r\nZ: 9\r\n\r\nb");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base::{MessageId, event};
 use directory::{Login, LoginError};
-use filter::Source;
+use filter::{Greeting, Peer, Source, Stages, Start};
 use mail::{Enhanced, ForwardPath, ReversePath, Status};
 use net::{Spool, SpoolError, Spooled};
 use smtp::{Credentials, Handler, Identity, MailParameters, Protocol, SessionFacts, Transaction};
@@ -15,9 +15,11 @@ use crate::intake::{FULL, Incoming, Intake, UNAVAILABLE};
 use crate::received::Way;
 use crate::story::Story;
 
-/// Answers sessions out of an [`Intake`].
+/// Answers one session out of an [`Intake`].
 pub struct Reception {
     intake: Arc<Intake>,
+    /// The filter's view of the session; `None` where its mail is not judged.
+    stages: Option<Stages>,
 }
 
 /// Of a message in memory while it is judged and stored: as it came, and as it is kept.
@@ -29,7 +31,7 @@ const NOT_YOURS: Status = Status::fixed(553, Enhanced(5, 7, 1), "The sender addr
 
 impl Reception {
     pub fn new(intake: Arc<Intake>) -> Self {
-        Self { intake }
+        Self { intake, stages: None }
     }
 
     fn story(&self, facts: &SessionFacts, message: MessageId) -> Story<'_> {
@@ -47,9 +49,26 @@ impl Reception {
     }
 }
 
+impl Reception {
+    /// Writes down who was turned away before there was a message.
+    fn refused_at(&self, stage: &str, facts: &SessionFacts, answer: Result<(), Status>) -> Result<(), Status> {
+        answer.inspect_err(|status| {
+            let fields = [("status", status.to_string()), ("stage", stage.to_owned())];
+            self.record(facts, Kind::ConnectionRefused, &fields);
+            tracing::info!(event = event::SESSION_REFUSED, session = %facts.id, stage, %status);
+        })
+    }
+
+    async fn message_done(&mut self) {
+        if let Some(stages) = &mut self.stages {
+            stages.message_done().await;
+        }
+    }
+}
+
 #[async_trait]
 impl Handler for Reception {
-    async fn connected(&self, facts: &SessionFacts) -> Result<(), Status> {
+    async fn connected(&mut self, facts: &SessionFacts) -> Result<(), Status> {
         let tls = facts.tls.as_ref().map(|tls| tls.version.clone()).unwrap_or_default();
         let client = facts.client.ip().to_string();
         self.record(
@@ -57,10 +76,22 @@ impl Handler for Reception {
             Kind::Connected,
             &[("client", client), ("port", facts.client.port().to_string()), ("tls", tls)],
         );
-        Ok(())
+        if !self.intake.parts.judged.holds_session(facts.protocol) {
+            return Ok(());
+        }
+        let stages = self.stages.get_or_insert_with(|| Stages::new(Arc::clone(&self.intake.parts.filter)));
+        let answer = stages.connected(peer(facts)).await;
+        self.refused_at("connect", facts, answer)
     }
 
-    async fn authenticate(&self, facts: &SessionFacts, credentials: Credentials) -> Result<Identity, Status> {
+    async fn greeted(&mut self, facts: &SessionFacts) -> Result<(), Status> {
+        let Some(stages) = &mut self.stages else { return Ok(()) };
+        let tls = facts.tls.as_ref().map(|tls| (tls.version.clone(), tls.cipher.clone()));
+        let answer = stages.helo(Greeting { helo: facts.helo.clone(), tls }).await;
+        self.refused_at("helo", facts, answer)
+    }
+
+    async fn authenticate(&mut self, facts: &SessionFacts, credentials: Credentials) -> Result<Identity, Status> {
         let login = Login {
             name: &credentials.login,
             password: &credentials.password,
@@ -94,7 +125,7 @@ impl Handler for Reception {
     }
 
     async fn sender(
-        &self,
+        &mut self,
         facts: &SessionFacts,
         id: MessageId,
         reverse_path: &ReversePath,
@@ -120,21 +151,32 @@ impl Handler for Reception {
             });
         }
         self.story(facts, id).started(reverse_path, &facts.client.ip().to_string(), &facts.helo, sender);
-        Ok(())
+        let Some(stages) = &mut self.stages else { return Ok(()) };
+        let start = start(facts, id, reverse_path);
+        let client = (facts.protocol == Protocol::Smtp && facts.identity.is_none()).then(|| facts.client.ip());
+        let answer = stages.sender(&start, client).await;
+        answer.inspect_err(|status| {
+            self.story(facts, id).sender_refused(status);
+            tracing::info!(event = event::MESSAGE_REFUSED, queue_id = %id, session = %facts.id, stage = "mail", %status);
+        })
     }
 
     async fn recipient(
-        &self,
+        &mut self,
         facts: &SessionFacts,
         transaction: &Transaction,
         forward_path: &ForwardPath,
     ) -> Result<(), Status> {
-        let story = self.story(facts, transaction.id);
-        let resolved = match self.intake.resolve(forward_path, facts.identity.is_some()).await {
+        let mut answer = match self.intake.resolve(forward_path, facts.identity.is_some()).await {
             Ok(recipients) => self.intake.room_for(&recipients).await,
             Err(status) => Err(status),
         };
-        match resolved {
+        if let (Ok(()), Some(stages)) = (&answer, &mut self.stages) {
+            let start = start(facts, transaction.id, &transaction.envelope.reverse_path);
+            answer = stages.recipient(&start, forward_path).await;
+        }
+        let story = self.story(facts, transaction.id);
+        match answer {
             Ok(()) => {
                 story.recipient_accepted(forward_path);
                 Ok(())
@@ -151,13 +193,17 @@ impl Handler for Reception {
         Spool::new(Arc::clone(&self.intake.parts.spool))
     }
 
-    async fn message(&self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status> {
+    async fn message(&mut self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status> {
         let count = transaction.envelope.forward_paths.len();
         let (content, _share) = match content.into_bytes(&self.intake.parts.budget, COPIES).await {
             Ok(content) => content,
-            Err(SpoolError::Full) => return vec![FULL; count],
+            Err(SpoolError::Full) => {
+                self.message_done().await;
+                return vec![FULL; count];
+            }
             Err(error) => {
                 tracing::error!(event = event::STORE_FAILED, queue_id = %transaction.id, what = "spool", %error);
+                self.message_done().await;
                 return vec![UNAVAILABLE; count];
             }
         };
@@ -178,12 +224,34 @@ impl Handler for Reception {
             content,
             answers_each: facts.protocol == Protocol::Lmtp,
         };
-        self.intake.accept(incoming).await
+        let statuses = self.intake.accept(incoming, self.stages.as_mut()).await;
+        self.message_done().await;
+        statuses
     }
 
-    async fn abandoned(&self, facts: &SessionFacts, transaction: &Transaction, reason: &Status) {
+    async fn abandoned(&mut self, facts: &SessionFacts, transaction: &Transaction, reason: &Status) {
         self.story(facts, transaction.id).abandoned(reason);
+        self.message_done().await;
     }
 
-    async fn closed(&self, _facts: &SessionFacts) {}
+    async fn closed(&mut self, _facts: &SessionFacts) {
+        if let Some(stages) = self.stages.take() {
+            stages.close().await;
+        }
+    }
+}
+
+fn start<'a>(facts: &SessionFacts, id: MessageId, reverse_path: &'a ReversePath) -> Start<'a> {
+    Start { id: Some(id), account: facts.identity.as_ref().map(|identity| identity.address.to_string()), reverse_path }
+}
+
+/// What milters are told of the client. A server that hands over by LMTP is not where the mail comes from.
+fn peer(facts: &SessionFacts) -> Peer {
+    let daemon = match facts.protocol {
+        Protocol::Smtp => "smtp",
+        Protocol::Submission => "submission",
+        Protocol::Lmtp => "lmtp",
+    };
+    let client = (facts.protocol != Protocol::Lmtp).then_some(facts.client);
+    Peer { client, name: facts.client_name.clone().filter(|_| client.is_some()), daemon }
 }

@@ -7,7 +7,7 @@ use base::{AccountId, ByteSize, Clock, IdSource, MessageId, Quota, SessionId, ev
 use bytes::Bytes;
 use directory::{Directory, Recipient, Resolution};
 use filter::verdict::Seen;
-use filter::{Filter, Judgement, MessageFacts, Source};
+use filter::{Filter, Judgement, MessageFacts, Source, Stages};
 use mail::mime::Summary;
 use mail::mime::decode::decode_header_text;
 use mail::{Enhanced, Envelope, ForwardPath, Status};
@@ -17,7 +17,7 @@ use policy::{Decision, Disposition, SessionOutcome};
 use store::{AppendError, Committed, Delivery, Flags, Role, Storage, StoreError, StoredBlob, Target};
 use trail::{Outcome, Trail};
 
-use crate::content;
+use crate::content::{self, Keeps};
 use crate::received::{self, Way};
 use crate::story::Story;
 
@@ -46,6 +46,14 @@ pub struct Judged {
 
 impl Judged {
     pub const ALL: Self = Self { lmtp: true, smtp: true, submission: true };
+
+    pub(crate) fn holds_session(self, protocol: smtp::Protocol) -> bool {
+        match protocol {
+            smtp::Protocol::Smtp => self.smtp,
+            smtp::Protocol::Submission => self.submission,
+            smtp::Protocol::Lmtp => self.lmtp,
+        }
+    }
 
     fn holds(self, source: &Source) -> bool {
         match source {
@@ -142,9 +150,9 @@ impl Intake {
         Ok(())
     }
 
-    /// Judges, decides, commits. One status for each recipient of the envelope, in order; where the protocol has one
-    /// answer for all, they are all the same.
-    pub(crate) async fn accept(&self, incoming: Incoming<'_>) -> Vec<Status> {
+    /// Judges, decides, commits; `stages` followed the session that it came by. One status for each recipient of the
+    /// envelope, in order; where the protocol has one answer for all, they are all the same.
+    pub(crate) async fn accept(&self, incoming: Incoming<'_>, stages: Option<&mut Stages>) -> Vec<Status> {
         let count = incoming.envelope.forward_paths.len();
         let story = Story {
             trail: &self.parts.trail,
@@ -163,17 +171,62 @@ impl Intake {
         if content::hops(&incoming.content) > content::HOPS_MAX {
             return turn_away(&story, &resolved, &LOOP);
         }
-        let judgement = self.judge(&incoming, &story).await;
+        let judgement = self.judge(&incoming, stages, &story).await;
         let decided = self.decide(&incoming, &judgement, resolved);
-        let destinations = match decided {
+        let mut destinations = match decided {
             Ok(destinations) => destinations,
             Err((resolved, status)) => return turn_away(&story, &resolved, &status),
         };
-        let statuses = self.commit(&incoming, &judgement, &destinations, &story).await;
+        if let Err(status) = self.change_recipients(&incoming, &judgement, &mut destinations).await {
+            return vec![status; count];
+        }
+        let mut statuses = self.commit(&incoming, &judgement, &destinations, &story).await;
+        // Whom a milter added has no answer of his own: what fails for him must come again.
+        let added = statuses.split_off(count.min(statuses.len()));
+        if added.iter().any(|status| !status.is_success()) {
+            return vec![UNAVAILABLE; count];
+        }
         if incoming.answers_each { statuses } else { unanimous(statuses) }
     }
 
-    async fn judge(&self, incoming: &Incoming<'_>, story: &Story<'_>) -> Judgement {
+    /// Carries out what milters want of the recipients. Whom they remove gets nothing, as long as somebody does: a
+    /// message that nobody would have goes into quarantine.
+    async fn change_recipients(
+        &self,
+        incoming: &Incoming<'_>,
+        judgement: &Judgement,
+        destinations: &mut Vec<Destination>,
+    ) -> Result<(), Status> {
+        let policy = self.parts.filter.policy();
+        let mut added = Vec::new();
+        for address in &judgement.added {
+            let path = ForwardPath::Address(address.clone());
+            match self.resolve(&path, incoming.source.is_outbound()).await {
+                Ok(recipients) => {
+                    let decision = policy::decide(&policy, &judgement.facts());
+                    let disposition = decision.disposition.clone();
+                    added.push(Destination { recipients, decision, disposition });
+                }
+                Err(status) if status.is_transient() => return Err(status),
+                Err(status) => {
+                    tracing::warn!(event = event::RECIPIENT_REFUSED, queue_id = %incoming.id, added_by = "milter", %status);
+                }
+            }
+        }
+        let is_removed = |at: usize| judgement.removed.contains(&at);
+        let is_nobody_left = added.is_empty() && (0..destinations.len()).all(is_removed);
+        for (_, destination) in destinations.iter_mut().enumerate().filter(|(at, _)| is_removed(*at)) {
+            if is_nobody_left {
+                destination.disposition = Disposition::Quarantine;
+            } else {
+                destination.recipients.clear();
+            }
+        }
+        destinations.append(&mut added);
+        Ok(())
+    }
+
+    async fn judge(&self, incoming: &Incoming<'_>, stages: Option<&mut Stages>, story: &Story<'_>) -> Judgement {
         let begun = self.parts.clock.now();
         let facts = MessageFacts {
             source: incoming.source.clone(),
@@ -182,10 +235,10 @@ impl Intake {
             received_at: story.at,
         };
         let filter = &self.parts.filter;
-        let judgement = if self.parts.judged.holds(&incoming.source) {
-            filter.judge(&facts).await
-        } else {
-            Judgement::of(Seen::default(), &filter.policy())
+        let judgement = match stages {
+            Some(stages) => stages.judge(incoming.id, &facts).await,
+            None if self.parts.judged.holds(&incoming.source) => filter.judge(&facts).await,
+            None => Judgement::of(Seen::default(), &filter.policy()),
         };
         let field = |name: &str| {
             let found = mail::HeaderFields::of(&incoming.content).find(|field| field.is(name));
@@ -240,9 +293,13 @@ impl Intake {
         if incoming.source.is_outbound() {
             front.push_str(&content::missing_fields(&incoming.content, incoming.id, host_name, story.at));
         }
-        // What hands over by LMTP without being judged is trusted to have judged.
-        let keeps_verdict = incoming.source == Source::Relay && !self.parts.judged.lmtp;
-        let whole = content::stored(&front, &incoming.content, host_name, keeps_verdict, &judgement.header_changes);
+        let (kept, keeps) = match &judgement.edited {
+            Some(edited) => (edited, Keeps::Everything),
+            // What hands over by LMTP without being judged is trusted to have judged.
+            None if incoming.source == Source::Relay && !self.parts.judged.lmtp => (&incoming.content, Keeps::Verdict),
+            None => (&incoming.content, Keeps::Nothing),
+        };
+        let whole = content::stored(&front, kept, host_name, keeps);
         let mut variants = Variants { plain: None, tagged: None };
         let mut plan: Vec<(usize, &Recipient)> = Vec::new();
         let mut deliveries: Vec<Delivery> = Vec::new();

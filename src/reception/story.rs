@@ -39,6 +39,12 @@ impl Story<'_> {
         });
     }
 
+    /// The sender was refused at MAIL: there will be no message.
+    pub fn sender_refused(&self, status: &Status) {
+        let kind = if status.is_transient() { Kind::Deferred } else { Kind::Refused };
+        self.trail.record(self.event(kind).field("status", status.to_string()).field("stage", "mail"));
+    }
+
     pub fn recipient_accepted(&self, path: &ForwardPath) {
         self.trail.record(self.event(Kind::RecipientAccepted).field("recipient", path.to_string()));
     }
@@ -58,6 +64,7 @@ impl Story<'_> {
             .map(|finding| {
                 json!({
                     "name": &*finding.name,
+                    "stage": finding.stage.as_str(),
                     "score": finding.score.0,
                     "class": finding.class.as_str(),
                     "description": &*finding.description,

@@ -59,7 +59,7 @@ impl Submitter for Intake {
                 content: message,
                 answers_each: true,
             };
-            self.accept(incoming).await
+            self.accept(incoming, None).await
         };
         let mut accepted = accepted.into_iter();
         statuses.into_iter().map(|status| status.or_else(|| accepted.next()).unwrap_or(UNAVAILABLE)).collect()

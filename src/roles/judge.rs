@@ -63,20 +63,17 @@ pub fn build_filter(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<A
             Some(Arc::new(clamd) as Arc<dyn Scanner>)
         }
     };
-    let milters = config.milters.iter().map(|text| {
-        let mut settings = MilterSettings::new(text.parse().map_err(|error| anyhow::anyhow!("`{text}`: {error}"))?);
-        settings.when_away = match config.milter_down {
-            WhenDown::Defer => WhenAway::Defer,
-            WhenDown::Pass => WhenAway::Pass,
-        };
-        Ok(settings)
-    });
+    let when_away = match config.milter_down {
+        WhenDown::Defer => WhenAway::Defer,
+        WhenDown::Pass => WhenAway::Pass,
+    };
+    let milters = config.milters.iter().map(|text| MilterSettings::parse(text, when_away));
     Ok(Arc::new(Filter::new(FilterParts {
         host_name: config.node_name.clone(),
         resolver,
         rules: Arc::new(rules),
         scanner,
-        milters: milters.collect::<anyhow::Result<_>>()?,
+        milters: milters.collect::<Result<_, _>>().context("filter.milters")?,
         policy,
         clock: Arc::clone(clock),
     })))

@@ -7,7 +7,7 @@ use base::{ByteSize, Clock, IdSource, event};
 use config::{Config, Listener, Role, Service};
 use filter::Filter;
 use net::{Accepted, Acceptor, AcceptorSettings, Cidr, Stream, Tasks, Tls};
-use reception::Reception;
+use reception::{Intake, Reception};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -20,7 +20,7 @@ use super::engines::Engines;
 pub struct Services {
     pub config: Arc<Config>,
     pub tls: Tls,
-    pub reception: Arc<Reception>,
+    pub intake: Arc<Intake>,
     pub imap: Arc<imap::Services>,
     pub pop3: Arc<pop3::Services>,
     pub web: Arc<web::Web>,
@@ -158,7 +158,7 @@ impl SessionMaker {
         match self.service {
             Service::Smtp | Service::Submission | Service::Submissions | Service::Lmtp => {
                 let Some(config) = self.smtp.clone() else { return };
-                let handler: Arc<dyn smtp::Handler> = services.reception.clone();
+                let handler = Box::new(Reception::new(Arc::clone(&services.intake)));
                 Box::pin(smtp::serve(stream, client, trusted, config, handler, ids, clock, stop)).await;
             }
             Service::Imap | Service::Imaps => {

@@ -10,7 +10,7 @@ use config::{Config, Listener, Way};
 use jmap::{Jmap, JmapServices};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use net::{Tasks, Tls};
-use reception::{Intake, IntakeParts, Judged, Reception};
+use reception::{Intake, IntakeParts, Judged};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 
@@ -113,7 +113,7 @@ pub async fn run(
         imap: listeners::imap_services(&engines, &tls, &spool, &budget)?,
         pop3: listeners::pop3_services(&engines, &tls)?,
         tls,
-        reception: Arc::new(Reception::new(intake)),
+        intake,
         web: Arc::clone(&web),
         health: Arc::new(health),
         filter,

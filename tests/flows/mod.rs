@@ -12,6 +12,7 @@ mod fuzz;
 mod large;
 mod mail_in;
 mod mailboxes;
+mod milters;
 mod name_servers;
 mod operations;
 mod postgres;

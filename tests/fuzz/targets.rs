@@ -47,6 +47,10 @@ pub fn smtp_session(data: &[u8]) {
             };
             let output = match output {
                 Output::Authenticate(_) => session.on_authenticated(Ok(())),
+                Output::CheckGreeting { extended, .. } => {
+                    session.on_message_done();
+                    session.on_greeting(extended, Ok(()))
+                }
                 Output::CheckSender(path, parameters) => {
                     session.on_sender(MessageId::from_u128(7), path, &parameters, Ok(()))
                 }

@@ -97,6 +97,7 @@ mod tests {
         let layer = Layer::parse(Level::System, "p", policy).unwrap();
         let policy = EffectivePolicy::resolve(&Presets::shipped(), &[layer]);
         let finding = Finding {
+            stage: policy::Stage::Body,
             name: "A".into(),
             score: Score::points(score),
             class: ReasonClass::Content,

@@ -1,508 +1,445 @@
-//! Asking an external milter about one message, as a mail server does.
+//! One external milter over one connection: asked at each stage, as a mail server asks it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use mail::{Enhanced, HeaderFields, ReversePath, Status};
-use policy::{ExternalWish, Finding, ReasonClass};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use base::MessageId;
+use bytes::Bytes;
+use mail::{ForwardPath, HeaderFields, ReversePath};
+use policy::{ExternalWish, Stage};
 use tokio::time::timeout;
 
-use super::proto::{
-    Address, BODY_CHUNK_MAX, Command, Negotiation, PacketReader, ProtocolError, Response, VERSION, action, step,
-};
-use crate::address::ServiceAddress;
-use crate::facts::{MessageFacts, Source};
-use crate::proof::{finding, one_line};
-use crate::verdict::{EXTERNAL_DEFER, EXTERNAL_REJECT, HeaderChange};
+use super::edit::{Edit, HeaderChange};
+use super::link::{Link, MilterError};
+use super::proto::{Address, BODY_CHUNK_MAX, Command, ProtocolError, Response, step};
+use super::settings::{MilterSettings, WhenAway};
+use super::wish::{field_name, field_value, text, wish_of};
+use crate::proof::one_line;
+use crate::verdict::EXTERNAL_DEFER;
 
-/// How an external milter is asked.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MilterSettings {
-    pub address: ServiceAddress,
-    pub connect_timeout: Duration,
-    /// For one answer.
-    pub reply_timeout: Duration,
-    /// For the whole message.
-    pub total_timeout: Duration,
-    pub when_away: WhenAway,
-}
-
-impl MilterSettings {
-    pub fn new(address: ServiceAddress) -> Self {
-        Self {
-            address,
-            connect_timeout: Duration::from_secs(5),
-            reply_timeout: Duration::from_secs(30),
-            total_timeout: Duration::from_secs(120),
-            when_away: WhenAway::Defer,
-        }
-    }
-}
-
-/// What happens to a message that the milter could not see.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WhenAway {
-    Defer,
-    /// Go on as if it were not configured.
-    Pass,
-}
-
-/// What milters want.
+/// Who is at the other end of the connection.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct External {
-    /// For the whole message.
-    pub wish: Option<ExternalWish>,
-    /// For single recipients, by their place in the envelope.
-    pub recipients: Vec<(usize, ExternalWish)>,
-    pub header_changes: Vec<HeaderChange>,
-    pub findings: Vec<Finding>,
+pub struct Peer {
+    /// `None` where the connection says nothing of the sender: LMTP from a server we trust, our own webmail, a file.
+    pub client: Option<SocketAddr>,
+    /// The client's name, if it is known.
+    pub name: Option<String>,
+    /// `{daemon_name}`: the door it came through, such as `smtp`.
+    pub daemon: &'static str,
 }
 
-impl External {
-    /// Adds what the next milter wants.
-    pub fn join(&mut self, next: Self) {
-        self.wish = self.wish.take().or(next.wish);
-        self.recipients.extend(next.recipients);
-        self.header_changes.extend(next.header_changes);
-        self.findings.extend(next.findings);
-    }
-
-    fn note(&mut self, name: &str, description: &str, evidence: &str) {
-        self.findings.push(Finding { class: ReasonClass::Milter, ..finding(name, 0, description, evidence) });
-    }
+/// HELO, EHLO or LHLO.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Greeting {
+    /// As given.
+    pub helo: String,
+    /// Version and cipher of TLS; empty without.
+    pub tls: Option<(String, String)>,
 }
 
-/// Tells the milter all of the message and returns what it wants. Never fails, and ends within the total timeout.
-/// Cancel safe: the milter sees a closed connection.
-pub async fn ask(settings: &MilterSettings, facts: &MessageFacts, host_name: &str) -> External {
-    let asked = timeout(settings.total_timeout, converse(settings, facts, host_name)).await;
-    let reason = match asked {
-        Ok(Ok(external)) => return external,
-        Ok(Err(error)) => error.to_string(),
-        Err(_late) => MilterError::Late.to_string(),
-    };
-    tracing::warn!(event = base::event::SCANNER_UNAVAILABLE, milter = %settings.address, %reason);
-    metrics::counter!("ortler_filter_milter_unavailable_total").increment(1);
-    let mut external = External::default();
-    external.note("MILTER_AWAY", "An external milter could not be asked", &reason);
-    if settings.when_away == WhenAway::Defer {
-        external.wish = Some(ExternalWish::Defer(EXTERNAL_DEFER));
-    }
-    external
+/// MAIL.
+#[derive(Clone, Debug)]
+pub struct Start<'a> {
+    pub id: Option<MessageId>,
+    /// Who signed in.
+    pub account: Option<String>,
+    pub reverse_path: &'a ReversePath,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum MilterError {
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-    #[error("{0}")]
-    Protocol(#[from] ProtocolError),
-    #[error("no answer in time")]
-    Late,
-    #[error("connection closed")]
-    Closed,
-    #[error("speaks version {0}, at least 2 is needed")]
-    Version(u32),
-    #[error("asks for more than was offered")]
-    Greedy,
+/// What every milter of a connection is told first.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    pub host_name: Arc<str>,
+    pub peer: Peer,
+    pub greeting: Option<Greeting>,
 }
 
-trait Channel: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Channel for T {}
-
-/// The actions that we carry out. Bodies are never changed and recipients never added: both would break what the
-/// sender signed or meant.
-const ACTIONS: u32 = action::ADD_HEADERS | action::CHANGE_HEADERS | action::DELETE_RECIPIENTS | action::QUARANTINE;
-
-const STEPS: u32 = step::NO_CONNECT
-    | step::NO_HELO
-    | step::NO_MAIL
-    | step::NO_RCPT
-    | step::NO_BODY
-    | step::NO_HEADERS
-    | step::NO_END_OF_HEADERS
-    | step::NO_UNKNOWN
-    | step::NO_DATA
-    | step::SKIP
-    | step::NO_REPLY_HEADER
-    | step::NO_REPLY_CONNECT
-    | step::NO_REPLY_HELO
-    | step::NO_REPLY_MAIL
-    | step::NO_REPLY_RCPT
-    | step::NO_REPLY_DATA
-    | step::NO_REPLY_UNKNOWN
-    | step::NO_REPLY_END_OF_HEADERS
-    | step::NO_REPLY_BODY
-    | step::HEADER_LEADING_SPACE;
-
-struct Link {
-    channel: Box<dyn Channel>,
-    reader: PacketReader,
-    reply_timeout: Duration,
-    steps: u32,
+/// A milter and how far its part goes.
+pub(super) struct Client {
+    pub settings: MilterSettings,
+    link: Option<Link>,
+    part: Part,
+    /// It was told of a MAIL and has not heard its end.
+    in_message: bool,
 }
 
-/// What a milter's answer means for the steps that follow.
-enum Step {
+enum Part {
+    Asked,
+    /// Wants to know no more of this message.
+    PassesMessage,
+    /// Wants to know no more of this connection.
+    PassesConnection,
+    Away {
+        since: Instant,
+    },
+}
+
+/// A milter's answer to one step.
+pub(super) enum Answer {
     GoOn,
-    SkipBody,
-    /// Nothing more to ask; with what it wants, if anything.
-    Done(Option<ExternalWish>),
+    Accept,
+    Wish(ExternalWish),
 }
 
-async fn converse(settings: &MilterSettings, facts: &MessageFacts, host_name: &str) -> Result<External, MilterError> {
-    let mut link = Link::open(settings).await?;
-    let mut external = External::default();
-    if let Some(wish) = link.tell_all(facts, host_name, &mut external).await? {
-        external.wish = Some(wish);
-    }
-    // Both ends are done with it: whether the farewell arrives does not matter.
-    let _ = link.send(&Command::Quit).await;
-    match external.wish.clone() {
-        Some(ExternalWish::Reject(status)) => {
-            external.note("MILTER_REJECT", "An external milter refuses it", status.text());
-        }
-        Some(ExternalWish::Defer(status)) => {
-            external.note("MILTER_DEFER", "An external milter wants it later", status.text());
-        }
-        Some(ExternalWish::Quarantine { reason }) => {
-            external.note("MILTER_QUARANTINE", "An external milter holds it back", &reason);
-        }
-        None => {}
-    }
-    Ok(external)
+/// A milter's last word on a message.
+#[derive(Default)]
+pub(super) struct Word {
+    pub wish: Option<ExternalWish>,
+    pub edit: Edit,
+    pub added: Vec<String>,
+    pub deleted: Vec<String>,
+    /// It wanted what was not offered.
+    pub ignored: bool,
 }
 
-impl Link {
-    async fn open(settings: &MilterSettings) -> Result<Self, MilterError> {
-        let connect = async {
-            Ok::<Box<dyn Channel>, std::io::Error>(match &settings.address {
-                ServiceAddress::Tcp(address) => {
-                    let stream = TcpStream::connect(address.as_str()).await?;
-                    stream.set_nodelay(true)?;
-                    Box::new(stream)
+/// What became of one step.
+pub(super) enum Step<T> {
+    Done(T),
+    /// Not asked, and nothing wanted.
+    Left,
+    /// It cannot be asked; with the wish that follows from its settings, and why if that is new.
+    Away {
+        wish: Option<ExternalWish>,
+        reason: Option<String>,
+    },
+}
+
+/// Before a milter that did not answer is asked again on the same connection.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+/// A milter that wants more changes is out of its mind.
+const CHANGES_MAX: usize = 1000;
+/// The longest body that a milter can put in place of another.
+const BODY_MAX: usize = 64 * 1024 * 1024;
+
+impl Client {
+    pub fn new(settings: MilterSettings) -> Self {
+        Self { settings, link: None, part: Part::Asked, in_message: false }
+    }
+
+    pub async fn connected(&mut self, opening: &Opening, now: Instant) -> Step<Answer> {
+        if let Some(link) = self.link.take() {
+            quit(link).await;
+        }
+        (self.part, self.in_message) = (Part::Asked, false);
+        let told = self.open(opening).await;
+        self.settle(Stage::Connect, told, now)
+    }
+
+    pub async fn helo(&mut self, opening: &Opening, now: Instant) -> Step<Answer> {
+        if self.link.is_none() || !matches!(self.part, Part::Asked | Part::PassesMessage) {
+            return Step::Left;
+        }
+        let told = self.tell_helo(opening).await;
+        self.settle(Stage::Helo, told, now)
+    }
+
+    pub async fn mail(&mut self, opening: &Opening, start: &Start<'_>, now: Instant) -> Step<Answer> {
+        match self.part {
+            Part::PassesConnection => return Step::Left,
+            Part::Away { since } if now.saturating_duration_since(since) < RETRY_PAUSE => return self.still_away(),
+            Part::Asked | Part::PassesMessage | Part::Away { .. } => self.part = Part::Asked,
+        }
+        let told = self.tell_mail(opening, start).await;
+        self.settle(Stage::Mail, told, now)
+    }
+
+    pub async fn rcpt(&mut self, start: &Start<'_>, path: &ForwardPath, now: Instant) -> Step<Answer> {
+        match self.part {
+            Part::PassesConnection | Part::PassesMessage => return Step::Left,
+            Part::Away { .. } => return self.still_away(),
+            Part::Asked => {}
+        }
+        let (id, path) = (of_id(start.id), path.to_string());
+        let macros = vec![("i", id.as_str()), ("{rcpt_addr}", &path), ("{rcpt_mailer}", "local")];
+        let command = Command::Rcpt(vec![format!("<{path}>").into_bytes()]);
+        let told = self.ask((b'R', macros), &command, step::NO_RCPT, step::NO_REPLY_RCPT).await;
+        self.settle(Stage::Rcpt, told, now)
+    }
+
+    /// DATA to the last word.
+    pub async fn content(&mut self, id: Option<MessageId>, message: &Bytes, now: Instant) -> Step<Word> {
+        match self.part {
+            Part::PassesConnection | Part::PassesMessage => return Step::Left,
+            Part::Away { .. } => return self.still_away(),
+            Part::Asked => {}
+        }
+        let limit = self.settings.content_timeout;
+        let told = timeout(limit, self.tell_content(id, message)).await.unwrap_or(Err(MilterError::Late));
+        match told {
+            Ok(word) => Step::Done(word),
+            Err(error) => self.lost(&error, now),
+        }
+    }
+
+    /// The message is over for this milter, however it ended.
+    pub async fn message_done(&mut self) {
+        if matches!(self.part, Part::PassesMessage) {
+            self.part = Part::Asked;
+        }
+        if std::mem::take(&mut self.in_message)
+            && let Some(link) = &mut self.link
+        {
+            link.put(&Command::Abort);
+            if link.flush().await.is_err() {
+                self.link = None;
+            }
+        }
+    }
+
+    pub async fn close(mut self) {
+        if let Some(link) = self.link.take() {
+            quit(link).await;
+        }
+    }
+
+    /// Turns a step's outcome into what is done next.
+    fn settle(&mut self, stage: Stage, told: Result<Answer, MilterError>, now: Instant) -> Step<Answer> {
+        match told {
+            Ok(Answer::Accept) if stage <= Stage::Helo => {
+                (self.part, self.link) = (Part::PassesConnection, None);
+                Step::Left
+            }
+            Ok(Answer::Accept) => {
+                self.part = Part::PassesMessage;
+                Step::Left
+            }
+            Ok(Answer::Wish(ExternalWish::Quarantine { .. })) if stage <= Stage::Helo => {
+                self.lost(&ProtocolError::OutOfOrder.into(), now)
+            }
+            Ok(answer) => {
+                // A milter that has held a message back, or refused it, has done its part.
+                let ends = match &answer {
+                    Answer::Wish(ExternalWish::Quarantine { .. }) => true,
+                    Answer::Wish(_) => stage == Stage::Mail,
+                    Answer::GoOn | Answer::Accept => false,
+                };
+                if ends {
+                    self.part = Part::PassesMessage;
                 }
-                ServiceAddress::Socket(path) => Box::new(UnixStream::connect(path).await?),
-            })
+                Step::Done(answer)
+            }
+            Err(error) => self.lost(&error, now),
+        }
+    }
+
+    fn lost<T>(&mut self, error: &MilterError, now: Instant) -> Step<T> {
+        let reason = error.to_string();
+        tracing::warn!(event = base::event::SCANNER_UNAVAILABLE, milter = %self.settings.address, %reason);
+        metrics::counter!("ortler_filter_milter_unavailable_total").increment(1);
+        (self.link, self.in_message) = (None, false);
+        self.part = Part::Away { since: now };
+        Step::Away { wish: self.wish_when_away(), reason: Some(reason) }
+    }
+
+    fn still_away<T>(&self) -> Step<T> {
+        Step::Away { wish: self.wish_when_away(), reason: None }
+    }
+
+    fn wish_when_away(&self) -> Option<ExternalWish> {
+        (self.settings.when_away == WhenAway::Defer).then_some(ExternalWish::Defer(EXTERNAL_DEFER))
+    }
+
+    /// Connects and tells all that is known of the connection.
+    async fn open(&mut self, opening: &Opening) -> Result<Answer, MilterError> {
+        self.link = Some(Link::open(&self.settings).await?);
+        let peer = &opening.peer;
+        let literal = |client: SocketAddr| format!("[{}]", client.ip());
+        let name = peer.name.clone().or(peer.client.map(literal)).unwrap_or_else(|| "localhost".to_owned());
+        let (address, port) = peer.client.map(|client| (client.ip().to_string(), client.port().to_string())).unzip();
+        let mut macros =
+            vec![("j", &*opening.host_name), ("{daemon_name}", peer.daemon), ("v", "Ortler"), ("_", &name)];
+        if let (Some(address), Some(port)) = (&address, &port) {
+            macros.extend([("{client_addr}", address.as_str()), ("{client_port}", port), ("{client_name}", &name)]);
+            macros.push(("{client_ptr}", peer.name.as_deref().unwrap_or("unknown")));
+        }
+        let command = Command::Connect {
+            host: name.clone().into_bytes(),
+            address: peer.client.map_or(Address::Unknown, |client| Address::of(client.ip(), client.port())),
         };
-        let channel = timeout(settings.connect_timeout, connect).await.map_err(|_| MilterError::Late)??;
-        let mut link =
-            Self { channel, reader: PacketReader::default(), reply_timeout: settings.reply_timeout, steps: 0 };
-        let offer = Negotiation { version: VERSION, actions: ACTIONS, steps: STEPS };
-        link.send(&Command::Negotiate(offer)).await?;
-        match link.response().await? {
-            Response::Negotiate(chosen) if chosen.version < 2 => Err(MilterError::Version(chosen.version)),
-            // Milters name actions that they never take: only unknown steps would put us out of step.
-            Response::Negotiate(chosen) if chosen.steps & !STEPS != 0 => Err(MilterError::Greedy),
-            Response::Negotiate(chosen) => {
-                link.steps = chosen.steps;
-                Ok(link)
-            }
-            _ => Err(ProtocolError::OutOfOrder.into()),
+        let answer = self.ask((b'C', macros), &command, step::NO_CONNECT, step::NO_REPLY_CONNECT).await?;
+        if matches!(answer, Answer::GoOn) && opening.greeting.is_some() {
+            return self.tell_helo(opening).await;
         }
+        Ok(answer)
     }
 
-    const fn leaves_out(&self, step: u32) -> bool {
-        self.steps & step != 0
+    async fn tell_helo(&mut self, opening: &Opening) -> Result<Answer, MilterError> {
+        let Some(greeting) = &opening.greeting else { return Ok(Answer::GoOn) };
+        let mut macros = Vec::new();
+        if let Some((version, cipher)) = &greeting.tls {
+            macros.extend([("{tls_version}", version.as_str()), ("{cipher}", cipher)]);
+        }
+        let command = Command::Helo(greeting.helo.clone().into_bytes());
+        self.ask((b'H', macros), &command, step::NO_HELO, step::NO_REPLY_HELO).await
     }
 
-    async fn send(&mut self, command: &Command) -> Result<(), MilterError> {
-        let mut out = Vec::new();
-        command.to_packet().write(&mut out);
-        timeout(self.reply_timeout, self.channel.write_all(&out)).await.map_err(|_| MilterError::Late)??;
-        Ok(())
-    }
-
-    async fn response(&mut self) -> Result<Response, MilterError> {
-        loop {
-            while let Some(packet) = self.reader.next_packet()? {
-                let response = Response::parse(&packet)?;
-                if response != Response::Progress {
-                    return Ok(response);
-                }
-            }
-            let mut buffer = [0u8; 8192];
-            let read = timeout(self.reply_timeout, self.channel.read(&mut buffer));
-            let length = read.await.map_err(|_| MilterError::Late)??;
-            match buffer.get(..length) {
-                Some(bytes) if !bytes.is_empty() => self.reader.feed(bytes),
-                Some(_) | None => return Err(MilterError::Closed),
+    async fn tell_mail(&mut self, opening: &Opening, start: &Start<'_>) -> Result<Answer, MilterError> {
+        if self.link.is_none() {
+            let answer = self.open(opening).await?;
+            if !matches!(answer, Answer::GoOn) {
+                return Ok(answer);
             }
         }
+        let (id, sender) = (of_id(start.id), start.reverse_path.to_string());
+        let host = start.reverse_path.address().map(|address| address.domain.to_string());
+        let mut macros = vec![("i", id.as_str()), ("{mail_addr}", &sender)];
+        macros.push(("{mail_host}", host.as_deref().unwrap_or_default()));
+        if let Some(account) = start.account.as_deref() {
+            macros.extend([("{auth_authen}", account), ("{auth_author}", account), ("{auth_type}", "PLAIN")]);
+        }
+        self.in_message = true;
+        let command = Command::Mail(vec![format!("<{sender}>").into_bytes()]);
+        self.ask((b'M', macros), &command, step::NO_MAIL, step::NO_REPLY_MAIL).await
     }
 
-    /// Sends a command and reads what it means, unless the milter left the step or the answer out.
-    async fn step(&mut self, command: &Command, left_out: u32, unanswered: u32) -> Result<Step, MilterError> {
-        if self.leaves_out(left_out) {
-            return Ok(Step::GoOn);
-        }
-        self.send(command).await?;
-        if self.leaves_out(unanswered) {
-            return Ok(Step::GoOn);
-        }
-        match self.response().await? {
-            Response::Continue => Ok(Step::GoOn),
-            Response::Skip if matches!(command, Command::Body(_)) => Ok(Step::SkipBody),
-            Response::Accept => Ok(Step::Done(None)),
-            other => match wish_of(&other) {
-                Some(wish) => Ok(Step::Done(Some(wish))),
-                None => Err(ProtocolError::OutOfOrder.into()),
-            },
-        }
-    }
-
-    async fn macros(&mut self, command: u8, values: &[(&str, &str)]) -> Result<(), MilterError> {
-        let pair = |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
-        self.send(&Command::Macros { command, values: values.iter().map(pair).collect() }).await
-    }
-
-    /// The whole conversation, stage by stage.
-    async fn tell_all(
+    /// Sends a command and its macros and reads the answer, unless the milter left the step or the answer out.
+    async fn ask(
         &mut self,
-        facts: &MessageFacts,
-        host_name: &str,
-        external: &mut External,
-    ) -> Result<Option<ExternalWish>, MilterError> {
-        let (ip, helo) = match &facts.source {
-            Source::Client { ip, helo, .. } => (Some(*ip), helo.as_str()),
-            Source::Submitter { ip, .. } => (*ip, host_name),
-            Source::Relay | Source::File => (None, host_name),
-        };
-        self.macros(b'C', &[("j", host_name), ("{daemon_name}", "ortler")]).await?;
-        let connect = Command::Connect {
-            host: ip.map_or_else(|| "localhost".to_owned(), |ip| format!("[{ip}]")).into_bytes(),
-            address: ip.map_or(Address::Unknown, |ip| Address::of(ip, 0)),
-        };
-        let mut opening = vec![(connect, step::NO_CONNECT, step::NO_REPLY_CONNECT)];
-        opening.push((Command::Helo(helo.as_bytes().to_vec()), step::NO_HELO, step::NO_REPLY_HELO));
-        let sender = match &facts.envelope.reverse_path {
-            ReversePath::Null => "<>".to_owned(),
-            ReversePath::Address(address) => format!("<{address}>"),
-        };
-        opening.push((Command::Mail(vec![sender.clone().into_bytes()]), step::NO_MAIL, step::NO_REPLY_MAIL));
-        for (command, left_out, unanswered) in opening {
-            if let Command::Mail(_) = command {
-                let address = sender.trim_matches(['<', '>']);
-                match &facts.source {
-                    Source::Submitter { account, .. } => {
-                        self.macros(b'M', &[("{mail_addr}", address), ("{auth_authen}", account)]).await?;
-                    }
-                    Source::Client { .. } | Source::Relay | Source::File => {
-                        self.macros(b'M', &[("{mail_addr}", address)]).await?;
-                    }
-                }
-            }
-            if let Step::Done(wish) = self.step(&command, left_out, unanswered).await? {
-                return Ok(wish);
-            }
+        (code, macros): (u8, Vec<(&str, &str)>),
+        command: &Command,
+        left_out: u32,
+        unanswered: u32,
+    ) -> Result<Answer, MilterError> {
+        let link = self.link.as_mut().ok_or(MilterError::Closed)?;
+        if link.leaves_out(left_out) {
+            return Ok(Answer::GoOn);
         }
-        for (at, path) in facts.envelope.forward_paths.iter().enumerate() {
-            let path = path.to_string();
-            self.macros(b'R', &[("{rcpt_addr}", &path)]).await?;
-            let command = Command::Rcpt(vec![format!("<{path}>").into_bytes()]);
-            match self.step(&command, step::NO_RCPT, step::NO_REPLY_RCPT).await? {
-                Step::Done(Some(wish)) => {
-                    external.note("MILTER_RECIPIENT", "An external milter refuses a recipient", &path);
-                    external.recipients.push((at, wish));
-                }
-                // Accepted: the milter wants to know no more of this message.
-                Step::Done(None) => return Ok(None),
-                Step::GoOn | Step::SkipBody => {}
+        if !macros.is_empty() {
+            let pair = |(name, value): (&str, &str)| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+            link.put(&Command::Macros { command: code, values: macros.into_iter().map(pair).collect() });
+        }
+        link.put(command);
+        if link.leaves_out(unanswered) {
+            if link.is_full() {
+                link.flush().await?;
             }
+            return Ok(Answer::GoOn);
         }
-        if let Some(done) = self.tell_content(facts).await? {
-            return Ok(done);
-        }
-        self.send(&Command::EndOfMessage).await?;
-        self.read_wishes(facts, external).await
+        of_response(&link.response().await?)
     }
 
-    /// DATA, header and body. `Some` if the milter ended the conversation.
-    async fn tell_content(&mut self, facts: &MessageFacts) -> Result<Option<Option<ExternalWish>>, MilterError> {
-        if let Step::Done(wish) = self.step(&Command::Data, step::NO_DATA, step::NO_REPLY_DATA).await? {
-            return Ok(Some(wish));
-        }
-        for field in HeaderFields::of(&facts.message).filter(|field| !field.name.is_empty()) {
+    async fn tell_content(&mut self, id: Option<MessageId>, message: &Bytes) -> Result<Word, MilterError> {
+        let id = of_id(id);
+        let macros = || vec![("i", id.as_str())];
+        let mut answer = self.ask((b'T', macros()), &Command::Data, step::NO_DATA, step::NO_REPLY_DATA).await?;
+        let keeps_space = self.link.as_ref().is_some_and(|link| link.leaves_out(step::HEADER_LEADING_SPACE));
+        let mut fields = HeaderFields::of(message).filter(|field| !field.name.is_empty());
+        while let (Answer::GoOn, Some(field)) = (&answer, fields.next()) {
             let value: Vec<u8> = field.value.iter().copied().filter(|byte| *byte != b'\r').collect();
             let value = value.strip_suffix(b"\n").unwrap_or(&value);
             let bare = value.strip_prefix(b" ").unwrap_or(value);
-            let value = if self.leaves_out(step::HEADER_LEADING_SPACE) { value } else { bare };
+            let value = if keeps_space { value } else { bare };
             let command = Command::Header { name: field.name.to_vec(), value: value.to_vec() };
-            if let Step::Done(wish) = self.step(&command, step::NO_HEADERS, step::NO_REPLY_HEADER).await? {
-                return Ok(Some(wish));
+            answer = self.ask((b'L', Vec::new()), &command, step::NO_HEADERS, step::NO_REPLY_HEADER).await?;
+        }
+        if let Answer::GoOn = answer {
+            let (left_out, unanswered) = (step::NO_END_OF_HEADERS, step::NO_REPLY_END_OF_HEADERS);
+            answer = self.ask((b'N', macros()), &Command::EndOfHeaders, left_out, unanswered).await?;
+        }
+        if let Answer::GoOn = answer {
+            answer = self.tell_body(message).await?;
+        }
+        let word = match answer {
+            Answer::GoOn => {
+                let link = self.link.as_mut().ok_or(MilterError::Closed)?;
+                let values = vec![(b"i".to_vec(), id.clone().into_bytes())];
+                link.put(&Command::Macros { command: b'E', values });
+                link.put(&Command::EndOfMessage);
+                let word = read_word(link).await?;
+                self.in_message = false;
+                word
             }
-        }
-        let end = self.step(&Command::EndOfHeaders, step::NO_END_OF_HEADERS, step::NO_REPLY_END_OF_HEADERS);
-        if let Step::Done(wish) = end.await? {
-            return Ok(Some(wish));
-        }
-        let body = facts.message.get(mail::header::body_offset(&facts.message)..).unwrap_or_default();
-        for chunk in body.chunks(BODY_CHUNK_MAX) {
-            match self.step(&Command::Body(chunk.to_vec()), step::NO_BODY, step::NO_REPLY_BODY).await? {
-                Step::Done(wish) => return Ok(Some(wish)),
-                Step::SkipBody => break,
-                Step::GoOn => {}
-            }
-        }
-        Ok(None)
-    }
-
-    /// Changes, then the last word.
-    async fn read_wishes(
-        &mut self,
-        facts: &MessageFacts,
-        external: &mut External,
-    ) -> Result<Option<ExternalWish>, MilterError> {
-        let mut held = None;
-        for _ in 0..CHANGES_MAX {
-            match self.response().await? {
-                Response::Continue | Response::Accept => return Ok(held),
-                Response::Quarantine(reason) => {
-                    held = Some(ExternalWish::Quarantine { reason: one_line(&text(&reason)).into() });
-                }
-                Response::AddHeader { name, value } => {
-                    let change = HeaderChange::Add { name: field_name(&name), value: field_value(&value) };
-                    external.header_changes.push(change);
-                }
-                Response::InsertHeader { index, name, value } => {
-                    let (name, value) = (field_name(&name), field_value(&value));
-                    external.header_changes.push(HeaderChange::Insert { index, name, value });
-                }
-                Response::ChangeHeader { index, name, value } => {
-                    let value = (!value.is_empty()).then(|| field_value(&value));
-                    external.header_changes.push(HeaderChange::Replace { index, name: field_name(&name), value });
-                }
-                Response::DeleteRecipient(path) => {
-                    let path = text(&path);
-                    let address = path.trim_matches(['<', '>']);
-                    let same = |to: &mail::ForwardPath| to.to_string().eq_ignore_ascii_case(address);
-                    if let Some(at) = facts.envelope.forward_paths.iter().position(same) {
-                        let reason: Arc<str> = "recipient removed by an external milter".into();
-                        external.note("MILTER_RECIPIENT", "An external milter removes a recipient", address);
-                        external.recipients.push((at, ExternalWish::Quarantine { reason }));
-                    }
-                }
-                // Not offered in the negotiation; the milter is told by being ignored, as other servers do.
-                Response::AddRecipient(_)
-                | Response::AddRecipientWith(_)
-                | Response::ReplaceBody(_)
-                | Response::ChangeFrom(_) => {
-                    external.note("MILTER_IGNORED", "An external milter wants a change that is not made", "");
-                }
-                other => return wish_of(&other).map(Some).ok_or_else(|| ProtocolError::OutOfOrder.into()),
-            }
-        }
-        Err(MilterError::Greedy)
-    }
-}
-
-/// A milter that adds more than this is out of its mind.
-const CHANGES_MAX: usize = 1000;
-
-/// The decisions among the responses.
-fn wish_of(response: &Response) -> Option<ExternalWish> {
-    match response {
-        Response::Reject => Some(ExternalWish::Reject(EXTERNAL_REJECT)),
-        Response::TempFail => Some(ExternalWish::Defer(EXTERNAL_DEFER)),
-        Response::Discard => Some(ExternalWish::Quarantine { reason: "discarded by an external milter".into() }),
-        Response::ReplyCode(line) => Some(of_reply(&text(line))),
-        Response::Negotiate(_)
-        | Response::Continue
-        | Response::Accept
-        | Response::Skip
-        | Response::Progress
-        | Response::Quarantine(_)
-        | Response::AddHeader { .. }
-        | Response::InsertHeader { .. }
-        | Response::ChangeHeader { .. }
-        | Response::AddRecipient(_)
-        | Response::AddRecipientWith(_)
-        | Response::DeleteRecipient(_)
-        | Response::ReplaceBody(_)
-        | Response::ChangeFrom(_)
-        | Response::Shutdown
-        | Response::ConnectionFailed => None,
-    }
-}
-
-/// `550 5.7.1 text`, perhaps of several lines (the first counts), `%` doubled. What is no 4xx or 5xx is a defer:
-/// the milter wanted something, and it was not to accept.
-fn of_reply(line: &str) -> ExternalWish {
-    let line = line.lines().next().unwrap_or_default().replace("%%", "%");
-    let code = line.get(..3).and_then(|code| code.parse::<u16>().ok()).unwrap_or(0);
-    let rest = line.get(4..).unwrap_or_default();
-    let (class, fallback) = if (500..600).contains(&code) { (5, EXTERNAL_REJECT) } else { (4, EXTERNAL_DEFER) };
-    let status = if (400..600).contains(&code) {
-        let (first, after) = rest.split_once(' ').unwrap_or((rest, ""));
-        let (enhanced, message) = match enhanced_code(first) {
-            Some(enhanced) if enhanced.0 == class => (enhanced, after),
-            _ => (Enhanced(class, 7, 1), rest),
+            Answer::Accept => Word::default(),
+            Answer::Wish(wish) => Word { wish: Some(wish), ..Word::default() },
         };
-        let message: String = message.chars().take(400).collect();
-        Status::with_text(code, enhanced, &message)
-    } else {
-        fallback
-    };
-    if class == 5 { ExternalWish::Reject(status) } else { ExternalWish::Defer(status) }
-}
+        self.part = Part::PassesMessage;
+        Ok(word)
+    }
 
-fn enhanced_code(text: &str) -> Option<Enhanced> {
-    let mut parts = text.split('.');
-    let code = Enhanced(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    parts.next().is_none().then_some(code)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Letters of a field name only: a milter cannot smuggle a second field in.
-fn field_name(name: &[u8]) -> String {
-    text(name).chars().filter(|c| c.is_ascii_graphic() && *c != ':').collect()
-}
-
-/// Folds become CRLF and white space; nothing else can end the line. The space after the colon is not part of it.
-fn field_value(value: &[u8]) -> String {
-    let value = text(value);
-    let value = value.strip_prefix(' ').unwrap_or(&value);
-    let lines: Vec<&str> =
-        value.split('\n').map(|line| line.trim_end_matches('\r')).filter(|line| !line.trim().is_empty()).collect();
-    let mut out = String::new();
-    for (at, line) in lines.iter().enumerate() {
-        if at > 0 {
-            out.push_str(if line.starts_with([' ', '\t']) { "\r\n" } else { "\r\n\t" });
+    async fn tell_body(&mut self, message: &Bytes) -> Result<Answer, MilterError> {
+        let link = self.link.as_mut().ok_or(MilterError::Closed)?;
+        if link.leaves_out(step::NO_BODY) {
+            return Ok(Answer::GoOn);
         }
-        out.extend(line.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }));
+        let body = message.get(mail::header::body_offset(message)..).unwrap_or_default();
+        for chunk in body.chunks(BODY_CHUNK_MAX) {
+            link.put(&Command::Body(chunk.to_vec()));
+            if link.leaves_out(step::NO_REPLY_BODY) {
+                link.flush().await?;
+                continue;
+            }
+            match link.response().await? {
+                Response::Skip => break,
+                other => match of_response(&other)? {
+                    Answer::GoOn => {}
+                    done => return Ok(done),
+                },
+            }
+        }
+        Ok(Answer::GoOn)
     }
-    out
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Both ends are done with it: whether the farewell arrives does not matter.
+async fn quit(mut link: Link) {
+    link.put(&Command::Quit);
+    let _ = link.flush().await;
+}
 
-    #[test]
-    fn replies_become_statuses() {
-        for (line, written) in [
-            ("550 5.7.1 go %% away", "550 5.7.1 go % away"),
-            ("451 4.7.1 later", "451 4.7.1 later"),
-            ("554 no code", "554 5.7.1 no code"),
-            ("550 4.7.1 mixed", "550 5.7.1 4.7.1 mixed"),
-            ("550 5.7.1 first\r\n550 second", "550 5.7.1 first"),
-            ("250 fine", "451 4.7.1 Message could not be checked now, try again later"),
-            ("", "451 4.7.1 Message could not be checked now, try again later"),
-        ] {
-            let (ExternalWish::Reject(status) | ExternalWish::Defer(status)) = of_reply(line) else { panic!("{line}") };
-            assert_eq!(status.to_string(), written);
+fn of_id(id: Option<MessageId>) -> String {
+    id.map(|id| id.to_string()).unwrap_or_default()
+}
+
+fn of_response(response: &Response) -> Result<Answer, MilterError> {
+    match response {
+        Response::Continue => Ok(Answer::GoOn),
+        Response::Accept => Ok(Answer::Accept),
+        other => wish_of(other).map(Answer::Wish).ok_or_else(|| ProtocolError::OutOfOrder.into()),
+    }
+}
+
+/// Changes, then the last word.
+async fn read_word(link: &mut Link) -> Result<Word, MilterError> {
+    let mut word = Word::default();
+    for _ in 0..CHANGES_MAX {
+        match link.response().await? {
+            Response::Continue | Response::Accept => return Ok(word),
+            Response::Quarantine(reason) => {
+                word.wish = Some(ExternalWish::Quarantine { reason: one_line(&text(&reason)).into() });
+            }
+            Response::AddHeader { name, value } => {
+                word.edit.header.push(HeaderChange::Add { name: field_name(&name), value: field_value(&value) });
+            }
+            Response::InsertHeader { index, name, value } => {
+                let (name, value) = (field_name(&name), field_value(&value));
+                word.edit.header.push(HeaderChange::Insert { index, name, value });
+            }
+            Response::ChangeHeader { index, name, value } => {
+                let value = (!value.is_empty()).then(|| field_value(&value));
+                word.edit.header.push(HeaderChange::Replace { index, name: field_name(&name), value });
+            }
+            Response::ReplaceBody(chunk) => {
+                let body = word.edit.body.get_or_insert_default();
+                body.extend_from_slice(&chunk);
+                if body.len() > BODY_MAX {
+                    return Err(MilterError::Greedy);
+                }
+            }
+            Response::AddRecipient(path) => word.added.push(address_in(&path)),
+            Response::AddRecipientWith(words) => word.added.extend(words.first().map(|path| address_in(path))),
+            Response::DeleteRecipient(path) => word.deleted.push(address_in(&path)),
+            // Not offered in the negotiation; the milter is told by being ignored, as other servers do.
+            Response::ChangeFrom(_) => word.ignored = true,
+            other => {
+                let wish = wish_of(&other).ok_or(ProtocolError::OutOfOrder)?;
+                return Ok(Word { wish: Some(wish), ..word });
+            }
         }
     }
+    Err(MilterError::Greedy)
+}
 
-    #[test]
-    fn fields_cannot_break_out() {
-        assert_eq!(field_name(b"X-A: b\r\nX-C"), "X-AbX-C");
-        assert_eq!(field_value(b" a"), "a");
-        assert_eq!(field_value(b"a\n b\nX-Evil: c\r\n\r\nbody"), "a\r\n b\r\n\tX-Evil: c\r\n\tbody");
-    }
+fn address_in(path: &[u8]) -> String {
+    text(path).trim().trim_start_matches('<').trim_end_matches('>').to_owned()
 }

@@ -3,9 +3,16 @@
 pub mod proto;
 
 mod answer;
+mod chain;
 mod client;
+mod edit;
+mod link;
 mod serve;
 mod session;
+mod settings;
+mod wish;
 
-pub use client::{External, MilterSettings, WhenAway, ask};
+pub use chain::{External, Milters};
+pub use client::{Greeting, Peer, Start};
 pub use serve::serve;
+pub use settings::{InvalidMilter, MilterSettings, WhenAway};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use policy::{Finding, ReasonClass, Score};
+use policy::{Finding, ReasonClass, Score, Stage};
 
 use super::eval::{Call, Function};
 use super::meta::{self, Expression};
@@ -51,6 +51,7 @@ pub struct Hit {
 impl From<Hit> for Finding {
     fn from(hit: Hit) -> Self {
         Self {
+            stage: Stage::EndOfMessage,
             name: hit.rule,
             score: hit.score,
             class: ReasonClass::Content,

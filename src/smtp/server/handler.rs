@@ -76,18 +76,21 @@ pub struct Transaction {
     pub envelope: Envelope,
 }
 
-/// Mail flow as the session sees it. Each answer is told to the client as it is.
+/// Mail flow as one session sees it. Each answer is told to the client as it is.
 #[async_trait]
-pub trait Handler: Send + Sync {
-    /// A client connected. An error turns it away.
-    async fn connected(&self, facts: &SessionFacts) -> Result<(), Status>;
+pub trait Handler: Send {
+    /// A client connected, or XCLIENT said who it is. An error turns it away.
+    async fn connected(&mut self, facts: &SessionFacts) -> Result<(), Status>;
+
+    /// HELO, EHLO or LHLO, as `facts` have it. After an error the client has to greet again.
+    async fn greeted(&mut self, facts: &SessionFacts) -> Result<(), Status>;
 
     /// Checks a password. The handler delays refusals itself.
-    async fn authenticate(&self, facts: &SessionFacts, credentials: Credentials) -> Result<Identity, Status>;
+    async fn authenticate(&mut self, facts: &SessionFacts, credentials: Credentials) -> Result<Identity, Status>;
 
     /// MAIL FROM.
     async fn sender(
-        &self,
+        &mut self,
         facts: &SessionFacts,
         id: MessageId,
         reverse_path: &ReversePath,
@@ -96,7 +99,7 @@ pub trait Handler: Send + Sync {
 
     /// RCPT TO, one more of `transaction`.
     async fn recipient(
-        &self,
+        &mut self,
         facts: &SessionFacts,
         transaction: &Transaction,
         forward_path: &ForwardPath,
@@ -107,11 +110,11 @@ pub trait Handler: Send + Sync {
 
     /// The whole message: CRLF line ends, not dot-stuffed. Success means that it is durable. One status for SMTP and
     /// submission, one for each recipient of the envelope, in order, for LMTP.
-    async fn message(&self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status>;
+    async fn message(&mut self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status>;
 
     /// A transaction ended without a message: RSET, a new MAIL, a refusal of the content, or the connection broke.
-    async fn abandoned(&self, facts: &SessionFacts, transaction: &Transaction, reason: &Status);
+    async fn abandoned(&mut self, facts: &SessionFacts, transaction: &Transaction, reason: &Status);
 
     /// The connection is over.
-    async fn closed(&self, facts: &SessionFacts);
+    async fn closed(&mut self, facts: &SessionFacts);
 }

@@ -37,6 +37,7 @@ const BARE: Status =
     Status::fixed(550, Enhanced(5, 6, 11), "Message refused: it has a CR or LF that is not part of a CR LF");
 const FULL: Status = Status::fixed(452, Enhanced(4, 3, 1), "Insufficient storage, try again later");
 const BROKEN: Status = Status::fixed(451, Enhanced(4, 3, 0), "Cannot take the message now, try again later");
+const GIVEN_UP: Status = Status::fixed(250, Enhanced(2, 0, 0), "The client gave it up");
 const LOST: Status = Status::fixed(421, Enhanced(4, 4, 2), "Connection lost");
 
 /// Why the connection ends.
@@ -55,7 +56,7 @@ pub async fn serve(
     client: SocketAddr,
     trusted: bool,
     config: Arc<Config>,
-    handler: Arc<dyn Handler>,
+    handler: Box<dyn Handler>,
     ids: Arc<IdSource>,
     clock: Arc<dyn Clock>,
     cancel: CancellationToken,
@@ -104,7 +105,7 @@ struct Connection {
     session: Session,
     facts: SessionFacts,
     config: Arc<Config>,
-    handler: Arc<dyn Handler>,
+    handler: Box<dyn Handler>,
     ids: Arc<IdSource>,
     clock: Arc<dyn Clock>,
     cancel: CancellationToken,
@@ -198,17 +199,10 @@ impl Connection {
     }
 
     async fn on_line(&mut self, line: &[u8]) -> Result<(), Closed> {
-        let output = self.session.on_line(line);
-        let (helo, extended) = self.session.greeted();
-        if self.facts.helo != helo || self.facts.extended != extended {
-            self.facts.helo = helo.to_owned();
-            self.facts.extended = extended;
-        }
-        match output {
-            Output::Reply(_) | Output::Close(_) => self.perform_simple(output),
+        match self.session.on_line(line) {
+            output @ (Output::Reply(_) | Output::Close(_)) => self.perform_simple(output),
             Output::Abandon(reply) => {
-                let why = Status::fixed(250, Enhanced(2, 0, 0), "The client gave it up");
-                self.abandon(&why).await;
+                self.abandon(&GIVEN_UP).await;
                 self.perform_simple(Output::Reply(reply))
             }
             Output::StartTls(reply) => {
@@ -219,6 +213,13 @@ impl Connection {
                 let outcome = self.handler.authenticate(&self.facts, credentials).await;
                 let outcome = outcome.map(|identity| self.facts.identity = Some(identity));
                 let output = self.session.on_authenticated(outcome);
+                self.perform_simple(output)
+            }
+            Output::CheckGreeting { helo, extended } => {
+                self.abandon(&GIVEN_UP).await;
+                (self.facts.helo, self.facts.extended) = (helo, extended);
+                let outcome = self.handler.greeted(&self.facts).await;
+                let output = self.session.on_greeting(extended, outcome);
                 self.perform_simple(output)
             }
             Output::CheckSender(path, parameters) => {
@@ -244,7 +245,12 @@ impl Connection {
                 Ok(())
             }
             Output::Xclient(attributes) => {
+                self.facts.helo.clear();
                 self.apply_xclient(&attributes);
+                if let Err(status) = self.handler.connected(&self.facts).await {
+                    Reply::from(status).write(&mut self.out);
+                    return Err(Closed::Done);
+                }
                 self.session.greeting().write(&mut self.out);
                 Ok(())
             }
@@ -264,6 +270,7 @@ impl Connection {
             }
             Output::StartTls(_)
             | Output::Authenticate(_)
+            | Output::CheckGreeting { .. }
             | Output::CheckSender(..)
             | Output::CheckRecipient(_)
             | Output::ReceiveData(_)
@@ -393,7 +400,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn refused(&self, transaction: &Transaction, reply: &Reply) {
+    async fn refused(&mut self, transaction: &Transaction, reply: &Reply) {
         let code = reply.code();
         let why = Status::with_text(code, Enhanced(u8::try_from(code / 100).unwrap_or(5), 0, 0), "Content refused");
         self.handler.abandoned(&self.facts, transaction, &why).await;

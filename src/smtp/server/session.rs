@@ -54,6 +54,11 @@ pub enum Output {
     StartTls(Reply),
     /// Ask the handler, then call [`Session::on_authenticated`].
     Authenticate(Credentials),
+    /// End an open transaction, ask the handler, then call [`Session::on_greeting`].
+    CheckGreeting {
+        helo: String,
+        extended: bool,
+    },
     /// Ask the handler, then call [`Session::on_sender`].
     CheckSender(ReversePath, MailParameters),
     /// Ask the handler, then call [`Session::on_recipient`].
@@ -113,7 +118,6 @@ pub struct Session {
     state: State,
     offers: Offers,
     signed_in: bool,
-    helo: String,
     extended: bool,
     errors: u32,
     idle_commands: u32,
@@ -131,7 +135,6 @@ impl Session {
             state: State::Fresh,
             offers,
             signed_in: false,
-            helo: String::new(),
             extended: false,
             errors: 0,
             idle_commands: 0,
@@ -146,11 +149,6 @@ impl Session {
 
     pub fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    /// HELO name as given, and whether extensions were asked for.
-    pub fn greeted(&self) -> (&str, bool) {
-        (&self.helo, self.extended)
     }
 
     /// The open transaction.
@@ -201,8 +199,8 @@ impl Session {
             Command::Lhlo(_) if self.protocol != Protocol::Lmtp => {
                 self.error(Reply::fixed(500, Enhanced(5, 5, 1), "This is SMTP: greet with EHLO"))
             }
-            Command::Helo(name) => self.greet(name, false),
-            Command::Ehlo(name) | Command::Lhlo(name) => self.greet(name, true),
+            Command::Helo(helo) => Output::CheckGreeting { helo, extended: false },
+            Command::Ehlo(helo) | Command::Lhlo(helo) => Output::CheckGreeting { helo, extended: true },
             Command::StartTls => self.start_tls(),
             Command::Auth(mechanism, initial) => self.auth(&mechanism, initial),
             Command::Mail(path, parameters) => self.mail(path, parameters),
@@ -221,10 +219,13 @@ impl Session {
         }
     }
 
-    fn greet(&mut self, name: String, extended: bool) -> Output {
-        let had_transaction = self.transaction().is_some();
-        self.helo = name;
+    /// The handler's word on HELO, EHLO or LHLO.
+    pub fn on_greeting(&mut self, extended: bool, outcome: Result<(), Status>) -> Output {
         self.extended = extended;
+        if let Err(status) = outcome {
+            self.state = State::Fresh;
+            return self.error(status.into());
+        }
         self.state = State::Ready;
         let mut lines: Vec<Cow<'static, str>> = vec![Cow::Owned(self.host_name.clone())];
         if extended {
@@ -240,8 +241,7 @@ impl Session {
                 lines.push(Cow::Borrowed("XCLIENT NAME ADDR PORT PROTO HELO LOGIN"));
             }
         }
-        let reply = Reply::plain(250, lines);
-        if had_transaction { Output::Abandon(reply) } else { Output::Reply(reply) }
+        Output::Reply(Reply::plain(250, lines))
     }
 
     fn start_tls(&mut self) -> Output {
@@ -257,7 +257,6 @@ impl Session {
     /// TLS is on: everything said before is forgotten (RFC 3207 §4.2).
     pub fn on_tls(&mut self) {
         self.state = State::Fresh;
-        self.helo.clear();
         self.extended = false;
         self.offers.starttls = false;
         self.offers.auth = true;
@@ -476,7 +475,6 @@ impl Session {
             return self.bad_sequence();
         }
         self.state = State::Fresh;
-        self.helo.clear();
         Output::Xclient(attributes)
     }
 

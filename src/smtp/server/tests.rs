@@ -23,21 +23,34 @@ struct Fake {
 const NO: Status = Status::fixed(550, Enhanced(5, 1, 1), "No such user");
 
 #[async_trait]
-impl Handler for Fake {
-    async fn connected(&self, facts: &SessionFacts) -> Result<(), Status> {
-        if facts.client.ip().is_loopback() { Ok(()) } else { Err(Status::fixed(554, Enhanced(5, 7, 1), "No")) }
+impl Handler for Arc<Fake> {
+    async fn greeted(&mut self, facts: &SessionFacts) -> Result<(), Status> {
+        if facts.helo == "liar" { Err(Status::fixed(550, Enhanced(5, 7, 1), "Not you")) } else { Ok(()) }
     }
-    async fn authenticate(&self, _: &SessionFacts, credentials: Credentials) -> Result<Identity, Status> {
+    async fn connected(&mut self, facts: &SessionFacts) -> Result<(), Status> {
+        if facts.client.ip().to_string() == "192.0.2.66" {
+            Err(Status::fixed(554, Enhanced(5, 7, 1), "No"))
+        } else {
+            Ok(())
+        }
+    }
+    async fn authenticate(&mut self, _: &SessionFacts, credentials: Credentials) -> Result<Identity, Status> {
         if credentials.login == "known@a.test" && credentials.password.reveal() == "secret" {
             Ok(Identity { account: AccountId(1), address: "known@a.test".parse().unwrap() })
         } else {
             Err(Status::fixed(535, Enhanced(5, 7, 8), "Authentication failed"))
         }
     }
-    async fn sender(&self, _: &SessionFacts, _: MessageId, _: &ReversePath, _: &MailParameters) -> Result<(), Status> {
+    async fn sender(
+        &mut self,
+        _: &SessionFacts,
+        _: MessageId,
+        _: &ReversePath,
+        _: &MailParameters,
+    ) -> Result<(), Status> {
         Ok(())
     }
-    async fn recipient(&self, _: &SessionFacts, _: &Transaction, path: &ForwardPath) -> Result<(), Status> {
+    async fn recipient(&mut self, _: &SessionFacts, _: &Transaction, path: &ForwardPath) -> Result<(), Status> {
         if path.to_string().starts_with("known") { Ok(()) } else { Err(NO) }
     }
     fn spool(&self) -> Spool {
@@ -49,16 +62,16 @@ impl Handler for Fake {
             waiting: MemoryBudget::new(ByteSize::mib(1)),
         }))
     }
-    async fn message(&self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status> {
+    async fn message(&mut self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status> {
         let (bytes, _permit) = content.into_bytes(&MemoryBudget::new(ByteSize::mib(1)), 1).await.unwrap();
         self.messages.lock().await.push((facts.client.ip().to_string(), bytes.to_vec()));
         let one = Status::fixed(250, Enhanced(2, 0, 0), "Queued");
         vec![one; if facts.protocol == Protocol::Lmtp { transaction.envelope.forward_paths.len() } else { 1 }]
     }
-    async fn abandoned(&self, _: &SessionFacts, _: &Transaction, _: &Status) {
+    async fn abandoned(&mut self, _: &SessionFacts, _: &Transaction, _: &Status) {
         *self.abandoned.lock().await += 1;
     }
-    async fn closed(&self, _: &SessionFacts) {}
+    async fn closed(&mut self, _: &SessionFacts) {}
 }
 
 /// Sends `wire` in pieces of `step` octets to a fresh server; gives all it said and the handler.
@@ -106,7 +119,7 @@ async fn converse(protocol: Protocol, trusted: bool, wire: &[u8], step: usize) -
             peer,
             trusted,
             Arc::new(config),
-            fake.clone(),
+            Box::new(fake.clone()),
             ids,
             clock,
             CancellationToken::new(),
@@ -168,6 +181,17 @@ async fn commands_out_of_order_are_refused() {
          C: BOGUS\nS: 500 5.5.2\nC: MAIL\nS: 501 5.5.4\nC: RSET\nS: 250\nC: NOOP\nS: 250\nC: VRFY a\nS: 252\nC: EXPN a\nS: 502\nC: QUIT\nS: 221"
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_greeting_can_be_refused_and_ends_what_was_begun() {
+    let fake = check(&format!(
+        "S: 220\nC: HELO liar\nS: 550 5.7.1 Not you\nC: MAIL FROM:<a@x.test>\nS: 503\n{}C: MAIL FROM:<a@x.test>\nS: 250\n\
+         C: EHLO liar\nS: 550 5.7.1\nC: RCPT TO:<known@a.test>\nS: 503\nC: MAIL FROM:<a@x.test>\nS: 503",
+        HELLO.split_once('\n').unwrap().1
+    ))
+    .await;
+    assert_eq!(*fake.abandoned.lock().await, 1);
 }
 
 #[tokio::test]
@@ -260,6 +284,8 @@ async fn only_trusted_clients_speak_for_others() {
     )
     .await;
     assert_eq!(fake.messages.lock().await[0].0, "192.0.2.7");
+    // Who they speak for is turned away like anybody else.
+    check_as(Protocol::Smtp, true, "S: 220\nC: XCLIENT ADDR=192.0.2.66\nS: 554 5.7.1 No").await;
 }
 
 #[tokio::test]
@@ -283,7 +309,7 @@ async fn nothing_said_before_tls_counts_after_it() {
     let server = async {
         let (stream, peer) = listener.accept().await.unwrap();
         let (ids, clock) = (Arc::new(IdSource::system()), Arc::new(SystemClock));
-        serve(Stream::Plain(stream), peer, false, config, fake, ids, clock, CancellationToken::new()).await;
+        serve(Stream::Plain(stream), peer, false, config, Box::new(fake), ids, clock, CancellationToken::new()).await;
     };
     let client = tokio::task::spawn_blocking(move || {
         use std::io::{Read as _, Write as _};
