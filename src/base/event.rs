@@ -19,6 +19,7 @@ pub const DNS_UP: &str = "dns.up";
 pub const SCANNER_UNAVAILABLE: &str = "scanner.unavailable";
 pub const STORE_FAILED: &str = "store.failed";
 pub const STORE_DAMAGED: &str = "store.damaged";
+pub const AUDIT_PROBLEM: &str = "audit.problem";
 pub const STORE_REPAIRED: &str = "store.repaired";
 pub const DISK_FULL: &str = "disk.full";
 pub const DISK_HEALED: &str = "disk.healed";

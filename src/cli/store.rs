@@ -17,6 +17,9 @@ pub struct Audit {
     /// Repair what can be repaired.
     #[arg(long)]
     repair: bool,
+    /// What the node's own latest pass found (`storage.audit_every`), instead of a new one.
+    #[arg(long, conflicts_with_all = ["deep", "repair"])]
+    last: bool,
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -26,7 +29,9 @@ pub struct Audit {
 impl Audit {
     /// Exit code 1 if anything is wrong that was not repaired.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let report = self.node.ask(Request::Audit { deep: self.deep, repair: self.repair })?;
+        let request =
+            if self.last { Request::AuditLast } else { Request::Audit { deep: self.deep, repair: self.repair } };
+        let report = self.node.ask(request)?;
         print::value(&report, self.json);
         let clean =
             report["problems"].as_array().is_none_or(|problems| problems.iter().all(|one| one["repaired"] == true));

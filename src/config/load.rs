@@ -326,6 +326,7 @@ impl Reader<'_> {
             postgres,
             object_store,
             undelete: self.take("storage.undelete").map(Value::into_span).unwrap_or_default(),
+            audit_every: self.take("storage.audit_every").map(Value::into_span).unwrap_or_default(),
             trail_retention: self.take("trail.retention").map(Value::into_span).unwrap_or_default(),
             log_level: self.text("log.level"),
             log_format: if self.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Text },

@@ -128,6 +128,8 @@ pub struct Config {
     pub object_store: Option<ObjectStore>,
     /// How long expunged messages can be brought back.
     pub undelete: Duration,
+    /// Zero: never.
+    pub audit_every: Duration,
     /// Of the embedded engine: below, nothing new comes in.
     pub free_space_min: ByteSize,
     pub trail_retention: Duration,

@@ -251,6 +251,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         "\"1 GB\"",
         "Embedded engine: while less than this is free where the data lies, or a twentieth of that file system if it is less, new messages and copies are put off; reading and deleting go on.",
     ),
+    with(
+        "storage.audit_every",
+        span(0, 366 * DAY_SECS),
+        "\"7 d\"",
+        "How often the node checks all of its store in the background, slowly, content included; 0 for never. \
+         `ortler audit --last` shows what it found, and so does /metrics.",
+    ),
     with("trail.retention", span(DAY_SECS, 366 * DAY_SECS), "\"21 d\"", "How long the log of single messages is kept."),
     with(
         "log.level",

@@ -50,6 +50,7 @@ pub enum Request {
     Story { id: String },
     Messages { query: String, limit: usize },
     Audit { deep: bool, repair: bool },
+    AuditLast,
     Gc,
     Snapshot { to: PathBuf },
     Mail(MailRequest),
@@ -241,9 +242,10 @@ async fn write<T: Serialize>(writer: &mut OwnedWriteHalf, says: &T, content: &[u
 
 /// Carries out a request on the node's engines; `content` is the message that came with it.
 pub async fn execute(engines: &Engines, request: Request, content: Bytes) -> anyhow::Result<Reply> {
+    // Boxed: each request's steps would make up the size of one future otherwise.
     match request {
-        Request::Mail(request) => mailboxes::execute(engines, request, content).await,
-        request => manage(engines, request).await.map(Reply::from),
+        Request::Mail(request) => Box::pin(mailboxes::execute(engines, request, content)).await,
+        request => Box::pin(manage(engines, request)).await.map(Reply::from),
     }
 }
 
@@ -368,6 +370,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             let found = engines.trail.messages(&Scope::System, &query, limit).await?;
             Ok(found.iter().map(message_value).collect())
         }
+        Request::AuditLast => super::auditor::last(engines.data()),
         Request::Audit { deep, repair } => engines.audit(deep, repair).await,
         Request::Gc => engines.gc().await,
         Request::Snapshot { to } => engines.snapshot(&to).await,

@@ -11,7 +11,7 @@ use config::{Config, ObjectStore, Postgres, PostgresTls};
 use directory::{LoginGuard, Registry};
 use engine::postgres::{PgSettings, PgTls, Pool};
 use serde_json::{Value, json};
-use store::{AuditOptions, S3Settings, Storage, StorageSettings};
+use store::{AuditOptions, AuditReport, S3Settings, Storage, StorageSettings};
 use trail::{Trail, Worker};
 
 /// Store, directory and trail of one node: in its data folder, opened by this process alone, or on a PostgreSQL server
@@ -89,20 +89,33 @@ impl Engines {
 
     pub async fn audit(&self, deep: bool, repair: bool) -> anyhow::Result<Value> {
         let accounts = Some(self.directory.account_ids().await?);
-        let report = self.storage.audit(AuditOptions { deep, repair, accounts }).await.map_err(|e| explain(&e))?;
-        let problems: Vec<Value> = report
-            .problems
-            .iter()
-            .map(|problem| json!({ "what": problem.what, "where": problem.location, "repaired": problem.repaired }))
-            .collect();
-        Ok(json!({
+        let report = self
+            .storage
+            .audit(AuditOptions { deep, repair, accounts, ..AuditOptions::default() })
+            .await
+            .map_err(|e| explain(&e))?;
+        Ok(self.audit_value(&report).await)
+    }
+
+    pub(super) async fn audit_value(&self, report: &AuditReport) -> Value {
+        let mut problems = Vec::with_capacity(report.problems.len());
+        for problem in &report.problems {
+            let location = super::auditor::with_address(self, &problem.location).await;
+            problems.push(json!({ "what": problem.what, "where": location, "repaired": problem.repaired }));
+        }
+        json!({
             "clean": report.is_clean(),
             "accounts": report.checked.accounts,
             "mailboxes": report.checked.mailboxes,
             "messages": report.checked.entries,
             "blobs": report.checked.blobs,
             "problems": problems,
-        }))
+        })
+    }
+
+    /// The node's folder.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Copies everything that a node needs into the new folder `to`, while it runs. The folder appears when it is whole.

@@ -1,5 +1,6 @@
 //! Builds a node from its configuration: the one place that knows all concrete types.
 
+pub mod auditor;
 pub mod control;
 mod engines;
 mod hints;

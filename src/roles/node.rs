@@ -131,6 +131,8 @@ pub async fn run(
     let engines = Arc::new(engines);
     spawn_gc(&engines, &accepting);
     spawn_sharing(&engines, &background);
+    let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
+    accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
     let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());
     background.spawn("dns", async move {
         tokio::select! {

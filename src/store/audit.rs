@@ -1,12 +1,15 @@
 //! The auditor: checks every invariant of the store, repairs what the data allows.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::AccountId;
 
 use crate::blob::SegmentStore;
 use crate::error::StoreError;
+use crate::model::StoredBlob;
 use crate::sqlite::SqliteStore;
+use crate::storage::{Kept, Storage};
 use crate::traits::BlobIndex;
 
 /// How thorough an audit is.
@@ -14,8 +17,10 @@ use crate::traits::BlobIndex;
 pub struct AuditOptions {
     /// Reads every blob and checks its digest.
     pub deep: bool,
-    /// Sets counters right and queues unreferenced blobs for collection.
+    /// Sets right what follows from other rows: counters, sums, next numbers, and rows that nothing refers to.
     pub repair: bool,
+    /// Checks the embedded engine's file as such, too: reads all of it in one step.
+    pub file: bool,
     /// The directory's accounts: mail of any other is reported.
     pub accounts: Option<Vec<AccountId>>,
 }
@@ -46,6 +51,8 @@ pub struct Problem {
     /// Account, mailbox, UID, blob or file.
     pub location: String,
     pub repaired: bool,
+    /// Of stored octets, which no row can repair.
+    pub(crate) is_of_content: bool,
 }
 
 /// Problems listed; a store with more needs its backup, not a longer list.
@@ -66,50 +73,144 @@ impl AuditReport {
         if self.problems.len() >= PROBLEMS_MAX {
             self.is_cut = true;
         } else {
-            self.problems.push(Problem { what: what.into(), location: location.into(), repaired });
+            let (what, location) = (what.into(), location.into());
+            self.problems.push(Problem { what, location, repaired, is_of_content: false });
+        }
+    }
+
+    /// Damage of stored octets.
+    pub(crate) fn add_damage(&mut self, what: impl Into<String>, location: impl Into<String>) {
+        self.add(what, location, false);
+        if let Some(last) = self.problems.last_mut() {
+            last.is_of_content = true;
+        }
+    }
+
+    /// Adds what a further step found.
+    pub fn absorb(&mut self, step: Self) {
+        let Checked { accounts, mailboxes, entries, blobs } = step.checked;
+        self.checked.accounts += accounts;
+        self.checked.mailboxes += mailboxes;
+        self.checked.entries += entries;
+        self.checked.blobs += blobs;
+        self.is_cut |= step.is_cut || self.problems.len() + step.problems.len() > PROBLEMS_MAX;
+        self.problems.extend(step.problems);
+        self.problems.truncate(PROBLEMS_MAX);
+    }
+}
+
+/// Where an audit goes on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AuditPlace {
+    /// Accounts from this number on.
+    Accounts(u64),
+    /// What only all rows together tell.
+    Whole,
+    /// Blobs from this place on, in the order in which the engine keeps them.
+    Blobs(Vec<u8>),
+}
+
+impl Default for AuditPlace {
+    fn default() -> Self {
+        Self::Accounts(0)
+    }
+}
+
+pub(crate) type Step = (AuditReport, Option<AuditPlace>);
+
+impl Storage {
+    /// One bounded step of an audit: some hundred accounts or blobs. Gives what it found and where to go on; `None` at
+    /// the end. May run while the store is in use. On the embedded engine only [`Storage::audit`] repairs.
+    pub async fn audit_step(&self, place: AuditPlace, options: &AuditOptions) -> Result<Step, StoreError> {
+        match &self.kept {
+            Kept::Embedded { sqlite, segments, .. } => step(sqlite, segments, place, options).await,
+            Kept::Postgres { store, .. } => store.audit_step(place, options, self.blobs.as_ref()).await,
+        }
+    }
+
+    /// Checks every invariant of the store. May run while it is in use.
+    pub async fn audit(&self, options: AuditOptions) -> Result<AuditReport, StoreError> {
+        let options = AuditOptions { file: true, ..options };
+        let mut report = self.audit_all(&options).await?;
+        if let (true, false, Kept::Embedded { sqlite, .. }) = (options.repair, report.is_clean(), &self.kept) {
+            sqlite.repair().await?;
+            let left = self.audit_all(&AuditOptions { file: false, deep: false, ..options }).await?;
+            for problem in &mut report.problems {
+                let is_same = |other: &&Problem| other.what == problem.what && other.location == problem.location;
+                problem.repaired = !problem.is_of_content && !left.problems.iter().any(|other| is_same(&other));
+            }
+        }
+        Ok(report)
+    }
+
+    async fn audit_all(&self, options: &AuditOptions) -> Result<AuditReport, StoreError> {
+        let (mut report, mut place) = (AuditReport::default(), Some(AuditPlace::default()));
+        while let Some(here) = place {
+            let (step, next) = self.audit_step(here, options).await?;
+            report.absorb(step);
+            place = next;
+        }
+        Ok(report)
+    }
+}
+
+async fn step(
+    sqlite: &SqliteStore,
+    segments: &Arc<SegmentStore>,
+    place: AuditPlace,
+    options: &AuditOptions,
+) -> Result<Step, StoreError> {
+    match place {
+        AuditPlace::Accounts(from) => {
+            let known = options.accounts.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<BTreeSet<u64>>());
+            let (report, next) = sqlite.check_accounts(from, known).await?;
+            Ok((report, Some(next.map_or(AuditPlace::Whole, AuditPlace::Accounts))))
+        }
+        AuditPlace::Whole => {
+            let mut report = sqlite.check_all(options.file).await?;
+            for error in segments.check_files()? {
+                report.add_damage(error.to_string(), "segment file");
+            }
+            Ok((report, Some(AuditPlace::Blobs(Vec::new()))))
+        }
+        AuditPlace::Blobs(from) => {
+            let mut report = AuditReport::default();
+            let some = sqlite.located(from, vec![u8::MAX; 16], BATCH).await?;
+            for blob in &some {
+                report.checked.blobs += 1;
+                if let Some(what) = look_at_blob(sqlite, segments, blob, options.deep).await? {
+                    let places = sqlite.holders(blob.id()).await?;
+                    let location = format!("blob {}", blob.id());
+                    report.add_damage(what, [vec![location], places].concat().join("; "));
+                }
+            }
+            let last = some.last().filter(|_| some.len() == BATCH);
+            Ok((report, last.map(|last| AuditPlace::Blobs([last.locator.as_slice(), &[0]].concat()))))
         }
     }
 }
 
-pub(crate) async fn run(
+/// What is wrong with the blob.
+async fn look_at_blob(
     sqlite: &SqliteStore,
     segments: &Arc<SegmentStore>,
-    options: AuditOptions,
-) -> Result<AuditReport, StoreError> {
-    let mut report = sqlite.check(&options).await?;
-    for error in segments.check_files()? {
-        report.add(error.to_string(), "segment file", false);
-    }
-    let mut from = Vec::new();
-    loop {
-        let some = sqlite.located(from, vec![u8::MAX; 16], BATCH).await?;
-        for blob in &some {
-            report.checked.blobs += 1;
-            let checked = if options.deep { segments.verify(blob).await } else { segments.glance(blob).await };
-            // Moved by compaction or dropped since we listed it: look again at where it is now.
-            let checked = match checked {
-                Err(StoreError::Damaged { .. }) => match sqlite.locate(blob.id()).await? {
-                    Some(again) if again == *blob => checked,
-                    Some(again) => segments.verify(&again).await,
-                    None => Ok(()),
-                },
-                other => other,
-            };
-            match checked {
-                Ok(()) => {}
-                Err(StoreError::Damaged { what }) => {
-                    let held = sqlite.holders(blob.id()).await?;
-                    report.add(what, [vec![format!("blob {}", blob.id())], held].concat().join("; "), false);
-                }
-                Err(StoreError::Unavailable(error)) => {
-                    report.add(error.to_string(), format!("blob {}", blob.id()), false);
-                }
-                Err(error @ StoreError::Full(_)) => return Err(error),
-            }
-        }
-        match some.last() {
-            Some(last) if some.len() == BATCH => from = [last.locator.as_slice(), &[0]].concat(),
-            _ => return Ok(report),
-        }
+    blob: &StoredBlob,
+    is_deep: bool,
+) -> Result<Option<String>, StoreError> {
+    let checked = if is_deep { segments.verify(blob).await } else { segments.glance(blob).await };
+    // Moved by compaction or dropped since we listed it: look again at where it is now.
+    let checked = match checked {
+        Err(StoreError::Damaged { .. }) => match sqlite.locate(blob.id()).await? {
+            Some(again) if again == *blob => checked,
+            Some(again) => segments.verify(&again).await,
+            None => Ok(()),
+        },
+        other => other,
+    };
+    match checked {
+        Ok(()) => Ok(None),
+        Err(StoreError::Damaged { what }) => Ok(Some(what)),
+        Err(StoreError::Unavailable(error)) => Ok(Some(error.to_string())),
+        Err(error @ StoreError::Full(_)) => Err(error),
     }
 }

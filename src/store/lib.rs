@@ -8,6 +8,8 @@
 //! (Return-Path, Delivered-To, the spam verdict) is the entry's [`Entry::prefix`], put in front on reading.
 
 pub mod audit;
+#[cfg(test)]
+mod audit_tests;
 mod blob;
 mod bucket;
 pub mod content;
@@ -39,7 +41,7 @@ pub mod traits;
 mod undelete;
 pub mod view;
 
-pub use audit::{AuditOptions, AuditReport, Problem};
+pub use audit::{AuditOptions, AuditPlace, AuditReport, Problem};
 pub use blob::{SegmentSettings, SegmentStore};
 pub use bucket::S3Settings;
 pub use content::{EntryContent, Steps};

@@ -136,7 +136,7 @@ impl Node {
     }
 
     async fn is_clean(&self, account: AccountId) -> bool {
-        let options = AuditOptions { deep: true, repair: false, accounts: Some(vec![account]) };
+        let options = AuditOptions { deep: true, accounts: Some(vec![account]), ..AuditOptions::default() };
         self.storage.audit(options).await.unwrap().is_clean()
     }
 }

@@ -7,7 +7,6 @@ use base::{AccountId, Clock, IdSource, PoolId, Quota};
 use engine::EngineError;
 use engine::postgres::Pool;
 
-use crate::audit::{self, AuditOptions, AuditReport};
 use crate::blob::{SegmentSettings, SegmentStore};
 use crate::bucket::{Bucket, S3Settings};
 use crate::content::EntryContent;
@@ -39,11 +38,11 @@ pub struct Storage {
     pub search: Arc<Searcher>,
     pub signals: Arc<Signals>,
     dir: PathBuf,
-    kept: Kept,
+    pub(crate) kept: Kept,
 }
 
 /// Where everything is.
-enum Kept {
+pub(crate) enum Kept {
     Embedded { sqlite: Arc<SqliteStore>, segments: Arc<SegmentStore>, gc: Gc },
     Postgres { store: Arc<PgStore>, gc: PgGc },
 }
@@ -241,14 +240,6 @@ impl Storage {
             self.signals.hear(account, modseq);
         }
         Ok(())
-    }
-
-    /// Checks every invariant of the store. May run while it is in use.
-    pub async fn audit(&self, options: AuditOptions) -> Result<AuditReport, StoreError> {
-        match &self.kept {
-            Kept::Embedded { sqlite, segments, .. } => audit::run(sqlite, segments, options).await,
-            Kept::Postgres { store, .. } => store.audit(&options, self.blobs.as_ref()).await,
-        }
     }
 
     /// False while too little space is left for anything new.

@@ -46,7 +46,7 @@ pub(crate) fn open(dir: &Path) -> Node {
 }
 
 impl Node {
-    async fn deliver(&self, account: u64, text: &str) {
+    pub(crate) async fn deliver(&self, account: u64, text: &str) {
         let delivery = self.subject.delivery(AccountId(account), text, Target::Role(Role::Inbox)).await;
         self.storage.mail.deliver(vec![delivery]).await.remove(0).unwrap();
     }

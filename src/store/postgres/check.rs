@@ -8,7 +8,7 @@ use engine::postgres::{Params, Row, Session};
 
 use super::blobs::chunks_of;
 use super::{PgStore, rows};
-use crate::audit::{AuditOptions, AuditReport, BATCH, PROBLEMS_MAX, WRONG_ALLOWANCE, WRONG_POOL};
+use crate::audit::{AuditOptions, AuditPlace, AuditReport, BATCH, PROBLEMS_MAX, Step, WRONG_ALLOWANCE, WRONG_POOL};
 use crate::error::StoreError;
 use crate::traits::BlobStore;
 
@@ -119,33 +119,50 @@ const WRONG_ACCOUNT: &str = "the account's usage differs from its mailboxes";
 const WRONG_RELEASE: &str = "nothing refers to the blob, yet it is not listed as garbage";
 
 impl PgStore {
-    pub(crate) async fn audit(&self, options: &AuditOptions, blobs: &dyn BlobStore) -> Result<AuditReport> {
+    pub(crate) async fn audit_step(
+        &self,
+        place: AuditPlace,
+        options: &AuditOptions,
+        blobs: &dyn BlobStore,
+    ) -> Result<Step> {
+        let mut report = AuditReport::default();
+        let next = match place {
+            AuditPlace::Accounts(from) => {
+                let to = self.audit_accounts(rows::param(from), options, &mut report).await?;
+                let next = to.and_then(|to| u64::try_from(to).ok()).map(|to| AuditPlace::Accounts(to + 1));
+                Some(next.unwrap_or(AuditPlace::Whole))
+            }
+            AuditPlace::Whole => {
+                self.audit_pools(options, &mut report).await?;
+                Some(AuditPlace::Blobs(Vec::new()))
+            }
+            AuditPlace::Blobs(after) => {
+                self.audit_blobs(after, options, blobs, &mut report).await?.map(AuditPlace::Blobs)
+            }
+        };
+        Ok((report, next))
+    }
+
+    /// Gives the last account looked at; `None` at the end.
+    async fn audit_accounts(&self, from: i64, options: &AuditOptions, report: &mut AuditReport) -> Result<Option<i64>> {
         let known: Option<BTreeSet<i64>> =
             options.accounts.as_ref().map(|ids| ids.iter().map(|id| rows::param(id.0)).collect());
-        let mut report = AuditReport::default();
-        let mut from = i64::MIN;
-        loop {
-            let sql = self.pool.begin(true).await?;
-            let done = range(&sql, from, known.as_ref(), &mut report).await;
-            let (to, mailboxes, accounts, allowances) = sql.end(done).await?;
-            for (account, mailbox) in mailboxes {
-                let repaired = options.repair && self.repair_mailbox(account, mailbox).await?;
-                report.add(WRONG_MAILBOX, format!("account {account}, mailbox {mailbox}"), repaired);
-            }
-            for account in accounts {
-                let repaired = options.repair && self.repair_account(account).await?;
-                report.add(WRONG_ACCOUNT, format!("account {account}"), repaired);
-            }
-            for account in allowances {
-                let repaired = options.repair && self.repair_allowance(account).await?;
-                report.add(WRONG_ALLOWANCE, format!("account {account}"), repaired);
-            }
-            let Some(to) = to else { break };
-            from = to.saturating_add(1);
+        let sql = self.pool.begin(true).await?;
+        let done = range(&sql, from, known.as_ref(), report).await;
+        let (to, mailboxes, accounts, allowances) = sql.end(done).await?;
+        for (account, mailbox) in mailboxes {
+            let repaired = options.repair && self.repair_mailbox(account, mailbox).await?;
+            report.add(WRONG_MAILBOX, format!("account {account}, mailbox {mailbox}"), repaired);
         }
-        self.audit_pools(options, &mut report).await?;
-        self.audit_blobs(options, blobs, &mut report).await?;
-        Ok(report)
+        for account in accounts {
+            let repaired = options.repair && self.repair_account(account).await?;
+            report.add(WRONG_ACCOUNT, format!("account {account}"), repaired);
+        }
+        for account in allowances {
+            let repaired = options.repair && self.repair_allowance(account).await?;
+            report.add(WRONG_ALLOWANCE, format!("account {account}"), repaired);
+        }
+        Ok(to)
     }
 
     async fn audit_pools(&self, options: &AuditOptions, report: &mut AuditReport) -> Result<()> {
@@ -184,44 +201,46 @@ impl PgStore {
         self.locked(account, text, &[&account]).await
     }
 
-    async fn audit_blobs(&self, options: &AuditOptions, blobs: &dyn BlobStore, report: &mut AuditReport) -> Result<()> {
-        let mut after: Vec<u8> = Vec::new();
-        loop {
-            let sql = self.pool.begin(true).await?;
-            let text = "SELECT b.blob_id, b.size_bytes,
+    /// Gives the last blob looked at; `None` at the end.
+    async fn audit_blobs(
+        &self,
+        after: Vec<u8>,
+        options: &AuditOptions,
+        blobs: &dyn BlobStore,
+        report: &mut AuditReport,
+    ) -> Result<Option<Vec<u8>>> {
+        let sql = self.pool.begin(true).await?;
+        let text = "SELECT b.blob_id, b.size_bytes,
                      (SELECT count(*) FROM blob_chunk c WHERE c.blob_id = b.blob_id),
                      EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id)
                      OR EXISTS (SELECT 1 FROM blob_release r WHERE r.blob_id = b.blob_id), b.frames IS NOT NULL
                  FROM blob b WHERE b.blob_id > $1 ORDER BY b.blob_id LIMIT $2";
-            let done = sql.rows(text, &[&after.as_slice(), &rows::limit(BATCH)]).await;
-            let some = sql.end(done).await?;
-            for row in &some {
-                report.checked.blobs += 1;
-                let (blob, size) = (rows::blob_id(row, 0)?, rows::int(row, 1)?);
-                let at = format!("blob {blob}");
-                if !rows::value::<bool>(row, 3)? {
-                    let repaired = options.repair && self.list_as_garbage(blob).await?;
-                    report.add(WRONG_RELEASE, at.as_str(), repaired);
-                }
-                if !rows::value::<bool>(row, 4)? && rows::int(row, 2)? != chunks_of(size) {
-                    let at = [vec![at], self.holders(blob).await?].concat().join("; ");
-                    report.add("a chunk is missing", at, false);
-                } else if options.deep {
-                    match blobs.read(blob, 0..size).await {
-                        Err(StoreError::Damaged { what }) if self.has_blob(blob).await? => {
-                            let at = [vec![at], self.holders(blob).await?].concat().join("; ");
-                            report.add(what, at, false);
-                        }
-                        Ok(_) | Err(StoreError::Damaged { .. }) => {}
-                        Err(error) => return Err(error),
-                    }
-                }
+        let done = sql.rows(text, &[&after.as_slice(), &rows::limit(BATCH)]).await;
+        let some = sql.end(done).await?;
+        for row in &some {
+            report.checked.blobs += 1;
+            let (blob, size) = (rows::blob_id(row, 0)?, rows::int(row, 1)?);
+            let at = format!("blob {blob}");
+            if !rows::value::<bool>(row, 3)? {
+                let repaired = options.repair && self.list_as_garbage(blob).await?;
+                report.add(WRONG_RELEASE, at.as_str(), repaired);
             }
-            match some.last() {
-                Some(last) if some.len() == BATCH => after = rows::blob_id(last, 0)?.to_bytes().to_vec(),
-                _ => return Ok(()),
+            if !rows::value::<bool>(row, 4)? && rows::int(row, 2)? != chunks_of(size) {
+                let at = [vec![at], self.holders(blob).await?].concat().join("; ");
+                report.add("a chunk is missing", at, false);
+            } else if options.deep {
+                match blobs.read(blob, 0..size).await {
+                    Err(StoreError::Damaged { what }) if self.has_blob(blob).await? => {
+                        let at = [vec![at], self.holders(blob).await?].concat().join("; ");
+                        report.add(what, at, false);
+                    }
+                    Ok(_) | Err(StoreError::Damaged { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
+        let last = some.last().filter(|_| some.len() == BATCH);
+        last.map(|last| Ok(rows::blob_id(last, 0)?.to_bytes().to_vec())).transpose()
     }
 
     /// Who has the blob: account, mailbox and UID of each entry, the first twenty.

@@ -118,7 +118,7 @@ async fn garbage_goes_and_what_is_referred_to_stays() {
     assert_eq!(storage.gc().await.unwrap().released, 1);
     assert!(node.blobs.read(expunged_blob, 0..8).await.is_err());
     assert_eq!(&node.blobs.read(kept_blob, 0..4).await.unwrap()[..], b"kept");
-    let options = AuditOptions { deep: true, repair: false, accounts: Some(vec![account]) };
+    let options = AuditOptions { deep: true, accounts: Some(vec![account]), ..AuditOptions::default() };
     let report = storage.audit(options).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.checked.entries, report.checked.blobs), (1, 1));
@@ -154,7 +154,8 @@ async fn the_auditor_names_damage_and_repairs_what_it_can() {
     )
     .await
     .unwrap();
-    let audit = |repair, accounts| storage.audit(AuditOptions { deep: true, repair, accounts });
+    let audit =
+        |repair, accounts| storage.audit(AuditOptions { deep: true, repair, accounts, ..AuditOptions::default() });
     let report = audit(true, Some(vec![AccountId(1)])).await.unwrap();
     let found = |what: &str| {
         let hits: Vec<bool> = report.problems.iter().filter(|p| p.what.contains(what)).map(|p| p.repaired).collect();
