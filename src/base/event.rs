@@ -24,3 +24,4 @@ pub const STORE_REPAIRED: &str = "store.repaired";
 pub const DISK_FULL: &str = "disk.full";
 pub const DISK_HEALED: &str = "disk.healed";
 pub const TRAIL_DROPPED: &str = "trail.dropped";
+pub const TRAIL_AWAY: &str = "trail.away";

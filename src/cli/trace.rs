@@ -36,8 +36,16 @@ impl Trace {
         let request = match self.id {
             Some(id) => Request::Story { id },
             None => {
+                // A whole address is found by an index, a part of one by looking at all.
                 let quoted = |field: &str, word: Option<String>| {
-                    word.map(|word| format!("{field}:\"{}\"", word.replace('"', ""))).unwrap_or_default()
+                    let word = word.unwrap_or_default().replace(['"', '<', '>'], "");
+                    match word.split_once('@') {
+                        _ if word.is_empty() => String::new(),
+                        Some((local, domain)) if !local.is_empty() && domain.contains('.') => {
+                            format!("{field}:\"<{word}>\"")
+                        }
+                        _ => format!("{field}:\"{word}\""),
+                    }
                 };
                 let query =
                     [quoted("from", self.from), quoted("to", self.to), self.query.unwrap_or_default()].join(" ");

@@ -57,7 +57,10 @@ impl Engines {
         let mut settings = trail::Settings::in_folder(at.join("trail"));
         settings.retention = config.trail_retention;
         let trail_clock = Arc::clone(&clock);
-        let (trail, worker) = tokio::task::spawn_blocking(move || Trail::open(settings, trail_clock)).await??;
+        let (trail, worker) = match &config.postgres {
+            Some(postgres) => Trail::open_postgres(settings, trail_server(postgres)?, trail_clock, &ids).await?,
+            None => tokio::task::spawn_blocking(move || Trail::open(settings, trail_clock)).await??,
+        };
         Ok(Self {
             storage: Arc::new(storage),
             directory: Arc::new(directory),
@@ -224,6 +227,15 @@ pub fn server(postgres: &Postgres) -> anyhow::Result<PgSettings> {
     let settings = PgSettings::parse(postgres.url.reveal(), postgres.connections).context("`storage.postgresql`")?;
     with_options(settings, postgres)
 }
+
+/// The log has connections of its own, so that it never waits for mail nor mail for it; perhaps on a server of its own.
+fn trail_server(postgres: &Postgres) -> anyhow::Result<PgSettings> {
+    let url = postgres.trail_url.as_ref().unwrap_or(&postgres.url);
+    with_options(PgSettings::parse(url.reveal(), TRAIL_CONNECTIONS).context("`trail.postgresql`")?, postgres)
+}
+
+/// For readers of the log; one more writes and one listens.
+const TRAIL_CONNECTIONS: usize = 4;
 
 /// Password, TLS and waits of `storage.postgresql_…`.
 fn with_options(settings: PgSettings, postgres: &Postgres) -> anyhow::Result<PgSettings> {

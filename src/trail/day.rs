@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 
 use base::{AccountId, MessageId, SessionId, UtcMillis};
-use rusqlite::types::Value as Sql;
+use mail::Domain;
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 use serde_json::{Map, Value};
 
 use crate::count::{Bucket, Span};
 use crate::event::{Event, Kind, Outcome};
+use crate::fold::{MessageChange, PartyChange, PartyKey, fold};
 use crate::query::Query;
-use crate::row::{MessageRow, PartyRow, StoredEvent};
-use crate::scope::{Scope, domain_of};
+use crate::row::{MessageRow, PartyRow, StoredEvent, StoredMessage, StoredParty, ToldEvent};
+use crate::scope::{Scope, account_value};
+use crate::sql::{Dialect, Sql, Value as SqlValue};
+use crate::store::{CHANGES_MAX, PARTIES_MAX, STORY_MAX};
 
 /// Writes a batch in the caller's transaction: events, and the rows and counters they change.
-pub(crate) fn write(sql: &Connection, batch: &[(u64, Event)]) -> rusqlite::Result<()> {
+pub(crate) fn write(sql: &Connection, batch: &[(u64, &Event)]) -> rusqlite::Result<()> {
     let mut insert = sql.prepare_cached(
         "INSERT OR IGNORE INTO event (seq, at, session, message, kind, party, account, is_recipient, outcome, fields)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -31,90 +34,101 @@ pub(crate) fn write(sql: &Connection, batch: &[(u64, Event)]) -> rusqlite::Resul
             party.and_then(|party| party.account).map(|account| account.0),
             party.map(|party| party.is_recipient),
             party.and_then(|party| party.outcome).map(Outcome::rank),
-            Value::Object(event.fields.clone()).to_string(),
+            serde_json::to_string(&event.fields).unwrap_or_else(|_| "{}".to_owned()),
         ])?;
-        if let Some(message) = event.message {
-            write_rows(sql, *seq, message, event)?;
-        }
     }
-    Ok(())
-}
-
-fn write_rows(sql: &Connection, seq: u64, message: MessageId, event: &Event) -> rusqlite::Result<()> {
-    let text = |name: &str| event.fields.get(name).and_then(Value::as_str);
-    let number = |name: &str| event.fields.get(name).and_then(Value::as_i64);
-    let reason = match event.kind {
-        Kind::Decided => text("decided_by"),
-        Kind::RecipientRefused | Kind::Refused | Kind::Deferred => text("status"),
-        _ => None,
-    };
-    sql.prepare_cached(
-        "INSERT INTO message (id, at, seq, reverse_path, subject, size_bytes, score, client, reason, took_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-         ON CONFLICT (id) DO UPDATE SET seq = excluded.seq,
-             reverse_path = coalesce(excluded.reverse_path, reverse_path), subject = coalesce(excluded.subject, subject),
-             size_bytes = coalesce(excluded.size_bytes, size_bytes), score = coalesce(excluded.score, score),
-             client = coalesce(excluded.client, client), reason = coalesce(excluded.reason, reason),
-             took_ms = coalesce(excluded.took_ms, took_ms)",
-    )?
-    .execute(params![
-        message.to_bytes(),
-        message.made_at().0,
-        seq,
-        text("from"),
-        text("subject"),
-        number("size"),
-        number("score"),
-        text("client"),
-        reason,
-        number("took_ms"),
-    ])?;
-    let Some(party) = &event.party else { return Ok(()) };
-    let domain = domain_of(&party.address);
-    let before: Option<Option<i64>> = sql
-        .prepare_cached("SELECT outcome FROM party WHERE message = ?1 AND is_recipient = ?2 AND address = ?3")?
-        .query_row(params![message.to_bytes(), party.is_recipient, party.address], |row| row.get(0))
-        .optional()?;
-    sql.prepare_cached(
-        "INSERT INTO party (message, address, is_recipient, domain, account, outcome, mailbox, reason)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT (message, is_recipient, address) DO UPDATE SET account = coalesce(excluded.account, account),
-             outcome = coalesce(excluded.outcome, outcome), mailbox = coalesce(excluded.mailbox, mailbox),
-             reason = coalesce(excluded.reason, reason)",
-    )?
-    .execute(params![
-        message.to_bytes(),
-        party.address,
-        party.is_recipient,
-        domain,
-        party.account.map(|account| account.0),
-        party.outcome.map(Outcome::rank),
-        text("mailbox"),
-        reason,
-    ])?;
-    let Some(outcome) = party.outcome.filter(|_| party.is_recipient) else { return Ok(()) };
-    sql.prepare_cached(
-        "UPDATE message SET outcome = (SELECT min(outcome) FROM party WHERE message = ?1 AND is_recipient) WHERE id = ?1",
-    )?
-    .execute([message.to_bytes()])?;
-    let minute = event.at.0.div_euclid(Span::MINUTE_MILLIS);
-    count(sql, &domain, minute, outcome.rank(), 1)?;
-    // The outcome changed (a deferred message came back): it counts once, as what it is now.
-    if let Some(old) = before.flatten() {
-        count(sql, &domain, minute, old, -1)?;
+    let folded = fold(batch.iter().copied());
+    let mut counts = BTreeMap::new();
+    for (key, change) in &folded.parties {
+        write_party(sql, key, change, &mut counts)?;
     }
-    Ok(())
-}
-
-fn count(sql: &Connection, domain: &str, minute: i64, outcome: i64, step: i64) -> rusqlite::Result<()> {
+    for (id, change) in &folded.messages {
+        write_message(sql, *id, change)?;
+    }
     let mut statement = sql.prepare_cached(
         "INSERT INTO minute (domain, minute, outcome, count) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (domain, minute, outcome) DO UPDATE SET count = count + excluded.count",
     )?;
-    statement.execute(params![domain, minute, outcome, step])?;
-    statement.execute(params!["", minute, outcome, step])?;
+    for ((domain, minute, outcome), count) in counts.into_iter().filter(|(_, count)| *count != 0) {
+        statement.execute(params![domain, minute, outcome, count])?;
+    }
     Ok(())
 }
+
+type Counts<'a> = BTreeMap<(&'a str, i64, i64), i64>;
+
+fn write_party<'a>(
+    sql: &Connection,
+    key: &PartyKey<'_>,
+    change: &'a PartyChange<'_>,
+    counts: &mut Counts<'a>,
+) -> rusqlite::Result<()> {
+    let id = key.message.to_bytes();
+    let outcome = change.outcome.map(Outcome::rank);
+    if let Some(new) = change.counts_as(key).map(Outcome::rank) {
+        let before: Option<(Option<i64>, Option<i64>)> = sql
+            .prepare_cached(
+                "SELECT outcome, counted FROM party WHERE message = ?1 AND is_recipient = ?2 AND address = ?3",
+            )?
+            .query_row(params![id, key.is_recipient, key.address], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let old = before.and_then(|(outcome, counted)| Some((counted.unwrap_or(change.minute), outcome?, -1)));
+        for domain in ["", change.domain.as_str()] {
+            // The outcome changed (a deferred message came back): it counts once, as what it is now.
+            for (minute, outcome, step) in old.into_iter().chain([(change.minute, new, 1)]) {
+                *counts.entry((domain, minute, outcome)).or_default() += step;
+            }
+        }
+    }
+    sql.prepare_cached(
+        "INSERT INTO party (message, address, is_recipient, domain, account, outcome, counted, mailbox, reason)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (message, is_recipient, address) DO UPDATE SET account = coalesce(excluded.account, account),
+             outcome = coalesce(excluded.outcome, outcome), counted = coalesce(excluded.counted, counted),
+             mailbox = coalesce(excluded.mailbox, mailbox), reason = coalesce(excluded.reason, reason)",
+    )?
+    .execute(params![
+        id,
+        key.address,
+        key.is_recipient,
+        change.domain,
+        change.account.map(|account| account.0),
+        outcome,
+        outcome.map(|_| change.minute),
+        change.mailbox,
+        change.reason,
+    ])?;
+    Ok(())
+}
+
+fn write_message(sql: &Connection, id: MessageId, change: &MessageChange<'_>) -> rusqlite::Result<()> {
+    sql.prepare_cached(
+        "INSERT INTO message (id, at, seq, reverse_path, subject, size_bytes, score, client, reason, took_ms, outcome)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+                 (SELECT min(outcome) FROM party WHERE message = ?1 AND is_recipient))
+         ON CONFLICT (id) DO UPDATE SET seq = excluded.seq,
+             reverse_path = coalesce(excluded.reverse_path, reverse_path), subject = coalesce(excluded.subject, subject),
+             size_bytes = coalesce(excluded.size_bytes, size_bytes), score = coalesce(excluded.score, score),
+             client = coalesce(excluded.client, client), reason = coalesce(excluded.reason, reason),
+             took_ms = coalesce(excluded.took_ms, took_ms), outcome = excluded.outcome",
+    )?
+    .execute(params![
+        id.to_bytes(),
+        id.made_at().0,
+        change.seq,
+        change.reverse_path,
+        change.subject,
+        change.size_bytes,
+        change.score,
+        change.client,
+        change.reason,
+        change.took_ms,
+    ])?;
+    Ok(())
+}
+
+const COLUMNS: &str =
+    "m.id, m.at, m.seq, m.reverse_path, m.subject, m.size_bytes, m.score, m.client, m.reason, m.took_ms, m.outcome";
 
 /// Messages in scope, newest first, at most `limit`.
 pub(crate) fn messages(
@@ -122,78 +136,94 @@ pub(crate) fn messages(
     scope: &Scope,
     query: &Query,
     limit: usize,
-) -> rusqlite::Result<Vec<MessageRow>> {
-    let (scope_sql, mut values) = scope_condition(scope);
-    let (query_sql, query_values) = query.to_sql();
-    values.extend(query_values);
-    values.push(Sql::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
-    let mut statement = sql.prepare_cached(&format!(
-        "SELECT id, at, seq, reverse_path, subject, size_bytes, score, client, reason, took_ms, outcome FROM message m
-         WHERE {scope_sql} AND {query_sql} ORDER BY id DESC LIMIT ?"
-    ))?;
-    let rows = statement.query_map(params_from_iter(values), read_message)?;
-    rows.map(|row| with_parties(sql, scope, row?)).collect()
-}
-
-/// The row of one message, if the scope admits it.
-pub(crate) fn message(sql: &Connection, scope: &Scope, id: MessageId) -> rusqlite::Result<Option<MessageRow>> {
-    let (scope_sql, mut values) = scope_condition(scope);
-    values.insert(0, Sql::Blob(id.to_bytes().to_vec()));
-    let row = sql
-        .prepare_cached(&format!(
-            "SELECT id, at, seq, reverse_path, subject, size_bytes, score, client, reason, took_ms, outcome FROM message m
-             WHERE m.id = ? AND {scope_sql}"
-        ))?
-        .query_row(params_from_iter(values), read_message)
-        .optional()?;
-    row.map(|row| with_parties(sql, scope, row)).transpose()
-}
-
-/// Everything that happened to a message, in order. Lines about recipients outside the scope are left out.
-pub(crate) fn story(sql: &Connection, scope: &Scope, id: MessageId) -> rusqlite::Result<Vec<StoredEvent>> {
-    if message(sql, scope, id)?.is_none() {
-        return Ok(Vec::new());
+) -> rusqlite::Result<Vec<StoredMessage>> {
+    let mut found = BTreeMap::new();
+    // A list for each domain walks its own index from the newest message and stops at the limit.
+    for key in keys(scope) {
+        for row in messages_of(sql, scope, &key, query, limit)? {
+            found.insert(row.id, row);
+        }
     }
+    let newest = found.into_values().rev().take(limit);
+    newest.map(|row| Ok(StoredMessage { parties: parties(sql, scope, row.id)?, row })).collect()
+}
+
+/// By what the messages of a scope are found.
+enum Key<'a> {
+    All,
+    Account(AccountId),
+    Domain(&'a Domain),
+}
+
+fn keys(scope: &Scope) -> Vec<Key<'_>> {
+    match scope {
+        Scope::System => vec![Key::All],
+        Scope::Account(account) => vec![Key::Account(*account)],
+        Scope::Domains(domains) => domains.iter().map(Key::Domain).collect(),
+    }
+}
+
+fn messages_of(
+    sql: &Connection,
+    scope: &Scope,
+    key: &Key<'_>,
+    query: &Query,
+    limit: usize,
+) -> rusqlite::Result<Vec<MessageRow>> {
+    let mut values = Sql::new(Dialect::Sqlite);
+    let narrow = scope.narrow(&mut values);
+    let by = match key {
+        Key::All => None,
+        Key::Account(account) => Some(format!("p.account = {}", values.mark(account_value(*account)))),
+        Key::Domain(domain) => Some(format!("p.domain = {}", values.mark(SqlValue::Text(domain.as_str().to_owned())))),
+    };
+    let words = query.condition(&mut values, &narrow);
+    let (id, rows, group) = match by {
+        None => ("m.id", format!("message m WHERE {words}"), ""),
+        Some(by) => {
+            let rows = format!("party p CROSS JOIN message m ON m.id = p.message WHERE {by} AND {words}");
+            ("p.message", rows, "GROUP BY p.message")
+        }
+    };
+    let bounds = query.bounds(&mut values, id);
+    let limit = values.mark(SqlValue::Int(i64::try_from(limit).unwrap_or(i64::MAX)));
+    let text = format!("SELECT {COLUMNS} FROM {rows} AND {bounds} {group} ORDER BY {id} DESC LIMIT {limit}");
+    let mut statement = sql.prepare_cached(&text)?;
+    let found = statement.query_map(params_from_iter(values.values), read_message)?;
+    found.collect()
+}
+
+/// One message, with its parties in scope.
+pub(crate) fn message(sql: &Connection, scope: &Scope, id: MessageId) -> rusqlite::Result<Option<StoredMessage>> {
+    let row = sql
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM message m WHERE m.id = ?1"))?
+        .query_row([id.to_bytes()], read_message)
+        .optional()?;
+    row.map(|row| Ok(StoredMessage { parties: parties(sql, scope, id)?, row })).transpose()
+}
+
+/// Everything that happened to a message, in order.
+pub(crate) fn story(sql: &Connection, id: MessageId) -> rusqlite::Result<Vec<ToldEvent>> {
     // The connection's own events carry the session only.
     let mut statement = sql.prepare_cached(
         "SELECT seq, at, session, message, kind, party, outcome, fields, account FROM event
          WHERE message = ?1 OR (message IS NULL AND session IN (SELECT session FROM event WHERE message = ?1))
-         ORDER BY seq LIMIT 5000",
+         ORDER BY seq LIMIT ?2",
     )?;
-    let rows = statement.query_map([id.to_bytes()], |row| Ok((read_event(row)?, row.get::<_, Option<u64>>(8)?)))?;
-    let mut events = Vec::new();
-    for row in rows {
-        let (event, account) = row?;
-        let visible = match (scope, &event.party) {
-            (Scope::System, _) | (_, None) => true,
-            (Scope::Account(own), Some(_)) => account == Some(own.0),
-            (Scope::Domains(domains), Some(address)) => {
-                let domain = domain_of(address);
-                domains.iter().any(|known| known.as_str() == domain)
-            }
-        };
-        if visible {
-            events.push(event);
-        }
-    }
-    Ok(events)
+    let read = |row: &Row<'_>| {
+        let account = row.get::<_, Option<u64>>(8)?.map(AccountId);
+        Ok(ToldEvent { event: read_event(row)?, account })
+    };
+    statement.query_map(params![id.to_bytes(), STORY_MAX], read)?.collect()
 }
 
-/// Messages that events after `seq` changed, oldest change first: what a reconnecting viewer missed.
-pub(crate) fn changed_after(
-    sql: &Connection,
-    scope: &Scope,
-    seq: u64,
-    limit: usize,
-) -> rusqlite::Result<Vec<MessageRow>> {
+/// Numbers of events after `after` that are about messages, oldest first, at most [`CHANGES_MAX`].
+pub(crate) fn changes(sql: &Connection, after: u64) -> rusqlite::Result<Vec<(u64, MessageId)>> {
     let mut statement = sql.prepare_cached(
-        "SELECT message FROM event WHERE seq > ?1 AND message IS NOT NULL GROUP BY message ORDER BY max(seq) LIMIT ?2",
+        "SELECT seq, message FROM event WHERE seq > ?1 AND message IS NOT NULL ORDER BY seq LIMIT ?2",
     )?;
-    let ids = statement
-        .query_map(params![seq, limit], |row| row.get(0).map(MessageId::from_bytes))?
-        .collect::<Result<Vec<_>, _>>()?;
-    let rows = ids.into_iter().filter_map(|id| message(sql, scope, id).transpose());
-    rows.collect()
+    let read = |row: &Row<'_>| Ok((row.get(0)?, MessageId::from_bytes(row.get(1)?)));
+    statement.query_map(params![after, CHANGES_MAX], read)?.collect()
 }
 
 /// Counts of a span. A single account's are counted from its own rows; everything else comes from the counters.
@@ -242,21 +272,6 @@ pub(crate) fn last_seq(sql: &Connection) -> rusqlite::Result<u64> {
     sql.query_row("SELECT coalesce(max(seq), 0) FROM event", [], |row| row.get(0))
 }
 
-fn scope_condition(scope: &Scope) -> (String, Vec<Sql>) {
-    match scope {
-        Scope::System => ("1".to_owned(), Vec::new()),
-        Scope::Account(AccountId(account)) => (
-            "m.id IN (SELECT message FROM party WHERE account = ?)".to_owned(),
-            vec![Sql::Integer(i64::try_from(*account).unwrap_or(i64::MAX))],
-        ),
-        Scope::Domains(domains) => {
-            let marks = vec!["?"; domains.len()].join(", ");
-            let values = domains.iter().map(|domain| Sql::Text(domain.as_str().to_owned())).collect();
-            (format!("m.id IN (SELECT message FROM party WHERE domain IN ({marks}))"), values)
-        }
-    }
-}
-
 fn read_message(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
     Ok(MessageRow {
         id: MessageId::from_bytes(row.get(0)?),
@@ -274,34 +289,26 @@ fn read_message(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
     })
 }
 
-/// Adds the recipients that the scope admits; a viewer's own outcome stands for the message.
-fn with_parties(sql: &Connection, scope: &Scope, mut row: MessageRow) -> rusqlite::Result<MessageRow> {
-    let mut statement = sql.prepare_cached(
-        "SELECT address, account, outcome, mailbox, reason, domain FROM party
-         WHERE message = ?1 AND is_recipient ORDER BY address LIMIT 1000",
-    )?;
-    let mut parties = statement.query([row.id.to_bytes()])?;
-    while let Some(party) = parties.next()? {
-        let (account, domain): (Option<u64>, String) = (party.get(1)?, party.get(5)?);
-        let visible = match scope {
-            Scope::System => true,
-            Scope::Account(own) => account == Some(own.0),
-            Scope::Domains(domains) => domains.iter().any(|known| known.as_str() == domain),
+/// Sender and recipients, as far as the scope goes.
+fn parties(sql: &Connection, scope: &Scope, message: MessageId) -> rusqlite::Result<Vec<StoredParty>> {
+    let mut values = Sql::new(Dialect::Sqlite);
+    let id = values.mark(SqlValue::Bytes(message.to_bytes()));
+    let seen = scope.narrow(&mut values).on("p");
+    let mut statement = sql.prepare_cached(&format!(
+        "SELECT p.address, p.account, p.outcome, p.mailbox, p.reason, p.is_recipient FROM party p
+         WHERE p.message = {id} AND {seen} ORDER BY p.is_recipient, p.address LIMIT {PARTIES_MAX}"
+    ))?;
+    let read = |row: &Row<'_>| {
+        let party = PartyRow {
+            address: row.get(0)?,
+            account: row.get::<_, Option<u64>>(1)?.map(AccountId),
+            outcome: row.get::<_, Option<i64>>(2)?.and_then(Outcome::from_rank),
+            mailbox: row.get(3)?,
+            reason: row.get(4)?,
         };
-        if visible {
-            row.recipients.push(PartyRow {
-                address: party.get(0)?,
-                account: account.map(AccountId),
-                outcome: party.get::<_, Option<i64>>(2)?.and_then(Outcome::from_rank),
-                mailbox: party.get(3)?,
-                reason: party.get(4)?,
-            });
-        }
-    }
-    if *scope != Scope::System && !row.recipients.is_empty() {
-        row.outcome = row.recipients.iter().filter_map(|party| party.outcome).min();
-    }
-    Ok(row)
+        Ok(StoredParty { is_recipient: row.get(5)?, row: party })
+    };
+    statement.query_map(params_from_iter(values.values), read)?.collect()
 }
 
 fn read_event(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {

@@ -160,3 +160,8 @@ impl Event {
         self
     }
 }
+
+/// At most `max` octets of `text`, ending with a whole character.
+pub(crate) fn cut(text: &str, max: usize) -> &str {
+    text.get(..text.floor_char_boundary(max)).unwrap_or(text)
+}

@@ -1,12 +1,13 @@
-//! The query language: `from:bank to:anna outcome:refused -reason:greylist invoice`.
+//! The query language: `from:bank to:anna outcome:refused -reason:greylist invoice`; `to:<anna@a.test>` names a whole address.
 
 use std::str::FromStr;
 
-use base::UtcMillis;
-use rusqlite::types::Value;
+use base::{MessageId, UtcMillis};
 
 use crate::event::Outcome;
 use crate::row::MessageRow;
+use crate::scope::Narrow;
+use crate::sql::{Sql, Value};
 
 /// A parsed query. Words are matched as substrings without case; several are joined by "and".
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -14,6 +15,8 @@ pub struct Query {
     terms: Vec<Term>,
     /// Only messages that began before this moment: the next page.
     pub before: Option<UtcMillis>,
+    /// Only messages whose ids come before this one, which ended a page: none is left out or comes twice.
+    pub below: Option<MessageId>,
     /// Only messages that began at or after this moment.
     pub since: Option<UtcMillis>,
 }
@@ -34,7 +37,11 @@ enum Field {
     Client,
     Reason,
     Outcome(Outcome),
-    Id,
+    Id(MessageId),
+    /// The whole reverse path.
+    Sender,
+    /// The whole address of one recipient.
+    Recipient,
 }
 
 /// The text is no query; `word` is the part that is wrong.
@@ -56,91 +63,121 @@ impl FromStr for Query {
             return Err(InvalidQuery { word: words[TERMS_MAX].clone(), why: "a query has at most 20 terms" });
         }
         let terms = words.iter().map(|word| parse_term(word)).collect::<Result<_, _>>()?;
-        Ok(Self { terms, before: None, since: None })
+        Ok(Self { terms, ..Self::default() })
     }
 }
 
 impl Query {
-    /// True if a row that is at hand matches: the same meaning as in a list, but recipients outside the viewer's scope
-    /// are not searched.
+    /// True if a row that is at hand matches: the same meaning as in a list.
     pub fn admits(&self, row: &MessageRow) -> bool {
         let is_after = |at: UtcMillis| self.since.is_none_or(|since| at >= since);
         let is_before = |at: UtcMillis| self.before.is_none_or(|before| at < before);
-        is_after(row.at) && is_before(row.at) && self.terms.iter().all(|term| term.admits(row) != term.negated)
+        let is_below = self.below.is_none_or(|below| row.id < below);
+        let is_in_time = is_after(row.at) && is_before(row.at) && is_below;
+        is_in_time && self.terms.iter().all(|term| term.admits(row) != term.negated)
     }
 
-    /// SQL condition over `m` (message) and the values of its `?` marks.
-    pub(crate) fn to_sql(&self) -> (String, Vec<Value>) {
-        let mut sql = String::from("1");
-        let mut values = Vec::new();
-        for term in &self.terms {
-            sql.push_str(if term.negated { " AND NOT (" } else { " AND (" });
-            let columns: &[&str] = match term.field {
-                Field::Any => &["m.reverse_path", "m.subject", PARTIES, "m.client", "m.reason"],
-                Field::From => &["m.reverse_path"],
-                Field::To => &[PARTIES],
-                Field::Subject => &["m.subject"],
-                Field::Client => &["m.client"],
-                Field::Reason => &["m.reason"],
-                Field::Id => &["lower(hex(m.id))"],
-                Field::Outcome(outcome) => {
-                    sql.push_str("coalesce(m.outcome, -1) = ?)");
-                    values.push(Value::Integer(outcome.rank()));
-                    continue;
-                }
-            };
-            for (at, column) in columns.iter().enumerate() {
-                sql.push_str(if at == 0 { "" } else { " OR " });
-                sql.push_str(&format!("instr(lower(coalesce({column}, '')), ?) > 0"));
-                values.push(Value::Text(term.word.clone()));
-            }
-            sql.push(')');
-        }
-        for (bound, operator) in [(self.before, "<"), (self.since, ">=")] {
+    /// A condition on `column`, which holds message ids: the stretch of time that is asked for.
+    pub(crate) fn bounds(&self, sql: &mut Sql, column: &str) -> String {
+        let mut text = sql.yes().to_owned();
+        // Ids begin with the milliseconds of their making.
+        let first_of = |at: UtcMillis| MessageId::from_u128(u128::try_from(at.0).unwrap_or(0) << 80);
+        let bounds = [(self.before.map(first_of), "<"), (self.below, "<"), (self.since.map(first_of), ">=")];
+        for (bound, operator) in bounds {
             if let Some(bound) = bound {
-                sql.push_str(&format!(" AND m.at {operator} ?"));
-                values.push(Value::Integer(bound.0));
+                let mark = sql.mark(Value::Bytes(bound.to_bytes()));
+                text.push_str(&format!(" AND {column} {operator} {mark}"));
             }
         }
-        (sql, values)
+        text
+    }
+
+    /// A condition on `m` (message): the words. They look only at recipients whom the viewer may see, so that no query
+    /// finds out about others.
+    pub(crate) fn condition(&self, sql: &mut Sql, scope: &Narrow) -> String {
+        let mut text = sql.yes().to_owned();
+        for term in &self.terms {
+            text.push_str(if term.negated { " AND NOT (" } else { " AND (" });
+            text.push_str(&term.condition(sql, scope));
+            text.push(')');
+        }
+        text
+    }
+
+    /// The one recipient that every message found has, if the query names one.
+    pub(crate) fn recipient(&self) -> Option<&str> {
+        let exact = |term: &&Term| term.field == Field::Recipient && !term.negated;
+        self.terms.iter().find(exact).map(|term| term.word.as_str())
     }
 }
 
 impl Term {
     fn admits(&self, row: &MessageRow) -> bool {
-        let holds =
-            |text: &Option<String>| text.as_deref().unwrap_or_default().to_ascii_lowercase().contains(&self.word);
-        let is_to = || row.recipients.iter().any(|party| party.address.to_ascii_lowercase().contains(&self.word));
+        let lower = |text: &Option<String>| text.as_deref().unwrap_or_default().to_ascii_lowercase();
+        let holds = |text: &Option<String>| lower(text).contains(&self.word);
+        let mut to = row.recipients.iter().map(|party| party.address.to_ascii_lowercase());
         match self.field {
-            Field::Any => [&row.reverse_path, &row.subject, &row.client, &row.reason].into_iter().any(holds) || is_to(),
+            Field::Any => {
+                [&row.reverse_path, &row.subject, &row.client, &row.reason].into_iter().any(holds)
+                    || to.any(|address| address.contains(&self.word))
+            }
             Field::From => holds(&row.reverse_path),
-            Field::To => is_to(),
+            Field::Sender => row.reverse_path.is_some() && lower(&row.reverse_path) == self.word,
+            Field::To => to.any(|address| address.contains(&self.word)),
+            Field::Recipient => to.any(|address| address == self.word),
             Field::Subject => holds(&row.subject),
             Field::Client => holds(&row.client),
             Field::Reason => holds(&row.reason),
             Field::Outcome(outcome) => row.outcome == Some(outcome),
-            Field::Id => row.id.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>() == self.word,
+            Field::Id(id) => row.id == id,
         }
     }
-}
 
-/// All recipients of a message as one text.
-const PARTIES: &str = "(SELECT group_concat(p.address, ' ') FROM party p WHERE p.message = m.id AND p.is_recipient)";
+    fn condition(&self, sql: &mut Sql, scope: &Narrow) -> String {
+        let seen = format!("p.message = m.id AND p.is_recipient AND {}", scope.on("p"));
+        let (party, word) = (sql.party(), self.word.clone());
+        let recipients = format!("(SELECT {} FROM {party} p WHERE {seen})", sql.joined("p.address"));
+        let columns: &[&str] = match self.field {
+            Field::Any => &["m.reverse_path", "m.subject", &recipients, "m.client", "m.reason"],
+            Field::From => &["m.reverse_path"],
+            Field::To => &[&recipients],
+            Field::Subject => &["m.subject"],
+            Field::Client => &["m.client"],
+            Field::Reason => &["m.reason"],
+            Field::Sender => {
+                let mark = sql.mark(Value::Text(word));
+                return format!("m.reverse_path IS NOT NULL AND lower(m.reverse_path) = {mark}");
+            }
+            Field::Recipient => {
+                let mark = sql.mark(Value::Text(word));
+                return format!("EXISTS (SELECT 1 FROM {party} p WHERE {seen} AND lower(p.address) = {mark})");
+            }
+            Field::Id(id) => return format!("m.id = {}", sql.mark(Value::Bytes(id.to_bytes()))),
+            Field::Outcome(outcome) => {
+                let mark = sql.mark(Value::Int(outcome.rank()));
+                return format!(
+                    "coalesce((SELECT min(p.outcome) FROM {party} p WHERE {seen}), m.outcome, -1) = {mark}"
+                );
+            }
+        };
+        let mark = sql.mark(Value::Text(word));
+        columns.iter().map(|column| sql.contains(column, &mark)).collect::<Vec<_>>().join(" OR ")
+    }
+}
 
 fn parse_term(word: &str) -> Result<Term, InvalidQuery> {
     let (negated, rest) = word.strip_prefix('-').map_or((false, word), |rest| (true, rest));
     let invalid = |why| InvalidQuery { word: word.to_owned(), why };
     let (field, value) = match rest.split_once(':') {
         None => (Field::Any, rest),
-        Some(("from", value)) => (Field::From, value),
-        Some(("to", value)) => (Field::To, value),
+        Some(("from", value)) => whole(value).map_or((Field::From, value), |address| (Field::Sender, address)),
+        Some(("to", value)) => whole(value).map_or((Field::To, value), |address| (Field::Recipient, address)),
         Some(("subject", value)) => (Field::Subject, value),
         Some(("client", value)) => (Field::Client, value),
         Some(("reason", value)) => (Field::Reason, value),
         Some(("id", value)) => {
-            let id: base::MessageId = value.parse().map_err(|_| invalid("not a message id"))?;
-            let hex = id.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-            return Ok(Term { field: Field::Id, word: hex, negated });
+            let id = value.parse().map_err(|_| invalid("not a message id"))?;
+            (Field::Id(id), "")
         }
         Some(("outcome", value)) => {
             let outcome = Outcome::from_name(value)
@@ -150,6 +187,11 @@ fn parse_term(word: &str) -> Result<Term, InvalidQuery> {
         Some(_) => return Err(invalid("fields are from, to, subject, client, reason, outcome, id")),
     };
     Ok(Term { field, word: value.to_lowercase(), negated })
+}
+
+/// The address in `<…>`.
+fn whole(value: &str) -> Option<&str> {
+    value.strip_prefix('<')?.strip_suffix('>')
 }
 
 /// Words at white space; `"…"` keeps words together, also after a field name.

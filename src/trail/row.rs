@@ -10,7 +10,7 @@ use crate::event::{Kind, Outcome};
 pub struct MessageRow {
     pub id: MessageId,
     pub at: UtcMillis,
-    /// Sequence number of the last event that changed this row.
+    /// Sequence number of the last event that changed this row; from [`crate::Live`] of the change that is told.
     pub seq: u64,
     /// Empty for the null path; `None` before MAIL FROM.
     pub reverse_path: Option<String>,
@@ -50,4 +50,25 @@ pub struct StoredEvent {
     pub party: Option<String>,
     pub outcome: Option<Outcome>,
     pub fields: Map<String, Value>,
+}
+
+/// A message as an engine has it, for [`crate::Scope`] to show in part: `row.recipients` is empty yet.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredMessage {
+    pub(crate) row: MessageRow,
+    pub(crate) parties: Vec<StoredParty>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct StoredParty {
+    pub(crate) is_recipient: bool,
+    pub(crate) row: PartyRow,
+}
+
+/// An event as an engine has it, for [`crate::Scope`] to show or not.
+#[derive(Debug)]
+pub(crate) struct ToldEvent {
+    pub(crate) event: StoredEvent,
+    /// The account behind its party.
+    pub(crate) account: Option<AccountId>,
 }

@@ -1,6 +1,7 @@
 //! Tables of one day's file. Steps are appended, never edited.
 
-pub(crate) const MIGRATIONS: &[&str] = &["
+pub(crate) const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE event (
     seq INTEGER PRIMARY KEY,
     at INTEGER NOT NULL,
@@ -50,4 +51,9 @@ CREATE TABLE minute (
     count INTEGER NOT NULL,
     PRIMARY KEY (domain, minute, outcome)
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+-- The minute in which the outcome counts.
+ALTER TABLE party ADD COLUMN counted INTEGER;
+",
+];

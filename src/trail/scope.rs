@@ -1,9 +1,12 @@
-//! Who may see what. Enforced here, once: every query and every live stream takes a [`Scope`].
+//! Who may see what. Enforced here, once: engines narrow what they read by [`Scope::narrow`], to save work; what a viewer
+//! gets has gone through [`Scope::view`] or [`Scope::tells`].
 
 use base::AccountId;
 use mail::Domain;
 
 use crate::event::Party;
+use crate::row::{MessageRow, StoredMessage, ToldEvent};
+use crate::sql::{Sql, Value};
 
 /// What a viewer may see.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,16 +22,93 @@ pub enum Scope {
 impl Scope {
     /// True if the viewer may see what concerns `party`.
     pub fn admits(&self, party: Option<&Party>) -> bool {
-        match (self, party) {
-            (Self::System, _) => true,
-            (Self::Account(account), Some(party)) => party.account == Some(*account),
-            (Self::Domains(domains), Some(party)) => {
-                let domain = domain_of(&party.address);
-                domains.iter().any(|known| known.as_str() == domain)
-            }
-            (Self::Account(_) | Self::Domains(_), None) => false,
+        match party {
+            None => *self == Self::System,
+            Some(party) => self.covers(&party.address, party.account),
         }
     }
+
+    fn covers(&self, address: &str, account: Option<AccountId>) -> bool {
+        match self {
+            Self::System => true,
+            Self::Account(own) => account == Some(*own),
+            Self::Domains(domains) => {
+                let domain = domain_of(address);
+                domains.iter().any(|known| known.as_str() == domain)
+            }
+        }
+    }
+
+    /// What the viewer sees of a message, with the recipients and the outcome that are theirs. `None` if nobody in scope
+    /// has to do with it.
+    pub(crate) fn view(&self, stored: StoredMessage) -> Option<MessageRow> {
+        let StoredMessage { mut row, parties } = stored;
+        let mut seen =
+            parties.into_iter().filter(|party| self.covers(&party.row.address, party.row.account)).peekable();
+        if *self != Self::System && seen.peek().is_none() {
+            return None;
+        }
+        row.recipients = seen.filter(|party| party.is_recipient).map(|party| party.row).collect();
+        if *self != Self::System && !row.recipients.is_empty() {
+            row.outcome = row.recipients.iter().filter_map(|party| party.outcome).min();
+            row.reason = row.recipients.iter().find_map(|party| party.reason.clone());
+        }
+        Some(row)
+    }
+
+    /// True if the viewer of `message` may hear of this event of it. A line that names a recipient is for those who may
+    /// see the recipient: nobody learns of another's blind copy.
+    pub(crate) fn tells(&self, message: &MessageRow, told: &ToldEvent) -> bool {
+        if *self == Self::System {
+            return true;
+        }
+        if let Some(address) = &told.event.party {
+            return self.covers(address, told.account);
+        }
+        match told.event.fields.get("recipient").and_then(serde_json::Value::as_str) {
+            Some(recipient) => {
+                let recipient = recipient.trim_matches(['<', '>']);
+                message.recipients.iter().any(|party| party.address == recipient)
+            }
+            None => true,
+        }
+    }
+
+    /// Puts what the scope names into `sql`, for conditions.
+    pub(crate) fn narrow(&self, sql: &mut Sql) -> Narrow {
+        match self {
+            Self::System => Narrow::All(sql.yes()),
+            Self::Account(account) => Narrow::Account(sql.mark(account_value(*account))),
+            // Nobody's domains: no row has this one.
+            Self::Domains(domains) if domains.is_empty() => Narrow::Domains(sql.mark(Value::Text("/".to_owned()))),
+            Self::Domains(domains) => {
+                let mark = |domain: &Domain| sql.mark(Value::Text(domain.as_str().to_owned()));
+                Narrow::Domains(domains.iter().map(mark).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}
+
+/// A scope as SQL.
+pub(crate) enum Narrow {
+    All(&'static str),
+    Account(String),
+    Domains(String),
+}
+
+impl Narrow {
+    /// A condition on the party table, here `alias`: rows that the viewer may see.
+    pub(crate) fn on(&self, alias: &str) -> String {
+        match self {
+            Self::All(yes) => (*yes).to_owned(),
+            Self::Account(mark) => format!("{alias}.account = {mark}"),
+            Self::Domains(marks) => format!("{alias}.domain IN ({marks})"),
+        }
+    }
+}
+
+pub(crate) fn account_value(account: AccountId) -> Value {
+    Value::Int(i64::try_from(account.0).unwrap_or(i64::MAX))
 }
 
 pub(crate) fn domain_of(address: &str) -> String {

@@ -11,9 +11,7 @@ use base::UtcMillis;
 use mail::date::format_utc;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
-use trail::{MessageRow, Outcome, Scope, Span, StoredEvent, Trail, Update};
+use trail::{MessageRow, Outcome, Span, StoredEvent};
 
 use crate::auth::Viewer;
 use crate::error::ApiError;
@@ -27,6 +25,8 @@ pub(crate) struct ListQuery {
     /// Dates in RFC 3339.
     before: Option<String>,
     since: Option<String>,
+    /// The message that ended the page before.
+    below: Option<String>,
     limit: Option<usize>,
 }
 
@@ -48,8 +48,6 @@ pub(crate) struct StreamQuery {
 }
 
 const LIMIT_MAX: usize = 500;
-/// Rows told in one step of a stream.
-const STEP_MAX: usize = 200;
 
 pub(crate) async fn messages(
     State(web): State<Arc<Inner>>,
@@ -59,11 +57,13 @@ pub(crate) async fn messages(
     let mut wanted: trail::Query =
         query.q.parse().map_err(|error: trail::InvalidQuery| ApiError::Invalid(error.to_string()))?;
     wanted.before = query.before.as_deref().map(parse_date).transpose()?;
+    let below = query.below.as_deref().map(str::parse).transpose();
+    wanted.below = below.map_err(|_| ApiError::Invalid("below: not a message id".to_owned()))?;
     wanted.since = query.since.as_deref().map(parse_date).transpose()?;
     let limit = query.limit.unwrap_or(100).clamp(1, LIMIT_MAX);
     let trail = &web.services.trail;
     // Before the rows are read: what changes meanwhile comes again by the stream, which does no harm.
-    let seq = trail.last_seq();
+    let seq = trail.last_seq().await?;
     let rows = trail.messages(&viewer.scope(), &wanted, limit).await?;
     let has_more = rows.len() == limit;
     let rows: Vec<Value> = rows.iter().map(row_to_json).collect();
@@ -131,54 +131,33 @@ pub(crate) async fn stream(
     let filter: trail::Query =
         query.q.parse().map_err(|error: trail::InvalidQuery| ApiError::Invalid(error.to_string()))?;
     let place = Place::take(&web)?;
-    let trail = Arc::clone(&web.services.trail);
-    let updates = trail.subscribe();
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-    let seq = last.or(query.after).unwrap_or_else(|| trail.last_seq());
-    let live = Live { scope: viewer.scope(), filter, trail, updates, seq, pending: Vec::new(), is_behind: true };
+    let rows = web.services.trail.live(viewer.scope(), last.or(query.after));
+    let live = Live { rows, filter, pending: Vec::new() };
     Ok(place.answer(live, Some(std::time::Duration::from_secs(25))))
 }
 
 /// The live log of one viewer.
 struct Live {
-    scope: Scope,
+    rows: trail::Live,
     filter: trail::Query,
-    trail: Arc<Trail>,
-    updates: broadcast::Receiver<Arc<Vec<Update>>>,
-    /// Last row told.
-    seq: u64,
     /// Rows to tell, the next one last.
     pending: Vec<MessageRow>,
-    is_behind: bool,
 }
 
 impl Source for Live {
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(row) = self.pending.pop() {
-                self.seq = row.seq;
-                if !self.filter.admits(&row) {
-                    continue;
-                }
-                return Some(
-                    Event::default().event("message").id(row.seq.to_string()).data(row_to_json(&row).to_string()),
-                );
-            }
-            if self.is_behind {
-                // A query, so that scope is enforced in the one place that does; a failure ends the stream, and the
-                // viewer comes back.
-                let mut rows = self.trail.changed_after(&self.scope, self.seq, STEP_MAX).await.ok()?;
-                self.is_behind = rows.len() == STEP_MAX;
-                rows.sort_by_key(|row| std::cmp::Reverse(row.seq));
-                self.pending = rows;
-                if !self.pending.is_empty() {
-                    continue;
+            while let Some(row) = self.pending.pop() {
+                if self.filter.admits(&row) {
+                    let event = Event::default().event("message").id(row.seq.to_string());
+                    return Some(event.data(row_to_json(&row).to_string()));
                 }
             }
-            match self.updates.recv().await {
-                Ok(_) | Err(RecvError::Lagged(_)) => self.is_behind = true,
-                Err(RecvError::Closed) => return None,
-            }
+            // A failure ends the stream, and the viewer comes back.
+            let mut rows = self.rows.next().await.ok()??;
+            rows.reverse();
+            self.pending = rows;
         }
     }
 }

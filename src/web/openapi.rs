@@ -24,7 +24,7 @@ pub(crate) const ROUTES: &[Route] = &[
     ("/api/v1/removed", "get", "Removed messages and deleted folders that can be brought back", &["account", "limit"]),
     ("/api/v1/removed/restore", "post", "Brings them back: ids or folder; into, account", &[]),
     ("/api/v1/removed/purge", "post", "Ends that for good: ids or all; account", &[]),
-    ("/api/v1/log/messages", "get", "Messages in the log, newest first", &["q", "before", "since", "limit"]),
+    ("/api/v1/log/messages", "get", "Messages in the log, newest first", &["q", "before", "below", "since", "limit"]),
     ("/api/v1/log/messages/{id}", "get", "One message and its life story", &[]),
     ("/api/v1/log/messages/{id}/events", "get", "A message's life story", &[]),
     ("/api/v1/log/histogram", "get", "Recipients by outcome over time", &["from", "to", "step"]),

@@ -205,11 +205,24 @@ impl Pool {
 
     /// Asks outside a transaction, again if the connection turns out to be closed: for questions that change nothing.
     pub async fn query(&self, text: &str, params: Params<'_>) -> Result<Vec<Row>, EngineError> {
+        self.ask(text, params, true).await
+    }
+
+    /// As [`Pool::query`], for a text of many forms: it is not kept prepared.
+    pub async fn query_once(&self, text: &str, params: Params<'_>) -> Result<Vec<Row>, EngineError> {
+        self.ask(text, params, false).await
+    }
+
+    async fn ask(&self, text: &str, params: Params<'_>, is_kept: bool) -> Result<Vec<Row>, EngineError> {
         let mut tries = 0;
         loop {
             let session = self.session().await?;
             tries += 1;
-            match session.rows(text, params).await {
+            let answer = match is_kept {
+                true => session.rows(text, params).await,
+                false => session.link.asked(session.link.client.query(text, params)).await,
+            };
+            match answer {
                 Err(_) if session.link.client.is_closed() && tries <= self.settings.connections => {}
                 answer => {
                     if !session.is_lost() {

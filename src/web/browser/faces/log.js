@@ -41,10 +41,9 @@ export function Log({ session, place, go }) {
     go(`/log${open ? `/${open}` : ''}${next.size ? `?${next}` : ''}`);
   };
   const merge = (known, fresh) => [...fresh, ...known.filter((row) => !fresh.some((one) => one.id === row.id))].sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, KEPT);
-  const load = (before) => {
-    const bound = before || to;
-    get(`/api/v1/log/messages?limit=${PAGE}&q=${encodeURIComponent(text)}&since=${encodeURIComponent(since())}${bound ? `&before=${encodeURIComponent(bound)}` : ''}`)
-      .then((found) => { setRows((known) => (before ? [...known, ...found.messages] : found.messages)); setMore(found.hasMore); setError(''); }, (failed) => { setError(failed.message); setRows((known) => known || []); });
+  const load = (below) => {
+    get(`/api/v1/log/messages?limit=${PAGE}&q=${encodeURIComponent(text)}&since=${encodeURIComponent(since())}${to ? `&before=${encodeURIComponent(to)}` : ''}${below ? `&below=${below}` : ''}`)
+      .then((found) => { setRows((known) => (below ? [...known, ...found.messages] : found.messages)); setMore(found.hasMore); setError(''); }, (failed) => { setError(failed.message); setRows((known) => known || []); });
   };
   useEffect(() => { setWaiting([]); setRows(null); load(); }, [text, hours, from, to]);
   useEffect(() => setTyped(query), [query]);
@@ -97,7 +96,7 @@ export function Log({ session, place, go }) {
       ${rows === null && html`<p class="empty">${t('loading')}</p>`}
       ${nothing && html`<div class="empty">${sought ? html`<p><b>${t('notreached', { sender: sought[1].replace(/"/g, ''), since: exact(since()) })}</b></p><p>${t('notreachedtext')}</p><p><${Copy} text=${t('sendertext', { sender: sought[1].replace(/"/g, ''), since: exact(since()), address: session.address })} label=${t('copysender')} /></p>` : html`<p>${text ? t('nomatch') : t('emptylog')}</p>`}
         ${text && html`<button type="button" onClick=${() => go('/log')}>${t('clearfilter')}</button>`}</div>`}
-      ${more && html`<p class="empty"><button type="button" onClick=${() => load(rows[rows.length - 1].at)}>${t('more')}</button></p>`}</section></div>
+      ${more && html`<p class="empty"><button type="button" onClick=${() => load(rows[rows.length - 1].id)}>${t('more')}</button></p>`}</section></div>
     ${open && html`<${Story} key=${open} id=${open} session=${session} go=${go} close=${() => go(`/log${suffix}`)} />`}
   </main>`;
 }
