@@ -18,6 +18,7 @@ mod operations;
 mod postgres;
 mod quota;
 mod service;
+mod shared_log;
 mod snapshot;
 mod submission;
 mod undelete;
