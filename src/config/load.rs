@@ -236,6 +236,7 @@ impl Reader<'_> {
         let ca = self.take("storage.postgresql_ca").map(|value| folder.join(value.into_text()));
         Some(Postgres {
             url: Secret::new(url.into_text()),
+            trail_url: self.take("trail.postgresql").map(|url| Secret::new(url.into_text())),
             password_file: self.take("storage.postgresql_password_file").map(|value| folder.join(value.into_text())),
             tls: match (self.text("storage.postgresql_tls").as_str(), ca) {
                 ("off", _) => PostgresTls::Off,

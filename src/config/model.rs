@@ -68,6 +68,8 @@ pub enum PostgresTls {
 pub struct Postgres {
     /// Connection string, perhaps with a password.
     pub url: Secret<String>,
+    /// Where the log is kept, if not on the same server.
+    pub trail_url: Option<Secret<String>>,
     pub password_file: Option<PathBuf>,
     pub tls: PostgresTls,
     pub connections: usize,

@@ -258,6 +258,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         "How often the node checks all of its store in the background, slowly, content included; 0 for never. \
          `ortler audit --last` shows what it found, and so does /metrics.",
     ),
+    optional(
+        "trail.postgresql",
+        Kind::Text,
+        "Server of the log with `storage.engine` `postgresql`, if it is another one than storage.postgresql; written the same way, with the same password, TLS and waits.",
+    ),
     with("trail.retention", span(DAY_SECS, 366 * DAY_SECS), "\"21 d\"", "How long the log of single messages is kept."),
     with(
         "log.level",

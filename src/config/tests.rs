@@ -34,8 +34,10 @@ fn a_server_that_nodes_share() {
     assert!(!format!("{config:?}").contains("hush"));
     let server = config.postgres.unwrap();
     assert_eq!(server.url.reveal(), "host=a,b password=hush");
-    assert_eq!((server.tls, server.connections), (crate::PostgresTls::Require, 16));
+    assert_eq!((server.tls, server.connections, server.trail_url), (crate::PostgresTls::Require, 16, None));
     assert_eq!(server.password_file.unwrap().to_str().unwrap(), "/etc/ortler/pw");
+    let apart = Config::parse(&format!("{text}[trail]\npostgresql = \"host=c password=hush\"\n"), Path::new("x.toml"));
+    assert_eq!(apart.unwrap().postgres.unwrap().trail_url.unwrap().reveal(), "host=c password=hush");
     // Named but not chosen.
     let text = text.replace("engine = \"postgresql\"", "engine = \"embedded\"");
     assert_eq!(Config::parse(&text, Path::new("x.toml")).unwrap().postgres, None);

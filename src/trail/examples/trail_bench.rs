@@ -1,4 +1,4 @@
-//! Measures the trail: `cargo run --release -p trail --example bench -- DIR [CONNECTION]`, with a PostgreSQL connection
+//! Measures the trail: `cargo run --release -p trail --example trail_bench -- DIR [CONNECTION]`, with a PostgreSQL connection
 //! string or, without one, on the embedded engine. Needs a folder and a database of its own.
 
 use std::path::PathBuf;
