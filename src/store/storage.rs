@@ -154,7 +154,8 @@ impl Storage {
         (mail, blobs, signals): (Arc<dyn MailStore>, Arc<dyn BlobStore>, Arc<Signals>),
         kept: Kept,
     ) -> Result<Self, StoreError> {
-        let views = Views::new(Arc::clone(&mail), Arc::clone(&signals), Arc::clone(&clock), settings.views);
+        let shared = ViewSettings { is_shared: matches!(kept, Kept::Postgres { .. }), ..settings.views };
+        let views = Views::new(Arc::clone(&mail), Arc::clone(&signals), Arc::clone(&clock), shared);
         let search = Searcher::open(dir, settings.search, Arc::clone(&mail), Arc::clone(&blobs), clock)?;
         let (views, search) = (Arc::new(views), Arc::new(search));
         Ok(Self { mail, blobs, views, search, signals, dir: dir.to_path_buf(), kept })

@@ -21,11 +21,13 @@ pub struct ViewSettings {
     pub entries_max: usize,
     /// After this time a view asks the store even though no signal came: signals may be lost between nodes.
     pub recheck_after: Duration,
+    /// Other nodes change the mailboxes too: whoever opens one asks the store, for their signals may still be on the way.
+    pub is_shared: bool,
 }
 
 impl Default for ViewSettings {
     fn default() -> Self {
-        Self { entries_max: 4_000_000, recheck_after: Duration::from_secs(30) }
+        Self { entries_max: 4_000_000, recheck_after: Duration::from_secs(30), is_shared: false }
     }
 }
 
@@ -73,6 +75,9 @@ impl Views {
     /// Cancel safe.
     pub async fn open(&self, account: AccountId, mailbox: MailboxId) -> Result<Option<Arc<View>>, StoreError> {
         let view = self.place(account, mailbox);
+        if self.settings.is_shared {
+            view.asking.store(true, Ordering::Release);
+        }
         let picture = view.refresh().await?;
         let mut open = self.open.lock();
         if picture.is_none() {

@@ -269,6 +269,7 @@ fn folders_are_made_named_filled_and_deleted() {
     browser.find("//nav[@class='folders']//span[contains(text(), '2026')]");
     browser.click(&folder("Inbox"));
     browser.click(&row("to be sorted"));
+    browser.find("//*[contains(@class, 'read')]//*[contains(@class, 'moveto')]//select");
     browser.run("const menu = document.querySelector('.read .moveto select'); menu.value = [...menu.options].find((one) => one.text.includes('2026')).value; menu.dispatchEvent(new Event('change'))").unwrap();
     browser.reads(".note", "Moved to");
     browser.click("//nav[@class='folders']//a[span[contains(text(), '2026')]]");
