@@ -88,12 +88,7 @@ async fn node() -> Node {
         search: storage.search.clone(),
         directory: Arc::new(directory),
         mime: Arc::new(PlainMime),
-        spool: Arc::new(net::SpoolSettings {
-            folder: folder.path().to_path_buf(),
-            memory_max: base::ByteSize::kib(64),
-            size_max: base::ByteSize::mib(50),
-            waiting: net::MemoryBudget::new(base::ByteSize::mib(1)),
-        }),
+        spool: Arc::new(net::SpoolSettings::in_folder(folder.path())),
         budget: net::MemoryBudget::new(base::ByteSize::mib(64)),
         tls: None,
     };

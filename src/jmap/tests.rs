@@ -91,12 +91,7 @@ impl Fixture {
             directory: Arc::new(OnlyAnna),
             submitter: outbox.clone(),
             mime: Arc::new(PlainMime),
-            spool: Arc::new(net::SpoolSettings {
-                folder: folder.path().to_path_buf(),
-                memory_max: base::ByteSize::kib(64),
-                size_max: base::ByteSize::mib(50),
-                waiting: net::MemoryBudget::new(base::ByteSize::mib(1)),
-            }),
+            spool: Arc::new(net::SpoolSettings::in_folder(folder.path())),
             budget: net::MemoryBudget::new(base::ByteSize::mib(64)),
             clock: clock.clone(),
             ids,

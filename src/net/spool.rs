@@ -21,6 +21,18 @@ pub struct SpoolSettings {
     pub waiting: MemoryBudget,
 }
 
+impl SpoolSettings {
+    /// With the bounds that a node has unless it is configured otherwise.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            memory_max: ByteSize::kib(256),
+            size_max: ByteSize::mib(50),
+            waiting: MemoryBudget::new(ByteSize::mib(128)),
+        }
+    }
+}
+
 /// What a spool may hold in memory without a share.
 const FREE: usize = 16 * 1024;
 

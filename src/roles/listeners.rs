@@ -208,10 +208,9 @@ const fn refusal(service: Service) -> &'static [u8] {
 /// The budget and spool of messages on their way in.
 pub fn spool(config: &Config) -> (Arc<net::SpoolSettings>, net::MemoryBudget) {
     let settings = net::SpoolSettings {
-        folder: config.data.join("spool"),
-        memory_max: ByteSize::kib(256),
         size_max: config.message_size_max,
         waiting: net::MemoryBudget::new(ByteSize(config.memory_for_messages.0 / 4)),
+        ..net::SpoolSettings::in_folder(config.data.join("spool"))
     };
     (Arc::new(settings), net::MemoryBudget::new(config.memory_for_messages))
 }

@@ -82,7 +82,7 @@ pub(crate) struct AliasBody {
     targets: Vec<String>,
 }
 
-type Parsed<T> = Result<Json<T>, JsonRejection>;
+pub(crate) type Parsed<T> = Result<Json<T>, JsonRejection>;
 
 const PAGE_MAX: u32 = 500;
 const PASSWORD_MIN: usize = 8;
@@ -268,7 +268,7 @@ pub(crate) async fn delete_alias(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn read<T>(body: Parsed<T>) -> Result<T, ApiError> {
+pub(crate) fn read<T>(body: Parsed<T>) -> Result<T, ApiError> {
     body.map(|Json(body)| body).map_err(|error| ApiError::Invalid(error.body_text()))
 }
 
@@ -309,7 +309,7 @@ async fn hash(password: Secret<String>) -> Result<PasswordHash, ApiError> {
     tokio::task::spawn_blocking(move || PasswordHash::make(&password)).await.map_err(|_| ApiError::Failed)
 }
 
-fn record(web: &Inner, viewer: &Viewer, action: &str, object: &str) {
+pub(crate) fn record(web: &Inner, viewer: &Viewer, action: &str, object: &str) {
     let by = Party {
         address: viewer.account.address.to_string(),
         account: Some(viewer.account.id),

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Query, State};
 use directory::{Access, Account, RegistryError};
 use mail::Address;
@@ -13,8 +12,8 @@ use mail::mime::{EnvelopeAddress, Summary, decode::decode_header_text};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{AppendError, EmailId, MailboxName, Removed};
-use trail::{Event, Kind, Party};
 
+use crate::admin::{Parsed, read, record};
 use crate::auth::Viewer;
 use crate::error::ApiError;
 use crate::server::Inner;
@@ -91,7 +90,7 @@ pub(crate) async fn list(
 pub(crate) async fn restore(
     State(web): State<Arc<Inner>>,
     viewer: Viewer,
-    body: Result<Json<Restore>, JsonRejection>,
+    body: Parsed<Restore>,
 ) -> Result<Json<Value>, ApiError> {
     let body = read(body)?;
     let account = account_of(&web, &viewer, body.account.as_deref()).await?;
@@ -110,7 +109,7 @@ pub(crate) async fn restore(
         }
         _ => return Err(ApiError::Invalid(format!("give 1 to {IDS_MAX} ids, or a folder"))),
     };
-    record(&web, &viewer, "restore", &account);
+    record(&web, &viewer, "restore", &account.address.to_string());
     let mailboxes: Vec<&str> = mailboxes.iter().map(MailboxName::as_str).collect();
     Ok(Json(json!({ "restored": restored, "mailboxes": mailboxes })))
 }
@@ -118,7 +117,7 @@ pub(crate) async fn restore(
 pub(crate) async fn purge(
     State(web): State<Arc<Inner>>,
     viewer: Viewer,
-    body: Result<Json<Purge>, JsonRejection>,
+    body: Parsed<Purge>,
 ) -> Result<Json<Value>, ApiError> {
     let body = read(body)?;
     let account = account_of(&web, &viewer, body.account.as_deref()).await?;
@@ -128,7 +127,7 @@ pub(crate) async fn purge(
         _ => return Err(ApiError::Invalid(format!("give 1 to {IDS_MAX} ids, or all"))),
     };
     let purged = web.services.storage.purge(account.id, ids).await?;
-    record(&web, &viewer, "purge", &account);
+    record(&web, &viewer, "purge", &account.address.to_string());
     Ok(Json(json!({ "purged": purged })))
 }
 
@@ -155,10 +154,6 @@ fn message_to_json(removed: &Removed) -> Value {
     })
 }
 
-fn read<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, ApiError> {
-    body.map(|Json(body)| body).map_err(|error| ApiError::Invalid(error.body_text()))
-}
-
 fn name(text: &str) -> Result<MailboxName, ApiError> {
     text.parse().map_err(|error| ApiError::Invalid(format!("{text}: {error}")))
 }
@@ -169,15 +164,4 @@ fn refused(error: AppendError) -> ApiError {
         AppendError::OverQuota(_) => ApiError::Conflict(error.to_string()),
         AppendError::Store(error) => error.into(),
     }
-}
-
-fn record(web: &Inner, viewer: &Viewer, action: &str, account: &Account) {
-    let by = Party {
-        address: viewer.account.address.to_string(),
-        account: Some(viewer.account.id),
-        is_recipient: false,
-        outcome: None,
-    };
-    let event = Event::new(web.services.clock.utc(), Kind::Administered).party(by);
-    web.services.trail.record(event.field("action", action).field("object", account.address.to_string()));
 }

@@ -128,12 +128,7 @@ impl Fixture {
             directory: registry.clone(),
             submitter: Arc::new(NoSubmitter),
             mime: Arc::new(OnePart),
-            spool: Arc::new(net::SpoolSettings {
-                folder: folder.path().to_path_buf(),
-                memory_max: base::ByteSize::kib(64),
-                size_max: base::ByteSize::mib(50),
-                waiting: net::MemoryBudget::new(base::ByteSize::mib(1)),
-            }),
+            spool: Arc::new(net::SpoolSettings::in_folder(folder.path())),
             budget: net::MemoryBudget::new(base::ByteSize::mib(64)),
             clock: clock.clone(),
             ids: Arc::clone(&ids),

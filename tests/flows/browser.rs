@@ -39,6 +39,17 @@ pub(super) fn sign_in(browser: &Browser, node: &Node, user: &str) {
     browser.find(".mail .rows");
 }
 
+/// user1 of a node that has no mail yet, before the webmail; `None` where browsers are not to run.
+pub(super) fn signed_in() -> Option<(Node, Browser)> {
+    if !wants_all() {
+        skip("a browser runs with ORTLER_TESTS=all");
+        return None;
+    }
+    let (node, browser) = (Node::start(), Browser::start());
+    sign_in(&browser, &node, "user1");
+    Some((node, browser))
+}
+
 pub(super) fn row(subject: &str) -> String {
     format!("//li[contains(@class, 'row')][.//b[text()='{subject}']]")
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
-use super::browser::{button, hostile, row, sign_in};
+use super::browser::{button, hostile, row, sign_in, signed_in};
 use crate::harness::{Browser, Node, Trap, letter, ortler, skip, wants_all};
 
 const ENTER: char = '\u{e007}';
@@ -33,12 +33,7 @@ fn arrived(node: &Node, user: &str) -> String {
 
 #[test]
 fn a_draft_is_kept_and_its_file_arrives_unchanged() {
-    if !wants_all() {
-        return skip("a browser runs with ORTLER_TESTS=all");
-    }
-    let node = Node::start();
-    let browser = Browser::start();
-    sign_in(&browser, &node, "user1");
+    let Some((node, browser)) = signed_in() else { return };
     // Every octet, and no text in any charset.
     let content: Vec<u8> =
         (0..200_000_u32).map(|n| u8::try_from((n.wrapping_mul(2_654_435_761) >> 13) % 256).unwrap()).collect();
@@ -93,12 +88,7 @@ fn a_draft_is_kept_and_its_file_arrives_unchanged() {
 
 #[test]
 fn wrong_recipients_and_forgotten_files_are_told_before_sending() {
-    if !wants_all() {
-        return skip("a browser runs with ORTLER_TESTS=all");
-    }
-    let node = Node::start();
-    let browser = Browser::start();
-    sign_in(&browser, &node, "user1");
+    let Some((node, browser)) = signed_in() else { return };
     browser.click(&button("Compose"));
     browser.write(".compose [name=to]", "user2@example.test, nobody@example.test; a@other.example, no address,");
     browser.reads(".compose .faults", "no address is not an address");
@@ -122,12 +112,7 @@ fn wrong_recipients_and_forgotten_files_are_told_before_sending() {
 
 #[test]
 fn what_is_written_outlives_its_session() {
-    if !wants_all() {
-        return skip("a browser runs with ORTLER_TESTS=all");
-    }
-    let node = Node::start();
-    let browser = Browser::start();
-    sign_in(&browser, &node, "user1");
+    let Some((node, browser)) = signed_in() else { return };
     browser.click(&button("Compose"));
     browser.write(".compose [name=to]", "user2@example.test,");
     browser.write(".compose [name=text]", "Not to be lost.");
