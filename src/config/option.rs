@@ -209,7 +209,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "`require` encrypts, `verify-full` also checks that the server's certificate is signed by storage.postgresql_ca and names the host. A local socket is never encrypted.",
     ),
     optional("storage.postgresql_ca", Kind::Path, "PEM file with the authorities that sign the server's certificate."),
-    with("storage.postgresql_connections", count(2, 1000), "16", "Open connections to the server at a time."),
+    with(
+        "storage.postgresql_connections",
+        count(2, 1000),
+        "16",
+        "Open connections to the server at a time for mail and accounts. One more hears of changes, and the log has six of its own.",
+    ),
     with("storage.postgresql_connect_wait", span(1, 60), "\"3 s\"", "Longest wait for each named host to answer."),
     with(
         "storage.postgresql_statement_wait",

@@ -207,16 +207,13 @@ async fn open_postgres(
 }
 
 /// How the configured object store is reached. Reads the secret's file.
-fn objects(store: &ObjectStore) -> anyhow::Result<S3Settings> {
-    let text = std::fs::read_to_string(&store.secret_file)
-        .with_context(|| format!("`storage.object_store_secret_file`: {}", store.secret_file.display()))?;
-    let text = Secret::new(text);
+pub fn objects(store: &ObjectStore) -> anyhow::Result<S3Settings> {
     Ok(S3Settings {
         endpoints: store.endpoints.clone(),
         bucket: store.bucket.clone(),
         region: store.region.clone(),
         access_key: store.access_key.clone(),
-        secret: Secret::new(text.reveal().lines().next().unwrap_or_default().to_owned()),
+        secret: first_line("storage.object_store_secret_file", &store.secret_file)?,
         path_style: store.path_style,
         from_bytes: store.from.0,
     })
@@ -229,7 +226,7 @@ pub fn server(postgres: &Postgres) -> anyhow::Result<PgSettings> {
 }
 
 /// The log has connections of its own, so that it never waits for mail nor mail for it; perhaps on a server of its own.
-fn trail_server(postgres: &Postgres) -> anyhow::Result<PgSettings> {
+pub fn trail_server(postgres: &Postgres) -> anyhow::Result<PgSettings> {
     let url = postgres.trail_url.as_ref().unwrap_or(&postgres.url);
     with_options(PgSettings::parse(url.reveal(), TRAIL_CONNECTIONS).context("`trail.postgresql`")?, postgres)
 }
@@ -247,10 +244,14 @@ fn with_options(settings: PgSettings, postgres: &Postgres) -> anyhow::Result<PgS
     let settings = settings.with_waits(postgres.connect_wait, postgres.statement_wait);
     let settings = settings.with_tls(tls).context("`storage.postgresql_ca`")?;
     let Some(file) = &postgres.password_file else { return Ok(settings) };
-    let text = std::fs::read_to_string(file)
-        .with_context(|| format!("`storage.postgresql_password_file`: {}", file.display()))?;
+    Ok(settings.with_password(first_line("storage.postgresql_password_file", file)?.reveal()))
+}
+
+/// The secret in the file that `option` names.
+fn first_line(option: &str, file: &Path) -> anyhow::Result<Secret<String>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("`{option}`: {}", file.display()))?;
     let text = Secret::new(text);
-    Ok(settings.with_password(text.reveal().lines().next().unwrap_or_default()))
+    Ok(Secret::new(text.reveal().lines().next().unwrap_or_default().to_owned()))
 }
 
 /// Directory, trail, certificate and a demonstration's configuration; gives the number of files.

@@ -7,7 +7,7 @@ use base::Clock;
 use config::{Config, WhenDown};
 use filter::rules::parse::Source;
 use filter::rules::{Problem, RuleSet, ScoreSet, Severity};
-use filter::{Clamd, ClamdSettings, Filter, FilterParts, MilterSettings, Scanner, WhenAway};
+use filter::{Clamd, ClamdSettings, Filter, FilterParts, MilterSettings, Scanner, ServiceAddress, WhenAway};
 use mailauth::{Resolver, ResolverSettings};
 use policy::{EffectivePolicy, Layer, Presets};
 
@@ -54,27 +54,32 @@ pub fn build_filter(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<A
             None
         }
     };
-    let parse = |text: &String| text.parse().map_err(|error| anyhow::anyhow!("`{text}`: {error}"));
-    let scanner = match config.clamd.as_slice() {
-        [] => None,
-        servers => {
-            let servers = servers.iter().map(parse).collect::<anyhow::Result<Vec<filter::ServiceAddress>>>()?;
-            let clamd = Clamd::new(ClamdSettings::new(servers), Arc::clone(clock));
-            Some(Arc::new(clamd) as Arc<dyn Scanner>)
-        }
-    };
-    let when_away = match config.milter_down {
-        WhenDown::Defer => WhenAway::Defer,
-        WhenDown::Pass => WhenAway::Pass,
-    };
-    let milters = config.milters.iter().map(|text| MilterSettings::parse(text, when_away));
+    let scanners = scanners(config)?;
+    let clamd = || Arc::new(Clamd::new(ClamdSettings::new(scanners), Arc::clone(clock))) as Arc<dyn Scanner>;
+    let scanner = if config.clamd.is_empty() { None } else { Some(clamd()) };
     Ok(Arc::new(Filter::new(FilterParts {
         host_name: config.node_name.clone(),
         resolver,
         rules: Arc::new(rules),
         scanner,
-        milters: milters.collect::<Result<_, _>>().context("filter.milters")?,
+        milters: milters(config)?,
         policy,
         clock: Arc::clone(clock),
     })))
+}
+
+/// Where `filter.clamd` listens.
+pub fn scanners(config: &Config) -> anyhow::Result<Vec<ServiceAddress>> {
+    let parse = |text: &String| text.parse().map_err(|error| anyhow::anyhow!("filter.clamd: `{text}`: {error}"));
+    config.clamd.iter().map(parse).collect()
+}
+
+/// `filter.milters`, in their order.
+pub fn milters(config: &Config) -> anyhow::Result<Vec<MilterSettings>> {
+    let when_away = match config.milter_down {
+        WhenDown::Defer => WhenAway::Defer,
+        WhenDown::Pass => WhenAway::Pass,
+    };
+    let milters = config.milters.iter().map(|text| MilterSettings::parse(text, when_away));
+    milters.collect::<Result<_, _>>().context("filter.milters")
 }

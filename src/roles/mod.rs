@@ -23,16 +23,18 @@ pub use node::run;
 /// The configuration that a demonstration leaves in its folder, so that commands find their node by `--dir`.
 pub const DEMO_CONFIG: &str = "ortler.toml";
 
-/// What `ortler config check` looks at beyond the file itself: certificate, policy and rules that it names.
+/// What `ortler config check` looks at beyond the file itself: what it names and how servers are to be reached, but no
+/// server.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     if let Some(files) = &config.tls {
         net::Tls::from_files(&files.certificate, &files.key)?;
     }
     config.postgres.as_ref().map(engines::server).transpose()?;
+    config.postgres.as_ref().map(engines::trail_server).transpose()?;
+    config.object_store.as_ref().map(engines::objects).transpose()?;
     judge::load_policy(config)?;
     load_rules(config)?;
-    for server in config.clamd.iter().chain(&config.milters) {
-        server.parse::<filter::ServiceAddress>().map_err(|error| anyhow::anyhow!("`{server}`: {error}"))?;
-    }
+    judge::scanners(config)?;
+    judge::milters(config)?;
     Ok(())
 }

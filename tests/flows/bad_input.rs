@@ -60,3 +60,34 @@ fn a_damaged_store_is_named() {
     node.resume();
     assert_eq!(node.messages("user1", "INBOX").len(), 1);
 }
+
+#[test]
+fn a_configuration_is_checked_as_a_node_would_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ortler.toml");
+    let start = "[node]\nname = \"x.example\"\n[[listener]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:25\"\n";
+    let check = |rest: &str| {
+        std::fs::write(&file, format!("{start}{rest}")).unwrap();
+        let output = ortler(&["config", "check", "--config", file.to_str().unwrap()]);
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let good = check("[filter]\nmilters = [\"127.0.0.1:8891, down=pass, reply=5\"]\nclamd = [\"127.0.0.1:3310\"]\n");
+    assert_eq!(good, (true, String::new()));
+    let server = "[storage]\nengine = \"postgresql\"\npostgresql = \"host=a user=b\"\n";
+    for (rest, named) in [
+        ("[filter]\nmilters = [\"unix:/run/m.sock, down=maybe\"]\n", "down=maybe"),
+        ("[filter]\nclamd = [\"nowhere\"]\n", "filter.clamd"),
+        (&*format!("{server}postgresql_password_file = \"none\"\n"), "storage.postgresql_password_file"),
+        (&*format!("{server}[trail]\npostgresql = \"host=a nonsense\"\n"), "trail.postgresql"),
+        (
+            &*format!(
+                "{server}object_store = [\"https://s3.example\"]\nobject_store_bucket = \"b\"\n\
+                 object_store_access_key = \"k\"\nobject_store_secret_file = \"none\"\n"
+            ),
+            "storage.object_store_secret_file",
+        ),
+    ] {
+        let (is_good, said) = check(rest);
+        assert!(!is_good && said.contains(named), "{rest}: {said}");
+    }
+}
