@@ -1,6 +1,6 @@
 //! Our own directory: what its rows mean, caches in front of them, passwords. Where the rows lie is [`Tables`]' matter.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -290,7 +290,7 @@ impl Registry {
             }
             let keys: HashSet<String> = level.iter().flat_map(keys).collect();
             let hits = self.tables.find(keys.into_iter().collect()).await?;
-            let mut next = VecDeque::new();
+            let mut next = Vec::new();
             for address in level {
                 if found.len() >= RECIPIENTS_MAX {
                     break;
@@ -301,7 +301,7 @@ impl Registry {
                     None => next.extend(targets(&hits, &address)),
                 }
             }
-            level = next.into();
+            level = next;
         }
         Ok(if found.is_empty() { Resolution::UnknownAddress } else { Resolution::Local(found) })
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use trail::{MessageRow, Query, Scope, StoredEvent};
 
 use super::Engines;
-use super::limits::{self, QuotaPatch};
+use super::limits::{self, QuotaPatch, Used};
 use super::mailboxes::{self, MailRequest};
 
 /// What a command asks of its node.
@@ -263,12 +263,11 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         }
         Request::DomainShow { name } => domain(engines, &name).await,
         Request::DomainSet { name, tenant, no_tenant, limit } => {
-            let parsed = parse_domain(&name)?;
+            let (parsed, change) = (parse_domain(&name)?, limit.change()?);
             if tenant.is_some() || no_tenant {
                 directory.set_domain_tenant(parsed.clone(), tenant).await?;
                 limits::apply_members(engines, PoolId::Domain(domain_entry(engines, &name).await?.id)).await?;
             }
-            let change = limit.change()?;
             if !change.is_empty() {
                 limits::apply_pool(engines, directory.set_domain_quota(parsed, change).await?).await?;
             }
@@ -380,16 +379,16 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
 
 async fn domain(engines: &Engines, name: &str) -> anyhow::Result<Value> {
     let found = domain_entry(engines, name).await?;
-    with_usage(domain_value(&found), limits::pool_usage(engines, PoolId::Domain(found.id)).await?)
+    Ok(with_usage(domain_value(&found), limits::pool_usage(engines, PoolId::Domain(found.id)).await?))
 }
 
-/// Adds what is used to what is shown.
-fn with_usage(mut shown: Value, used: Value) -> anyhow::Result<Value> {
+/// Adds what is used to what is shown; `null` where nothing is summed.
+fn with_usage(mut shown: Value, used: Option<Used>) -> Value {
     if let Some(fields) = shown.as_object_mut() {
-        fields.insert("used".to_owned(), used.get("size").cloned().unwrap_or_default());
-        fields.insert("used_messages".to_owned(), used.get("messages").cloned().unwrap_or_default());
+        fields.insert("used".to_owned(), used.map(|used| used.size.0).into());
+        fields.insert("used_messages".to_owned(), used.map(|used| used.messages).into());
     }
-    Ok(shown)
+    shown
 }
 
 async fn domain_entry(engines: &Engines, name: &str) -> anyhow::Result<DomainEntry> {
@@ -404,7 +403,7 @@ async fn account_show(engines: &Engines, address: &str) -> anyhow::Result<Value>
     let found = engines.directory.account_by_address(&parse_address(address)?).await?;
     let missing = || RegistryError::Missing { what: format!("the account {address}") };
     let account = found.ok_or_else(missing)?;
-    with_usage(account_value(&account), limits::account_usage(engines, account.id).await?)
+    Ok(with_usage(account_value(&account), Some(limits::account_usage(engines, account.id).await?)))
 }
 
 async fn alias(engines: &Engines, address: &str) -> anyhow::Result<Value> {
@@ -419,7 +418,7 @@ async fn tenant(engines: &Engines, name: &str) -> anyhow::Result<Value> {
     let found = engines.directory.tenants().await?;
     let missing = || RegistryError::Missing { what: format!("the tenant {name}") };
     let tenant = found.iter().find(|tenant| tenant.name.eq_ignore_ascii_case(name)).ok_or_else(missing)?;
-    with_usage(tenant_value(tenant), limits::pool_usage(engines, PoolId::Tenant(tenant.id)).await?)
+    Ok(with_usage(tenant_value(tenant), limits::pool_usage(engines, PoolId::Tenant(tenant.id)).await?))
 }
 
 fn domain_value(domain: &directory::DomainEntry) -> Value {

@@ -4,7 +4,6 @@ use anyhow::Context as _;
 use base::{AccountId, ByteSize, PoolId, Quota};
 use directory::QuotaChange;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::Engines;
 use super::engines::explain;
@@ -58,22 +57,20 @@ pub async fn apply_members(engines: &Engines, pool: PoolId) -> anyhow::Result<()
     Ok(())
 }
 
-/// An account's use, for people.
-pub async fn account_usage(engines: &Engines, account: AccountId) -> anyhow::Result<Value> {
-    let usage = engines.storage.mail.usage(account).await.map_err(|error| explain(&error))?;
-    Ok(json!({ "size": usage.size.0, "messages": usage.messages }))
+/// What messages take.
+#[derive(Clone, Copy)]
+pub struct Used {
+    pub size: ByteSize,
+    pub messages: u64,
 }
 
-/// What the accounts of a domain or tenant use; `null` where there is no limit and nothing is summed.
-pub async fn pool_usage(engines: &Engines, pool: PoolId) -> anyhow::Result<Value> {
+pub async fn account_usage(engines: &Engines, account: AccountId) -> anyhow::Result<Used> {
+    let usage = engines.storage.mail.usage(account).await.map_err(|error| explain(&error))?;
+    Ok(Used { size: usage.size, messages: usage.messages })
+}
+
+/// What the accounts of a domain or tenant use; `None` where there is no limit and nothing is summed.
+pub async fn pool_usage(engines: &Engines, pool: PoolId) -> anyhow::Result<Option<Used>> {
     let usage = engines.storage.mail.pool(pool).await.map_err(|error| explain(&error))?;
-    if usage.accounts == 0 {
-        return Ok(Value::Null);
-    }
-    Ok(json!({
-        "accounts": usage.accounts,
-        "size": usage.size.0,
-        "messages": usage.messages,
-        "allotted": usage.allotted_size.0,
-    }))
+    Ok((usage.accounts != 0).then_some(Used { size: usage.size, messages: usage.messages }))
 }
