@@ -1,16 +1,8 @@
 //! Quota of accounts, domains and customers, from the command line to each protocol's answer.
 
-use crate::harness::{Node, PASSWORD, letter, ortler};
+use crate::harness::{Node, PASSWORD, letter};
 
 const USER: &str = "user1@example.test";
-
-/// The JSON that a command prints.
-#[track_caller]
-fn run(node: &Node, words: &[&str]) -> serde_json::Value {
-    let output = ortler(&[words, &["--json", "--dir", node.dir().to_str().unwrap()]].concat());
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 fn send(node: &Node, to: &str) -> String {
     let mut smtp = node.connect(25);
@@ -24,13 +16,13 @@ fn send(node: &Node, to: &str) -> String {
 #[test]
 fn a_full_mailbox_is_told_at_rcpt_and_to_clients() {
     let node = Node::start();
-    let account = run(&node, &["account", "set", USER, "--quota", "2GB", "--messages", "2"]);
+    let account = node.json(&["account", "set", USER, "--quota", "2GB", "--messages", "2"]);
     assert_eq!(
         (&account["quota"], &account["quota_messages"], &account["used"]),
         (&"2 GB".into(), &2.into(), &0.into())
     );
     assert!(send(&node, USER).starts_with("250") && send(&node, USER).starts_with("250"));
-    assert_eq!(run(&node, &["account", "show", USER])["used_messages"], 2);
+    assert_eq!(node.json(&["account", "show", USER])["used_messages"], 2);
 
     let mut smtp = node.connect(25);
     smtp.expect("220");
@@ -46,7 +38,7 @@ fn a_full_mailbox_is_told_at_rcpt_and_to_clients() {
     imap.tagged("STORE 1 +FLAGS (\\Deleted)");
     imap.tagged("EXPUNGE");
     smtp.say(&format!("RCPT TO:<{USER}>")).expect("250");
-    run(&node, &["account", "set", USER, "--messages", "none"]);
+    node.json(&["account", "set", USER, "--messages", "none"]);
     assert!(send(&node, USER).starts_with("250") && send(&node, USER).starts_with("250"));
     assert_eq!(imap.tagged("GETQUOTA \"account\"").iter().filter(|line| line.contains("MESSAGE")).count(), 0);
 }
@@ -60,29 +52,29 @@ fn a_domain_and_a_customer_share_one_limit() {
         &["domain", "set", "example.test", "--tenant", "buyer"],
         &["domain", "add", "other.test", "--tenant", "buyer"],
     ] {
-        run(&node, words);
+        node.json(words);
     }
     assert!(send(&node, USER).starts_with("250"));
-    let domain = run(&node, &["domain", "set", "example.test", "--messages", "4"]);
+    let domain = node.json(&["domain", "set", "example.test", "--messages", "4"]);
     assert_eq!((&domain["quota_messages"], &domain["used_messages"]), (&4.into(), &1.into()));
     let sent: Vec<String> = (0..8).map(|nth| send(&node, &format!("user{}@example.test", nth % 4 + 1))).collect();
     assert_eq!(sent.iter().filter(|answer| answer.starts_with("250")).count(), 3, "{sent:?}");
     assert!(sent.iter().all(|answer| answer.starts_with("250") || answer.starts_with("452 4.2.2")), "{sent:?}");
 
     // An account made now is within the limits, and a reseller's holds for its customers.
-    run(&node, &["domain", "set", "example.test", "--messages", "none"]);
-    assert_eq!(run(&node, &["tenant", "set", "seller", "--quota", "1GB", "--messages", "6"])["used_messages"], 4);
+    node.json(&["domain", "set", "example.test", "--messages", "none"]);
+    assert_eq!(node.json(&["tenant", "set", "seller", "--quota", "1GB", "--messages", "6"])["used_messages"], 4);
     let words = ["account", "add", "new@other.test", "--password-hash", &format!("{{PLAIN}}{PASSWORD}")];
-    run(&node, &words);
+    node.json(&words);
     let sent: Vec<String> = (0..6).map(|_| send(&node, "new@other.test")).collect();
     assert_eq!(sent.iter().filter(|answer| answer.starts_with("250")).count(), 2, "{sent:?}");
-    let tenant = run(&node, &["tenant", "show", "seller"]);
+    let tenant = node.json(&["tenant", "show", "seller"]);
     assert_eq!((&tenant["used_messages"], &tenant["quota"]), (&6.into(), &"1 GB".into()));
-    assert_eq!(run(&node, &["audit"])["clean"], true);
+    assert_eq!(node.json(&["audit"])["clean"], true);
 
     // What a domain takes with it to nobody is no longer the customer's.
-    run(&node, &["domain", "set", "example.test", "--no-tenant"]);
-    assert_eq!(run(&node, &["tenant", "show", "seller"])["used_messages"], 2);
+    node.json(&["domain", "set", "example.test", "--no-tenant"]);
+    assert_eq!(node.json(&["tenant", "show", "seller"])["used_messages"], 2);
     assert!(send(&node, USER).starts_with("250"));
-    assert_eq!(run(&node, &["audit"])["clean"], true);
+    assert_eq!(node.json(&["audit"])["clean"], true);
 }

@@ -2,17 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Node, PASSWORD, base64, http, letter, ortler, ortler_fails};
+use crate::harness::{Node, PASSWORD, base64, http, letter, ortler_fails};
 
 const USER: &str = "user1@example.test";
-
-/// The JSON that a command prints.
-#[track_caller]
-fn run(node: &Node, words: &[&str]) -> Value {
-    let output = ortler(&[words, &["--json", "--dir", node.dir().to_str().unwrap()]].concat());
-    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 /// The status and the JSON of a call of the API.
 fn api(node: &Node, user: &str, request: &str, body: &Value) -> (u16, Value) {
@@ -79,15 +71,15 @@ fn the_owner_restores_messages_and_folders_and_nobody_else_but_administrators() 
     // By command; then gone for good.
     imap.tagged("SELECT INBOX");
     imap.tagged("DELETE Work/2026");
-    assert_eq!(run(&node, &["mailbox", "removed", USER, "--folders"])[0]["messages"], 2);
-    let back = run(&node, &["mailbox", "restore", USER, "--folder", "Work/2026", "--into", "Old"]);
+    assert_eq!(node.json(&["mailbox", "removed", USER, "--folders"])[0]["messages"], 2);
+    let back = node.json(&["mailbox", "restore", USER, "--folder", "Work/2026", "--into", "Old"]);
     assert_eq!((&back["restored"], &back["mailboxes"]), (&json!(2), &json!(["Old"])));
     imap.tagged("STORE 1 +FLAGS (\\Deleted)");
     imap.tagged("EXPUNGE");
     assert_eq!(api(&node, "user1", "POST /api/v1/removed/purge", &json!({ "all": true })).1["purged"], 1);
     let (_, found) = api(&node, "user1", "GET /api/v1/removed", &Value::Null);
     assert_eq!((&found["messages"], &found["folders"]), (&json!([]), &json!([])));
-    assert_eq!(run(&node, &["audit"])["clean"], true);
+    assert_eq!(node.json(&["audit"])["clean"], true);
 }
 
 #[test]
@@ -108,14 +100,14 @@ fn an_account_gets_back_what_a_snapshot_has_and_no_more() {
     let place = tempfile::tempdir().unwrap();
     let snapshot = place.path().join("then");
     let dir = snapshot.to_str().unwrap();
-    run(&node, &["storage", "snapshot", "--to", dir]);
+    node.json(&["storage", "snapshot", "--to", dir]);
     for command in ["STORE 1 +FLAGS (\\Deleted)", "EXPUNGE", "MOVE 1 Archive", "DELETE Work"] {
         imap.tagged(command);
     }
-    run(&node, &["mailbox", "purge", USER, "--all"]);
+    node.json(&["mailbox", "purge", USER, "--all"]);
     fill(&node, &["since"]);
     let restore = |more: &[&str]| {
-        let told = run(&node, &[&["mailbox", "restore", USER, "--from-snapshot", dir], more].concat());
+        let told = node.json(&[&["mailbox", "restore", USER, "--from-snapshot", dir], more].concat());
         (told["added"].as_u64().unwrap(), told["present"].as_u64().unwrap())
     };
     // What was moved is there; what came since stays.
@@ -146,5 +138,5 @@ fn an_account_gets_back_what_a_snapshot_has_and_no_more() {
         "take a snapshot of it first",
     );
     ortler_fails(&["mailbox", "restore", USER, "--from-snapshot", "/nowhere", "--dir", running], 1, "/nowhere");
-    assert_eq!(run(&node, &["audit", "--deep"])["clean"], true);
+    assert_eq!(node.json(&["audit", "--deep"])["clean"], true);
 }

@@ -104,6 +104,12 @@ impl Node {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// What a command says to machines.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.command(&[arguments, &["--json"]].concat())).unwrap()
+    }
+
     pub fn config(&self) -> PathBuf {
         self.dir().join("ortler.toml")
     }
