@@ -23,6 +23,14 @@ macro_rules! time_ordered_id {
             /// Big-endian bytes: order is kept.
             pub const fn to_bytes(self) -> [u8; 16] { self.0.to_be_bytes() }
             pub const fn from_bytes(raw: [u8; 16]) -> Self { Self(u128::from_be_bytes(raw)) }
+            /// The lowest id that can be made at `at`; the highest of all if no id reaches so far.
+            pub const fn first_at(at: UtcMillis) -> Self {
+                match at.0 {
+                    ..0 => Self(0),
+                    0..=MILLIS_MAX => Self((at.0 as u128) << 80),
+                    _ => Self(u128::MAX),
+                }
+            }
             /// When the id was made, to the millisecond.
             pub const fn made_at(self) -> UtcMillis { UtcMillis((self.0 >> 80) as i64) }
         }
@@ -54,6 +62,9 @@ time_ordered_id! {
     /// Immutable stored content.
     BlobId
 }
+
+/// The last millisecond that an id can hold.
+const MILLIS_MAX: i64 = (1 << 48) - 1;
 
 /// Declares a small numeric identity that the store hands out.
 macro_rules! numeric_id {
@@ -236,6 +247,16 @@ mod tests {
             before = id;
         }
         assert_eq!(before.made_at().0, 1_700_000_000_003);
+    }
+
+    #[test]
+    fn the_first_id_of_a_moment_is_below_those_that_are_made_then() {
+        let now = UtcMillis(1_700_000_000_000);
+        let made = IdSource::system().message(now);
+        assert!(MessageId::first_at(now) <= made && made < MessageId::first_at(UtcMillis(now.0 + 1)));
+        for (at, expected) in [(-1, 0), (0, 0), (5, 5 << 80), (i64::MAX, u128::MAX), (1 << 48, u128::MAX)] {
+            assert_eq!(MessageId::first_at(UtcMillis(at)).as_u128(), expected, "{at}");
+        }
     }
 
     #[test]

@@ -80,9 +80,8 @@ impl Query {
     /// A condition on `column`, which holds message ids: the stretch of time that is asked for.
     pub(crate) fn bounds(&self, sql: &mut Sql, column: &str) -> String {
         let mut text = sql.yes().to_owned();
-        // Ids begin with the milliseconds of their making.
-        let first_of = |at: UtcMillis| MessageId::from_u128(u128::try_from(at.0).unwrap_or(0) << 80);
-        let bounds = [(self.before.map(first_of), "<"), (self.below, "<"), (self.since.map(first_of), ">=")];
+        let [before, since] = [self.before, self.since].map(|at| at.map(MessageId::first_at));
+        let bounds = [(before, "<"), (self.below, "<"), (since, ">=")];
         for (bound, operator) in bounds {
             if let Some(bound) = bound {
                 let mark = sql.mark(Value::Bytes(bound.to_bytes()));

@@ -233,7 +233,7 @@ async fn take_released(
 
 /// Message ids sort by the time they were made.
 async fn forget_deliveries(sql: &Session, before: UtcMillis) -> Result<u64, StoreError> {
-    let oldest = base::MessageId::from_u128((before.0.max(0) as u128) << 80).to_bytes();
+    let oldest = base::MessageId::first_at(before).to_bytes();
     let text = "WITH due AS (
              SELECT account_id, message_id FROM delivered WHERE message_id < $1 ORDER BY message_id LIMIT $2
              FOR UPDATE SKIP LOCKED

@@ -125,8 +125,7 @@ impl BlobIndex for SqliteStore {
     }
 
     async fn forget_deliveries(&self, before: UtcMillis, limit: usize) -> Result<usize, StoreError> {
-        // Ids begin with their time.
-        let oldest_kept = MessageId::from_u128(u128::try_from(before.0.max(0)).unwrap_or(0) << 80);
+        let oldest_kept = MessageId::first_at(before);
         self.write_sql(move |sql| {
             sql.prepare_cached(
                 "DELETE FROM delivered WHERE (message_id, account_id) IN

@@ -81,14 +81,9 @@ fn bounds(table: &str, day: i64) -> (String, String) {
     let bound = |day: i64| match table {
         "trail_event" => day.to_string(),
         "trail_minute" => (day * 1440).to_string(),
-        _ => format!("'\\x{}'", hex(first_id(UtcMillis(day * DAY_MILLIS)))),
+        _ => format!("'\\x{}'", hex(MessageId::first_at(UtcMillis(day * DAY_MILLIS)))),
     };
     (bound(day), bound(day + 1))
-}
-
-/// The lowest id made at or after a moment.
-pub(super) fn first_id(at: UtcMillis) -> MessageId {
-    MessageId::from_u128(u128::try_from(at.0).unwrap_or(0) << 80)
 }
 
 fn hex(id: MessageId) -> String {

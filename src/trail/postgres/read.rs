@@ -9,7 +9,7 @@ use engine::postgres::{Pool, Row, value};
 use jiff::civil::Date;
 use serde_json::{Map, Value as Json};
 
-use super::partition::{first_id, number_of};
+use super::partition::number_of;
 use crate::count::{Bucket, Span};
 use crate::event::{Kind, Outcome};
 use crate::query::Query;
@@ -179,7 +179,7 @@ pub(super) async fn buckets(pool: &Pool, scope: &Scope, span: Span) -> Result<Ve
     let mut sql = Sql::new(Dialect::Postgres);
     if let Scope::Account(own) = scope {
         let own = sql.mark(account_value(*own));
-        let [from, to] = [span.from, span.to].map(|at| sql.mark(Value::Bytes(first_id(at).to_bytes())));
+        let [from, to] = [span.from, span.to].map(|at| sql.mark(Value::Bytes(MessageId::first_at(at).to_bytes())));
         let text = format!(
             "SELECT p.message, p.outcome FROM trail_party p WHERE p.account = {own} AND p.is_recipient
              AND p.outcome IS NOT NULL AND p.message >= {from} AND p.message < {to}"
