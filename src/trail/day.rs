@@ -19,7 +19,7 @@ use crate::store::{CHANGES_MAX, PARTIES_MAX, STORY_MAX};
 /// Writes a batch in the caller's transaction: events, and the rows and counters they change.
 pub(crate) fn write(sql: &Connection, batch: &[(u64, &Event)]) -> rusqlite::Result<()> {
     let mut insert = sql.prepare_cached(
-        "INSERT OR IGNORE INTO event (seq, at, session, message, kind, party, account, is_recipient, outcome, fields)
+        "INSERT INTO event (seq, at, session, message, kind, party, account, is_recipient, outcome, fields)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
     for (seq, event) in batch {
@@ -217,13 +217,13 @@ pub(crate) fn story(sql: &Connection, id: MessageId) -> rusqlite::Result<Vec<Tol
     statement.query_map(params![id.to_bytes(), STORY_MAX], read)?.collect()
 }
 
-/// Numbers of events after `after` that are about messages, oldest first, at most [`CHANGES_MAX`].
-pub(crate) fn changes(sql: &Connection, after: u64) -> rusqlite::Result<Vec<(u64, MessageId)>> {
+/// Numbers of events after `after` and up to `upto` that are about messages, oldest first, at most [`CHANGES_MAX`].
+pub(crate) fn changes(sql: &Connection, after: u64, upto: u64) -> rusqlite::Result<Vec<(u64, MessageId)>> {
     let mut statement = sql.prepare_cached(
-        "SELECT seq, message FROM event WHERE seq > ?1 AND message IS NOT NULL ORDER BY seq LIMIT ?2",
+        "SELECT seq, message FROM event WHERE seq > ?1 AND seq <= ?2 AND message IS NOT NULL ORDER BY seq LIMIT ?3",
     )?;
     let read = |row: &Row<'_>| Ok((row.get(0)?, MessageId::from_bytes(row.get(1)?)));
-    statement.query_map(params![after, CHANGES_MAX], read)?.collect()
+    statement.query_map(params![after, upto, CHANGES_MAX], read)?.collect()
 }
 
 /// Counts of a span. A single account's are counted from its own rows; everything else comes from the counters.

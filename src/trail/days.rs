@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base::{MessageId, UtcMillis};
+use base::{MessageId, UtcMillis, event};
 use engine::{Database, EngineError};
 use jiff::civil::Date;
 use parking_lot::Mutex;
@@ -42,13 +42,17 @@ impl Days {
         let (open, given, last_seq) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
         let days = Self { folder, open, given, last_seq, today: Mutex::new(today) };
         days.day(today)?;
-        let newest = days.stored().into_iter().next_back();
-        if let Some(file) = newest.map(|date| days.file_of(date)) {
-            let read = Connection::open(&file).and_then(|sql| day::last_seq(&sql));
-            let last = read.map_err(|error| EngineError::Failed { file, source: Arc::new(error) })?;
-            days.given.store(last, Ordering::SeqCst);
-            days.last_seq.store(last, Ordering::SeqCst);
+        let mut last = 0;
+        // The newest number need not lie in the newest file.
+        for file in days.stored().into_iter().map(|date| days.file_of(date)) {
+            match Connection::open(&file).and_then(|sql| day::last_seq(&sql)) {
+                Ok(seq) => last = last.max(seq),
+                // An old day must not keep the node from starting.
+                Err(error) => tracing::error!(event = event::TRAIL_AWAY, file = %file.display(), %error),
+            }
         }
+        days.given.store(last, Ordering::SeqCst);
+        days.last_seq.store(last, Ordering::SeqCst);
         Ok(days)
     }
 
@@ -156,11 +160,15 @@ impl TrailStore for Days {
     }
 
     async fn changes(&self, scope: &Scope, after: u64) -> Result<Changes, EngineError> {
+        // Of a batch that is being written one file may have its part and another not yet.
+        let newest = self.last_seq.load(Ordering::SeqCst);
         let today = *self.today.lock();
+        let yesterday = today.yesterday().unwrap_or(today);
         let mut events = Vec::new();
-        for date in [today.yesterday().unwrap_or(today), today] {
+        // Past midnight a day may be there of which we were not told.
+        for date in self.stored().into_iter().filter(|date| *date >= yesterday) {
             if let Some(database) = self.existing_day(date)? {
-                events.extend(database.read(move |sql| day::changes(sql, after)).await?);
+                events.extend(database.read(move |sql| day::changes(sql, after, newest)).await?);
             }
         }
         // Each file gave its oldest: together they are complete up to the same number of events.
