@@ -52,6 +52,25 @@ pub(crate) fn write(batch: &Batch) -> Option<Vec<u8>> {
     Some(record)
 }
 
+/// The body of the whole record with which `bytes` begin, if it does.
+pub(crate) fn read_record(bytes: &[u8]) -> Option<&[u8]> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
+    let (length, digest) = read_head(*head)?;
+    rest.get(..usize::try_from(length).ok()?).filter(|body| check(body) == digest)
+}
+
+/// Where in `bytes`, past their beginning, a whole record begins. Within the text of a body none does: JSON has no octet
+/// that is low enough for the last one of a length.
+pub(crate) fn find_record(bytes: &[u8]) -> Option<usize> {
+    (1..bytes.len()).find(|at| bytes.get(*at..).is_some_and(|rest| read_record(rest).is_some()))
+}
+
+/// How many events damaged bytes seem to hold: as many begin in them, and one at least.
+pub(crate) fn count_events(bytes: &[u8]) -> u64 {
+    let begin = b"{\"at\":";
+    (bytes.windows(begin.len()).filter(|text| text == begin).count() as u64).max(1)
+}
+
 /// Length and digest of the body that follows a head.
 pub(crate) fn read_head(head: [u8; HEAD]) -> Option<(u32, [u8; 8])> {
     let (length, digest) = head.split_first_chunk::<4>()?;

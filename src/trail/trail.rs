@@ -92,7 +92,10 @@ impl Trail {
         let (folder, bytes_max) = (settings.folder.join("spill"), settings.spill_bytes_max);
         let spill = tokio::task::spawn_blocking(move || Spill::open(folder, bytes_max)).await;
         let spill = spill.map_err(|_| EngineError::Closing)??;
-        Ok(Self::with(settings, clock, Arc::new(store), Some(spill), writer))
+        let lost = spill.lost;
+        let (trail, worker) = Self::with(settings, clock, Arc::new(store), Some(spill), writer);
+        trail.drop_events(lost);
+        Ok((trail, worker))
     }
 
     fn with(

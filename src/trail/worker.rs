@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::event::{Event, Kind, Party, cut};
 use crate::live::Tail;
-use crate::spill::{Spill, SpillError};
+use crate::spill::{NextError, Spill, SpillError};
 use crate::store::{Batch, day_of};
 use crate::trail::Trail;
 
@@ -196,23 +196,16 @@ impl Worker {
         let batch = match self.with_spill(move |spill| spill.next(now)).await {
             Some(Ok(Some(batch))) => Arc::new(batch),
             Some(Ok(None)) | None => return,
-            Some(Err(error)) => {
+            Some(Err(NextError::Disk(error))) => return self.failed(&error),
+            Some(Err(error @ NextError::Damaged { events, .. })) => {
                 tracing::error!(event = event::TRAIL_DROPPED, %error);
-                if matches!(error, EngineError::Damaged { .. }) {
-                    // How many events it held nobody knows.
-                    self.trail.drop_events(1);
-                } else {
-                    self.failed(&error);
-                }
-                return;
+                return self.trail.drop_events(events);
             }
         };
         match self.append(&batch, &mut true).await {
             Ok(()) => {
                 let now = self.trail.clock.now();
-                if let Some(Err(error)) = self.with_spill(move |spill| spill.advance(now)).await {
-                    self.failed(&error);
-                }
+                self.with_spill(move |spill| spill.advance(now)).await;
             }
             Err(error) => {
                 self.failed(&error);

@@ -1,5 +1,6 @@
 //! Formats on disk: what was ever shipped is read; what a crash left does no harm.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use engine::EngineError;
 
 use super::{Engine, NOON, recipient, subjects};
 use crate::disk::{self, MAGIC};
-use crate::spill::{Spill, SpillError};
+use crate::spill::{NextError, Spill, SpillError};
 use crate::store::Batch;
 use crate::{Event, Kind, Outcome, Scope, Span};
 
@@ -32,7 +33,7 @@ fn numbers(spill: &mut Spill) -> Vec<u64> {
     let mut found = Vec::new();
     while let Some(batch) = spill.next(SystemClock.now()).unwrap() {
         found.push(batch.number);
-        spill.advance(SystemClock.now()).unwrap();
+        spill.advance(SystemClock.now());
     }
     found
 }
@@ -80,24 +81,124 @@ fn what_waits_survives_a_crash_at_any_octet() {
     }
 }
 
-#[test]
-fn damage_while_open_is_told_and_passed_over() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut spill = Spill::open(folder.path().to_owned(), 64 << 20).unwrap();
-    // Two segments, the first with two records.
-    for (number, bytes) in [(1, 5 << 20), (2, 1 << 20), (3, 5 << 20)] {
-        spill.push(&batch(number, bytes)).unwrap();
+/// Three segments, the first two full: one with three records, of two events each, and two with one.
+fn full_segments(folder: &Path) -> Vec<PathBuf> {
+    let mut spill = Spill::open(folder.to_owned(), 64 << 20).unwrap();
+    for (number, bytes) in [(1, 1000), (2, 4 << 20), (3, 3 << 20), (4, 5 << 20), (5, 4 << 20)] {
+        let Batch { writer, number, mut events } = batch(number, bytes);
+        events.push(Event::new(NOON, Kind::Connected));
+        spill.push(&Batch { writer, number, events }).unwrap();
     }
-    let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
-    assert_eq!(files.len(), 2);
-    let mut first = std::fs::read(&files[0]).unwrap();
-    first[100] ^= 1;
-    std::fs::write(&files[0], first).unwrap();
-    assert!(matches!(spill.next(SystemClock.now()), Err(EngineError::Damaged { .. })));
-    assert_eq!(numbers(&mut spill), [3]);
-    spill.settle(SystemClock.now(), Duration::ZERO);
-    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none() && spill.bytes() == 0);
+    assert_eq!(files.len(), 3);
+    files
+}
+
+/// Turns one bit.
+fn harm(file: &Path, at: usize) {
+    let mut content = std::fs::read(file).unwrap();
+    content[at] ^= 1;
+    std::fs::write(file, content).unwrap();
+}
+
+/// Numbers of all batches that wait, and how many events are lost among them.
+fn numbers_and_lost(spill: &mut Spill) -> (Vec<u64>, u64) {
+    let (mut found, mut lost) = (Vec::new(), 0);
+    loop {
+        match spill.next(SystemClock.now()) {
+            Ok(Some(batch)) => {
+                found.push(batch.number);
+                spill.advance(SystemClock.now());
+            }
+            Ok(None) => return (found, lost),
+            Err(NextError::Damaged { events, .. }) => lost += events,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_record_costs_itself_and_is_counted_once() {
+    // In the body of the first record, in the length of its body, in its digest.
+    for at in [100, MAGIC.len(), MAGIC.len() + 2, MAGIC.len() + 5] {
+        for is_open in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let open = || Spill::open(folder.path().to_owned(), 64 << 20).unwrap();
+            let files = full_segments(folder.path());
+            let mut spill = open();
+            harm(&files[0], at);
+            let bytes = std::fs::metadata(&files[0]).unwrap().len();
+            if !is_open {
+                spill = open();
+                assert_eq!((spill.lost, std::fs::metadata(&files[0]).unwrap().len()), (0, bytes), "{at}");
+            }
+            assert_eq!(numbers_and_lost(&mut spill), (vec![2, 3, 4, 5], 2), "{at}");
+            // What comes again is not counted again.
+            spill.rewind();
+            assert_eq!(numbers_and_lost(&mut spill), (vec![2, 3, 4, 5], 0), "{at}");
+            spill.settle(SystemClock.now(), Duration::ZERO);
+            assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none() && spill.bytes() == 0);
+        }
+    }
+}
+
+#[test]
+fn only_the_last_segment_has_a_torn_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = full_segments(folder.path());
+    for file in &files {
+        let content = std::fs::read(file).unwrap();
+        std::fs::write(file, &content[..content.len() - 9]).unwrap();
+    }
+    let mut spill = Spill::open(folder.path().to_owned(), 64 << 20).unwrap();
+    // The last one's end was never promised, and is gone; the others' were, and are counted.
+    assert_eq!(std::fs::metadata(&files[2]).unwrap().len(), MAGIC.len() as u64);
+    assert_eq!((spill.lost, numbers_and_lost(&mut spill)), (0, (vec![1, 2], 4)));
+    spill.push(&batch(6, 100)).unwrap();
+    assert_eq!(numbers(&mut spill), [6]);
+}
+
+#[test]
+fn damage_before_whole_records_is_no_torn_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Spill::open(folder.path().to_owned(), 1 << 20).unwrap();
+    let mut spill = open();
+    (1..=3).for_each(|number| spill.push(&batch(number, 10)).unwrap());
+    let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+    harm(&file, 40);
+    let mut spill = open();
+    spill.push(&batch(4, 10)).unwrap();
+    assert_eq!(numbers_and_lost(&mut spill), (vec![2, 3, 4], 1));
+}
+
+#[test]
+fn a_segment_that_is_none_is_set_aside() {
+    for at in 0..3 {
+        let folder = tempfile::tempdir().unwrap();
+        let files = full_segments(folder.path());
+        harm(&files[at], 3);
+        let content = std::fs::read(&files[at]).unwrap();
+        let mut spill = Spill::open(folder.path().to_owned(), 64 << 20).unwrap();
+        let (left, lost) = [(vec![4, 5], 6), (vec![1, 2, 3, 5], 2), (vec![1, 2, 3, 4], 2)][at].clone();
+        assert_eq!((spill.lost, numbers_and_lost(&mut spill)), (lost, (left, 0)));
+        assert_eq!(std::fs::read(files[at].with_extension("damaged")).unwrap(), content);
+        assert!(!files[at].exists());
+        spill.push(&batch(6, 100)).unwrap();
+        assert_eq!(numbers(&mut spill), [6]);
+        assert_eq!(Spill::open(folder.path().to_owned(), 64 << 20).unwrap().lost, 0);
+    }
+}
+
+#[test]
+fn what_was_read_is_passed_whatever_becomes_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = full_segments(folder.path());
+    let mut spill = Spill::open(folder.path().to_owned(), 64 << 20).unwrap();
+    assert_eq!(spill.next(SystemClock.now()).unwrap().unwrap().number, 1);
+    harm(&files[0], 100);
+    spill.advance(SystemClock.now());
+    assert_eq!(numbers_and_lost(&mut spill), (vec![2, 3, 4, 5], 0));
 }
 
 #[test]

@@ -185,6 +185,21 @@ async fn what_finds_no_place_is_counted_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_damaged_file_among_what_waits_is_counted_in_the_log() {
+    let Some((server, engine)) = engine() else { return };
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let spill = folder.path().join("trail/spill");
+    std::fs::create_dir_all(&spill).unwrap();
+    std::fs::write(spill.join("0000000001.spill"), r#"rubbish [{"at":1},{"at":2},{"at":3}]"#).unwrap();
+    let (clock, ids) = (Arc::new(FakeClock::at(NOON)), Arc::new(IdSource::system()));
+    let node = engine.open(clock, ids, folder, |_| {}).await;
+    node.message("x@y.example", "after", &TO_ANNA);
+    node.until_found("after", 1).await;
+    let gaps = "SELECT sum((fields::json ->> 'count')::bigint)::bigint FROM trail_event WHERE kind = 'gap'";
+    assert_eq!(number(&server, gaps).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn days_are_made_ahead_and_dropped_as_a_whole() {
     let Some((server, engine)) = engine() else { return };
     let node = engine.node().await;
