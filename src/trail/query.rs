@@ -9,7 +9,7 @@ use crate::row::MessageRow;
 use crate::scope::Narrow;
 use crate::sql::{Sql, Value};
 
-/// A parsed query. Words are matched as substrings without case; several are joined by "and".
+/// A parsed query. Words are matched as substrings, the case of ASCII letters aside; several are joined by "and".
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Query {
     terms: Vec<Term>,
@@ -133,34 +133,69 @@ impl Term {
     }
 
     fn condition(&self, sql: &mut Sql, scope: &Narrow) -> String {
-        let seen = format!("p.message = m.id AND p.is_recipient AND {}", scope.on("p"));
-        let (party, word) = (sql.party(), self.word.clone());
-        let recipients = format!("(SELECT {} FROM {party} p WHERE {seen})", sql.joined("p.address"));
+        let (own, word) = (OwnRecipients::new(sql, scope), self.word.clone());
+        let (recipients, reason) = (own.joined_addresses(sql), own.reason());
         let columns: &[&str] = match self.field {
-            Field::Any => &["m.reverse_path", "m.subject", &recipients, "m.client", "m.reason"],
+            Field::Any => &["m.reverse_path", "m.subject", &recipients, "m.client", &reason],
             Field::From => &["m.reverse_path"],
             Field::To => &[&recipients],
             Field::Subject => &["m.subject"],
             Field::Client => &["m.client"],
-            Field::Reason => &["m.reason"],
+            Field::Reason => &[&reason],
             Field::Sender => {
                 let mark = sql.mark(Value::Text(word));
-                return format!("m.reverse_path IS NOT NULL AND lower(m.reverse_path) = {mark}");
+                return format!("m.reverse_path IS NOT NULL AND {} = {mark}", sql.folded("m.reverse_path"));
             }
             Field::Recipient => {
                 let mark = sql.mark(Value::Text(word));
-                return format!("EXISTS (SELECT 1 FROM {party} p WHERE {seen} AND lower(p.address) = {mark})");
+                return format!("EXISTS (SELECT 1 {} AND {} = {mark})", own.rows, sql.folded("p.address"));
             }
             Field::Id(id) => return format!("m.id = {}", sql.mark(Value::Bytes(id.to_bytes()))),
             Field::Outcome(outcome) => {
-                let mark = sql.mark(Value::Int(outcome.rank()));
-                return format!(
-                    "coalesce((SELECT min(p.outcome) FROM {party} p WHERE {seen}), m.outcome, -1) = {mark}"
-                );
+                return format!("coalesce({}, -1) = {}", own.outcome(), sql.mark(Value::Int(outcome.rank())));
             }
         };
         let mark = sql.mark(Value::Text(word));
         columns.iter().map(|column| sql.contains(column, &mark)).collect::<Vec<_>>().join(" OR ")
+    }
+}
+
+/// The recipients of `m` whom the viewer may see, as SQL. What a message shows of them is what [`crate::Scope`] makes of
+/// the rows it reads: a query must find no more.
+struct OwnRecipients {
+    /// They are `p`; more conditions may follow.
+    rows: String,
+    is_everyone: bool,
+}
+
+impl OwnRecipients {
+    fn new(sql: &Sql, scope: &Narrow) -> Self {
+        let (party, seen) = (sql.party(), scope.on("p"));
+        let rows = format!("FROM {party} p WHERE p.message = m.id AND p.is_recipient AND {seen}");
+        Self { rows, is_everyone: matches!(scope, Narrow::All(_)) }
+    }
+
+    fn joined_addresses(&self, sql: &Sql) -> String {
+        format!("(SELECT {} {})", sql.joined("p.address"), self.rows)
+    }
+
+    fn reason(&self) -> String {
+        self.or_of_all("p.reason", "AND p.reason IS NOT NULL ORDER BY p.address LIMIT 1", "m.reason")
+    }
+
+    fn outcome(&self) -> String {
+        self.or_of_all("min(p.outcome)", "", "m.outcome")
+    }
+
+    /// `what` of the viewer's own recipients, or `of_all` for staff and for whoever has none among them.
+    fn or_of_all(&self, what: &str, which: &str, of_all: &str) -> String {
+        let rows = &self.rows;
+        match self.is_everyone {
+            true => of_all.to_owned(),
+            false => {
+                format!("CASE WHEN EXISTS (SELECT 1 {rows}) THEN (SELECT {what} {rows} {which}) ELSE {of_all} END")
+            }
+        }
     }
 }
 
@@ -185,7 +220,7 @@ fn parse_term(word: &str) -> Result<Term, InvalidQuery> {
         }
         Some(_) => return Err(invalid("fields are from, to, subject, client, reason, outcome, id")),
     };
-    Ok(Term { field, word: value.to_lowercase(), negated })
+    Ok(Term { field, word: value.to_ascii_lowercase(), negated })
 }
 
 /// The address in `<…>`.

@@ -4,7 +4,7 @@
 use base::AccountId;
 use mail::Domain;
 
-use crate::event::Party;
+use crate::event::Kind;
 use crate::row::{MessageRow, StoredMessage, ToldEvent};
 use crate::sql::{Sql, Value};
 
@@ -20,14 +20,6 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// True if the viewer may see what concerns `party`.
-    pub fn admits(&self, party: Option<&Party>) -> bool {
-        match party {
-            None => *self == Self::System,
-            Some(party) => self.covers(&party.address, party.account),
-        }
-    }
-
     fn covers(&self, address: &str, account: Option<AccountId>) -> bool {
         match self {
             Self::System => true,
@@ -65,12 +57,31 @@ impl Scope {
         if let Some(address) = &told.event.party {
             return self.covers(address, told.account);
         }
-        match told.event.fields.get("recipient").and_then(serde_json::Value::as_str) {
-            Some(recipient) => {
-                let recipient = recipient.trim_matches(['<', '>']);
-                message.recipients.iter().any(|party| party.address == recipient)
+        match told.event.kind {
+            // Of the connection or the whole message.
+            Kind::Connected
+            | Kind::ConnectionRefused
+            | Kind::Started
+            | Kind::Judged
+            | Kind::Refused
+            | Kind::Deferred
+            | Kind::Abandoned => true,
+            Kind::RecipientAccepted => {
+                let named = told.event.fields.get("recipient").and_then(serde_json::Value::as_str);
+                named.map(|path| path.trim_matches(['<', '>'])).is_some_and(|named| {
+                    message.recipients.iter().any(|party| party.address.eq_ignore_ascii_case(named))
+                })
             }
-            None => true,
+            // Of somebody who is not named. A gap may stand for any event that this version does not know.
+            Kind::LoginAccepted
+            | Kind::LoginRefused
+            | Kind::RecipientRefused
+            | Kind::Decided
+            | Kind::Delivered
+            | Kind::Seen
+            | Kind::Released
+            | Kind::Administered
+            | Kind::Gap => false,
         }
     }
 
@@ -80,10 +91,12 @@ impl Scope {
             Self::System => Narrow::All(sql.yes()),
             Self::Account(account) => Narrow::Account(sql.mark(account_value(*account))),
             // Nobody's domains: no row has this one.
-            Self::Domains(domains) if domains.is_empty() => Narrow::Domains(sql.mark(Value::Text("/".to_owned()))),
+            Self::Domains(domains) if domains.is_empty() => {
+                Narrow::Domains(vec![sql.mark(Value::Text("/".to_owned()))])
+            }
             Self::Domains(domains) => {
                 let mark = |domain: &Domain| sql.mark(Value::Text(domain.as_str().to_owned()));
-                Narrow::Domains(domains.iter().map(mark).collect::<Vec<_>>().join(", "))
+                Narrow::Domains(domains.iter().map(mark).collect())
             }
         }
     }
@@ -93,7 +106,7 @@ impl Scope {
 pub(crate) enum Narrow {
     All(&'static str),
     Account(String),
-    Domains(String),
+    Domains(Vec<String>),
 }
 
 impl Narrow {
@@ -102,7 +115,7 @@ impl Narrow {
         match self {
             Self::All(yes) => (*yes).to_owned(),
             Self::Account(mark) => format!("{alias}.account = {mark}"),
-            Self::Domains(marks) => format!("{alias}.domain IN ({marks})"),
+            Self::Domains(marks) => format!("{alias}.domain IN ({})", marks.join(", ")),
         }
     }
 }

@@ -55,13 +55,21 @@ impl Sql {
         }
     }
 
-    /// A condition: the lower-case word `mark` is part of `text`, case aside. Missing text is empty.
+    /// Text with its ASCII letters in lower case, whatever the server's own idea of letters is.
+    pub(crate) fn folded(&self, text: &str) -> String {
+        match self.dialect {
+            Dialect::Sqlite => format!("lower({text})"),
+            Dialect::Postgres => format!("lower({text} COLLATE \"C\")"),
+        }
+    }
+
+    /// A condition: the folded word `mark` is part of `text`, case aside. Missing text is empty.
     pub(crate) fn contains(&self, text: &str, mark: &str) -> String {
         let find = match self.dialect {
             Dialect::Sqlite => "instr",
             Dialect::Postgres => "strpos",
         };
-        format!("{find}(lower(coalesce({text}, '')), {mark}) > 0")
+        format!("{find}({}, {mark}) > 0", self.folded(&format!("coalesce({text}, '')")))
     }
 
     /// All values of a column as one text.

@@ -57,30 +57,28 @@ fn list_text(sql: &mut Sql, scope: &Scope, query: &Query, limit: usize) -> Strin
     let words = query.condition(sql, &narrow);
     let mut conditions = format!("{} AND {words}", query.bounds(sql, "m.id"));
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let by = match (query.recipient(), scope) {
-        (Some(address), _) => {
-            let address = sql.mark(Value::Text(address.to_owned()));
-            format!("lower(p.address) = {address} AND p.is_recipient AND {}", narrow.on("p"))
-        }
-        (None, Scope::System) => {
-            return format!(
-                "SELECT {COLUMNS} FROM trail_message m WHERE {conditions} ORDER BY m.id DESC LIMIT {limit}"
-            );
-        }
-        (None, Scope::Domains(domains)) if domains.len() > 1 => "p.domain = d.name".to_owned(),
-        (None, Scope::Account(_) | Scope::Domains(_)) => narrow.on("p"),
-    };
+    if query.recipient().is_none() && *scope == Scope::System {
+        return format!("SELECT {COLUMNS} FROM trail_message m WHERE {conditions} ORDER BY m.id DESC LIMIT {limit}");
+    }
     conditions = format!("{conditions} AND {}", query.bounds(sql, "p.message"));
-    let list = format!(
-        "SELECT DISTINCT ON (p.message) {COLUMNS} FROM trail_party p JOIN trail_message m ON m.id = p.message
-         WHERE {by} AND {conditions} ORDER BY p.message DESC LIMIT {limit}"
-    );
-    match narrow {
-        Narrow::Domains(names) if by == "p.domain = d.name" => format!(
-            "SELECT DISTINCT ON (m.id) {COLUMNS} FROM unnest(ARRAY[{names}]) AS d (name) CROSS JOIN LATERAL ({list}) m
-             ORDER BY m.id DESC LIMIT {limit}"
+    let list_by = |by: &str| {
+        format!(
+            "SELECT DISTINCT ON (p.message) {COLUMNS} FROM trail_party p JOIN trail_message m ON m.id = p.message
+             WHERE {by} AND {conditions} ORDER BY p.message DESC LIMIT {limit}"
+        )
+    };
+    match (query.recipient(), &narrow) {
+        (Some(address), _) => {
+            let mark = sql.mark(Value::Text(address.to_owned()));
+            list_by(&format!("{} = {mark} AND p.is_recipient AND {}", sql.folded("p.address"), narrow.on("p")))
+        }
+        (None, Narrow::Domains(names)) if names.len() > 1 => format!(
+            "SELECT DISTINCT ON (m.id) {COLUMNS} FROM unnest(ARRAY[{}]) AS d (name) CROSS JOIN LATERAL ({}) m
+             ORDER BY m.id DESC LIMIT {limit}",
+            names.join(", "),
+            list_by("p.domain = d.name")
         ),
-        _ => list,
+        (None, Narrow::All(_) | Narrow::Account(_) | Narrow::Domains(_)) => list_by(&narrow.on("p")),
     }
 }
 

@@ -43,7 +43,7 @@ CREATE TABLE trail_message (
     client text,
     reason text
 ) PARTITION BY RANGE (id);
-CREATE INDEX trail_message_sender ON trail_message (lower(reverse_path), id) WHERE reverse_path IS NOT NULL;
+CREATE INDEX trail_message_sender ON trail_message (lower(reverse_path COLLATE "C"), id) WHERE reverse_path IS NOT NULL;
 
 -- Who is concerned: recipients, and the sender if it is an account of ours.
 CREATE TABLE trail_party (
@@ -61,7 +61,7 @@ CREATE TABLE trail_party (
 ) PARTITION BY RANGE (message);
 CREATE INDEX trail_party_domain ON trail_party (domain, message);
 CREATE INDEX trail_party_account ON trail_party (account, message) WHERE account IS NOT NULL;
-CREATE INDEX trail_party_address ON trail_party (lower(address), message);
+CREATE INDEX trail_party_address ON trail_party (lower(address COLLATE "C"), message);
 
 -- One row for each minute, recipient domain and outcome; domain '' sums all.
 CREATE TABLE trail_minute (
