@@ -40,12 +40,12 @@ impl Reception {
     }
 
     fn record(&self, facts: &SessionFacts, kind: Kind, fields: &[(&str, String)]) {
-        let parts = &self.intake.parts;
-        let mut event = Event::new(parts.clock.utc(), kind).session(facts.id);
-        for (name, value) in fields {
-            event = event.field(name, value.as_str());
-        }
-        parts.trail.record(event);
+        self.intake.parts.trail.record(self.event(facts, kind, fields));
+    }
+
+    fn event(&self, facts: &SessionFacts, kind: Kind, fields: &[(&str, String)]) -> Event {
+        let event = Event::new(self.intake.parts.clock.utc(), kind).session(facts.id);
+        fields.iter().fold(event, |event, (name, value)| event.field(name, value.as_str()))
     }
 }
 
@@ -106,8 +106,10 @@ impl Handler for Reception {
         match self.intake.parts.directory.authenticate(login).await {
             Ok(account) => {
                 tracing::info!(event = event::LOGIN_ACCEPTED, session = %facts.id, account = account.id.0);
-                self.record(facts, Kind::LoginAccepted, &told);
-                Ok(Identity { account: account.id, address: account.address })
+                let identity = Identity { account: account.id, address: account.address };
+                let accepted = self.event(facts, Kind::LoginAccepted, &told).party(sender_of(&identity));
+                self.intake.parts.trail.record(accepted);
+                Ok(identity)
             }
             Err(error) => {
                 tracing::info!(event = event::LOGIN_REFUSED, session = %facts.id, peer = %facts.client.ip(), %error);
@@ -143,12 +145,7 @@ impl Handler for Reception {
                     return Err(NOT_YOURS);
                 }
             }
-            sender = Some(Party {
-                address: identity.address.to_string(),
-                account: Some(identity.account),
-                is_recipient: false,
-                outcome: None,
-            });
+            sender = Some(sender_of(identity));
         }
         self.story(facts, id).started(reverse_path, &facts.client.ip().to_string(), &facts.helo, sender);
         let Some(stages) = &mut self.stages else { return Ok(()) };
@@ -239,6 +236,11 @@ impl Handler for Reception {
             stages.close().await;
         }
     }
+}
+
+/// Who signed in, as the one who sends.
+fn sender_of(identity: &Identity) -> Party {
+    Party { address: identity.address.to_string(), account: Some(identity.account), is_recipient: false, outcome: None }
 }
 
 fn start<'a>(facts: &SessionFacts, id: MessageId, reverse_path: &'a ReversePath) -> Start<'a> {
