@@ -13,10 +13,11 @@ pub struct Trace {
     /// A message's id: its whole story.
     #[arg(conflicts_with_all = ["from", "to", "query"])]
     id: Option<String>,
-    /// Messages whose envelope sender contains this.
+    /// Messages from this envelope sender: a whole address matches exactly, anything else as a part of one. Case is
+    /// ignored.
     #[arg(long)]
     from: Option<String>,
-    /// Messages with a recipient that contains this.
+    /// Messages to this recipient: a whole address matches exactly, anything else as a part of one. Case is ignored.
     #[arg(long)]
     to: Option<String>,
     /// Any query, such as `outcome:refused subject:invoice`.
