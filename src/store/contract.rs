@@ -35,6 +35,7 @@ pub(crate) async fn all(subject: &Subject) {
     an_account_goes_without_a_trace(subject, AccountId(8)).await;
     expunged_emails_come_back(subject, AccountId(9)).await;
     contract_quota::pools_are_never_overshot(&[subject.clone(), subject.clone()], 100).await;
+    contract_quota::a_dry_pool_is_asked_again(subject, 300).await;
 }
 
 pub(crate) const NOW: UtcMillis = UtcMillis(1_700_000_000_000);

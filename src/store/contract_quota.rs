@@ -63,6 +63,33 @@ pub(crate) async fn quota_is_never_overshot(s: &Subject, account: AccountId) {
     assert_eq!(s.mail.usage(account).await.unwrap(), Usage { quota: size(1), ..Usage::default() });
 }
 
+/// However often mail is refused meanwhile, what another deletes is found soon.
+pub(crate) async fn a_dry_pool_is_asked_again(s: &Subject, first: u64) {
+    let pool = PoolId::Domain(DomainId(first));
+    let [full, other] = [AccountId(first), AccountId(first + 1)];
+    s.mail.set_pool(pool, size(4 * SIZE)).await.unwrap();
+    for account in [full, other] {
+        s.mail.set_pools(account, vec![pool]).await.unwrap();
+        assert_eq!(deliver_all(std::slice::from_ref(s), &[account], 2).await, 2);
+    }
+    let mut taken_after = None;
+    for second in 0..20 {
+        let delivered = deliver(s, full).await;
+        if second < 8 {
+            assert!(matches!(delivered, Err(AppendError::OverQuota(OverQuota::Pool { .. }))), "{second}: {delivered:?}");
+        } else if delivered.is_ok() {
+            taken_after = Some(second - 8);
+            break;
+        }
+        s.clock.advance(Duration::from_secs(1));
+        if second == 7 {
+            let inbox = s.mailbox(other, "INBOX").await;
+            s.mail.expunge(other, inbox.id, vec![EVERYTHING], false).await.unwrap();
+        }
+    }
+    assert!(taken_after.is_some_and(|seconds| seconds <= 6), "{taken_after:?}");
+}
+
 /// Accounts of two domains of one customer, on several nodes.
 pub(crate) async fn pools_are_never_overshot(nodes: &[Subject], first: u64) {
     let s = &nodes[0];

@@ -27,7 +27,8 @@ pub(super) async fn draw(sql: &Session, account: AccountId, size: ByteSize, mess
 }
 
 /// Takes back what some of the pool's other accounts do not use, each in a transaction of its own. False, and the pool
-/// is left alone for a while, if there was nothing to take.
+/// is left alone for a while, if there was nothing to take; while it is left alone nobody looks, and that time does not
+/// grow.
 pub(super) async fn reclaim(sql: &Session, pool: i64, but: AccountId, now: UtcMillis) -> Result<bool> {
     let text = "SELECT a.account_id FROM pool_member m JOIN account a ON a.account_id = m.account_id
          JOIN pool p ON p.pool_id = m.pool_id
@@ -39,8 +40,8 @@ pub(super) async fn reclaim(sql: &Session, pool: i64, but: AccountId, now: UtcMi
         sql.rows("SELECT ortler_reclaim($1)", &[&rows::signed(row, 0)?]).await?;
     }
     if idle.is_empty() {
-        let text = "UPDATE pool SET dry_until = $2 WHERE pool_id = $1 AND dry_until < $2";
-        sql.execute(text, &[&pool, &now.plus(DRY_FOR).0]).await?;
+        let text = "UPDATE pool SET dry_until = $2 WHERE pool_id = $1 AND dry_until <= $3";
+        sql.execute(text, &[&pool, &now.plus(DRY_FOR).0, &now.0]).await?;
     }
     Ok(!idle.is_empty())
 }

@@ -45,10 +45,13 @@ pub(super) fn draw(sql: &Connection, account: AccountId, messages: u64, bytes: u
                 || pool.left_messages.is_some_and(|left| left < need_messages)
         };
         for pool in pools.iter().filter(is_short) {
-            if pool.dry_until > now.0 || !reclaim(sql, pool.id, account)? {
-                let dry_until = now.plus(DRY_FOR).0;
-                sql.prepare_cached("UPDATE pool SET dry_until = max(dry_until, ?2) WHERE pool_id = ?1")?
-                    .execute((pool.id, dry_until))?;
+            // Only a look that found nothing says so anew: else a refusal every second would keep it dry for ever.
+            if pool.dry_until > now.0 {
+                return Ok(false);
+            }
+            if !reclaim(sql, pool.id, account)? {
+                sql.prepare_cached("UPDATE pool SET dry_until = ?2 WHERE pool_id = ?1")?
+                    .execute((pool.id, now.plus(DRY_FOR).0))?;
                 return Ok(false);
             }
         }
