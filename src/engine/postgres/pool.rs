@@ -128,7 +128,7 @@ pub struct Pool {
     settings: PgSettings,
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Link>>>,
-    is_reachable: AtomicBool,
+    is_reachable: Arc<AtomicBool>,
 }
 
 /// One connection. Dropping it ends the task that drives it; the server then rolls back.
@@ -137,6 +137,10 @@ struct Link {
     statements: Mutex<HashMap<String, Statement>>,
     /// An answer did not come, or with the end of the connection.
     is_lost: AtomicBool,
+    /// The server takes no writes any more: the link does not go back to the others.
+    is_read_only: AtomicBool,
+    /// The pool's.
+    is_reachable: Arc<AtomicBool>,
     wait: Duration,
     _driver: JoinSet<()>,
 }
@@ -156,7 +160,7 @@ impl Pool {
     /// Connects when first asked.
     pub fn new(settings: PgSettings) -> Self {
         let permits = Arc::new(Semaphore::new(settings.connections));
-        Self { settings, permits, idle: Arc::default(), is_reachable: AtomicBool::new(true) }
+        Self { settings, permits, idle: Arc::default(), is_reachable: Arc::new(AtomicBool::new(true)) }
     }
 
     pub const fn settings(&self) -> &PgSettings {
@@ -183,7 +187,7 @@ impl Pool {
         Ok(Session { link, idle: Arc::clone(&self.idle), _permit: permit })
     }
 
-    /// False if the last attempt to connect failed.
+    /// False if the last word of the servers was that none can be reached, or none that takes writes.
     pub fn is_reachable(&self) -> bool {
         self.is_reachable.load(Ordering::Relaxed)
     }
@@ -200,7 +204,9 @@ impl Pool {
         );
         bounded(client.batch_execute(&limits)).await?;
         let wait = wait + ANSWER_WAIT;
-        Ok(Link { client, statements: Mutex::default(), is_lost: AtomicBool::new(false), wait, _driver: driver })
+        let (is_lost, is_read_only) = (AtomicBool::new(false), AtomicBool::new(false));
+        let is_reachable = Arc::clone(&self.is_reachable);
+        Ok(Link { client, statements: Mutex::default(), is_lost, is_read_only, is_reachable, wait, _driver: driver })
     }
 
     /// Asks outside a transaction, again if the connection turns out to be closed: for questions that change nothing.
@@ -276,12 +282,19 @@ impl Session {
 
     /// Outside a transaction: nothing is open on the connection.
     pub fn give_back(self) {
-        self.idle.lock().push(self.link);
+        if !self.link.is_read_only.load(Ordering::Relaxed) {
+            self.idle.lock().push(self.link);
+        }
     }
 
     /// Statements without parameters, one after the other.
     pub async fn batch(&self, text: &str) -> Result<(), EngineError> {
         self.link.asked(self.link.client.batch_execute(text)).await
+    }
+
+    /// [`Session::batch`] that waits for the answer for as long as it takes.
+    pub(super) async fn batch_unbounded(&self, text: &str) -> Result<(), EngineError> {
+        self.link.answered(self.link.client.batch_execute(text).await)
     }
 
     async fn statement(&self, text: &str) -> Result<Statement, EngineError> {
@@ -318,15 +331,33 @@ impl Session {
 
 impl Link {
     async fn asked<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
-        let answer = tokio::time::timeout(self.wait, work).await;
-        // Without a code of the server's it is the connection that failed.
-        if answer.as_ref().map_or(true, |answer| answer.as_ref().is_err_and(|error| error.code().is_none())) {
-            self.is_lost.store(true, Ordering::Relaxed);
+        match tokio::time::timeout(self.wait, work).await {
+            Ok(answer) => self.answered(answer),
+            Err(_) => {
+                self.is_lost.store(true, Ordering::Relaxed);
+                self.is_reachable.store(false, Ordering::Relaxed);
+                Err(unavailable("no answer in time"))
+            }
         }
-        match answer {
-            Ok(answer) => answer.map_err(|error| failed(&error)),
-            Err(_) => Err(unavailable("no answer in time")),
+    }
+
+    /// What the answer says of the connection and the server.
+    fn answered<T>(&self, answer: Result<T, tokio_postgres::Error>) -> Result<T, EngineError> {
+        match answer.as_ref().map_err(|error| error.code()) {
+            Ok(_) if self.is_read_only.load(Ordering::Relaxed) => {}
+            Ok(_) => self.is_reachable.store(true, Ordering::Relaxed),
+            Err(Some(code)) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
+                self.is_read_only.store(true, Ordering::Relaxed);
+                self.is_reachable.store(false, Ordering::Relaxed);
+            }
+            Err(Some(_)) => {}
+            // Without a code of the server's it is the connection that failed.
+            Err(None) => {
+                self.is_lost.store(true, Ordering::Relaxed);
+                self.is_reachable.store(false, Ordering::Relaxed);
+            }
         }
+        answer.map_err(|error| failed(&error))
     }
 }
 
@@ -362,4 +393,45 @@ fn failed(error: &tokio_postgres::Error) -> EngineError {
 /// It is not of this type: the tables are not ours.
 pub fn value<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, EngineError> {
     row.try_get(column).map_err(|error| EngineError::damaged(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Server;
+    use super::*;
+
+    /// The probe follows what the connections hear, not only the last attempt to make one.
+    #[tokio::test]
+    async fn is_reachable_as_the_last_answer_says() {
+        let Some(server) = Server::start() else { return };
+        let url = server.database("mail");
+        let pool = Pool::new(PgSettings::parse(&url, 2).unwrap());
+        let other = Pool::new(server.settings(1)).session().await.unwrap();
+        let first = pool.session().await.unwrap();
+        // No second connection is let in, as when a server has too many: the first goes on.
+        other.batch("ALTER DATABASE mail ALLOW_CONNECTIONS false").await.unwrap();
+        assert!(pool.session().await.is_err() && !pool.is_reachable());
+        first.batch("SELECT 1").await.unwrap();
+        assert!(pool.is_reachable());
+
+        // What fails for a reason of its own says nothing.
+        assert!(first.batch("nonsense").await.is_err() && pool.is_reachable());
+
+        other.batch("ALTER DATABASE mail ALLOW_CONNECTIONS true").await.unwrap();
+        let second = pool.session().await.unwrap();
+        second.batch("SET default_transaction_read_only = on").await.unwrap();
+        assert!(second.batch("CREATE TABLE one (a bigint)").await.is_err() && !pool.is_reachable());
+        second.batch("SELECT 1").await.unwrap();
+        assert!(!pool.is_reachable(), "that it can be read is no news");
+        second.give_back();
+        pool.session().await.unwrap().batch("CREATE TABLE one (a bigint)").await.unwrap();
+        assert!(pool.is_reachable());
+
+        let backends = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'mail'";
+        other.batch(backends).await.unwrap();
+        assert!(first.batch("SELECT 1").await.is_err() && !pool.is_reachable());
+        drop(first);
+        pool.query("SELECT 1", &[]).await.unwrap();
+        assert!(pool.is_reachable());
+    }
 }
