@@ -40,9 +40,12 @@ async fn run(sql: &Session, component: &str, steps: &[Migration]) -> Result<(), 
         let reason = format!("the server has version {}; 15 or later is needed", server / 10_000);
         return Err(EngineError::Postgres { reason });
     }
-    // A step may take long; whoever waits for it waits as long.
+    // A step may take long; whoever waits for it waits as long. What holds a lock that a step needs does not stop all
+    // nodes for ever.
+    sql.batch("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0").await?;
+    let number: i32 = value(&sql.row("SELECT hashtext($1)", &[&component]).await?, 0)?;
+    sql.batch_unbounded(&format!("SELECT pg_advisory_xact_lock({LOCK}, {number})")).await?;
     sql.batch("SET LOCAL lock_timeout = '30s'").await?;
-    sql.rows("SELECT pg_advisory_xact_lock($1, hashtext($2))", &[&LOCK, &component]).await?;
     let known = sql.row("SELECT to_regclass('ortler_component') IS NOT NULL", &[]).await?;
     if !value::<bool>(&known, 0)? {
         sql.rows("SELECT pg_advisory_xact_lock($1, 0)", &[&LOCK]).await?;
@@ -59,7 +62,7 @@ async fn run(sql: &Session, component: &str, steps: &[Migration]) -> Result<(), 
         return if oldest <= known { Ok(()) } else { Err(EngineError::TooNew { file, found, known }) };
     }
     for (version, step) in (1i64..).zip(steps).skip(usize::try_from(found).unwrap_or(usize::MAX)) {
-        sql.batch(step.text).await?;
+        sql.batch_unbounded(step.text).await?;
         let text = "INSERT INTO ortler_component (component, version, oldest) VALUES ($1, $2, $3)
                     ON CONFLICT (component) DO UPDATE SET version = $2, oldest = $3";
         sql.execute(text, &[&component, &version, &i64::from(step.oldest)]).await?;
@@ -99,6 +102,24 @@ mod tests {
         let sql = pool.session().await.unwrap();
         assert!(sql.rows("SELECT * FROM three", &[]).await.is_err());
     }
+
+    #[tokio::test]
+    async fn a_step_may_take_longer_than_a_statement() {
+        let Some(server) = Server::start() else { return };
+        let short = |connections| server.settings(connections).with_waits(SECOND, SECOND / 10);
+        let slow = Migration { text: "SELECT pg_sleep(0.5); CREATE TABLE one (a bigint)", oldest: 1 };
+        let pools = [Pool::new(short(1)), Pool::new(short(1))];
+        let [first, second] = pools.each_ref().map(|pool| migrate(pool, "mail", std::slice::from_ref(&slow)));
+        // Whoever comes second waits for the first.
+        let (first, second) = tokio::join!(first, second);
+        first.unwrap();
+        second.unwrap();
+        // Other statements are bounded as before.
+        let sql = pools[0].session().await.unwrap();
+        assert!(sql.batch("SELECT pg_sleep(0.5)").await.is_err());
+    }
+
+    const SECOND: std::time::Duration = std::time::Duration::from_secs(1);
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn nodes_that_start_together_take_turns() {
