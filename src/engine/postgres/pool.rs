@@ -48,6 +48,11 @@ impl PgSettings {
         Ok(Self { config, connections: connections.max(1), statement_wait: STATEMENT_WAIT, tls: None })
     }
 
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+
     pub fn with_password(mut self, password: &str) -> Self {
         self.config.password(password);
         self
@@ -135,8 +140,10 @@ pub struct Pool {
 struct Link {
     client: Client,
     statements: Mutex<HashMap<String, Statement>>,
-    /// An answer did not come, or with the end of the connection.
-    is_lost: AtomicBool,
+    /// An answer did not come in time.
+    is_silent: AtomicBool,
+    /// An answer came with the end of the connection.
+    has_ended: AtomicBool,
     /// The server takes no writes any more: the link does not go back to the others.
     is_read_only: AtomicBool,
     /// The pool's.
@@ -204,9 +211,16 @@ impl Pool {
         );
         bounded(client.batch_execute(&limits)).await?;
         let wait = wait + ANSWER_WAIT;
-        let (is_lost, is_read_only) = (AtomicBool::new(false), AtomicBool::new(false));
-        let is_reachable = Arc::clone(&self.is_reachable);
-        Ok(Link { client, statements: Mutex::default(), is_lost, is_read_only, is_reachable, wait, _driver: driver })
+        Ok(Link {
+            client,
+            statements: Mutex::default(),
+            is_silent: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+            is_read_only: AtomicBool::new(false),
+            is_reachable: Arc::clone(&self.is_reachable),
+            wait,
+            _driver: driver,
+        })
     }
 
     /// Asks outside a transaction, again if the connection turns out to be closed: for questions that change nothing.
@@ -229,7 +243,7 @@ impl Pool {
                 false => session.link.asked(session.link.client.query(text, params)).await,
             };
             match answer {
-                Err(_) if session.link.client.is_closed() && tries <= self.settings.connections => {}
+                Err(_) if session.link.has_ended() && tries <= self.settings.connections => {}
                 answer => {
                     if !session.is_lost() {
                         session.give_back();
@@ -240,24 +254,23 @@ impl Pool {
         }
     }
 
-    /// A transaction on a connection that answers: one found dead is replaced.
+    /// A transaction on a connection that answers: one found dead is replaced. Reads see one moment.
     pub async fn begin(&self, is_read: bool) -> Result<Session, EngineError> {
-        for _ in 0..=self.settings.connections {
-            if let Ok(session) = self.session().await?.begin(is_read).await {
-                return Ok(session);
+        let mut tries = 0;
+        loop {
+            let session = self.session().await?;
+            tries += 1;
+            match session.batch(begin(is_read)).await {
+                Ok(()) => return Ok(session),
+                // Not for one that is silent: the others may be so too, and each takes its time.
+                Err(_) if session.link.has_ended() && tries <= self.settings.connections => {}
+                Err(error) => return Err(error),
             }
         }
-        Err(unavailable("the connection was lost"))
     }
 }
 
 impl Session {
-    /// Reads see one moment.
-    pub async fn begin(self, is_read: bool) -> Result<Self, EngineError> {
-        self.batch(if is_read { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" }).await?;
-        Ok(self)
-    }
-
     /// Commits if the work was done, else rolls back. An error of the commit itself leaves open whether it happened.
     pub async fn end<T, E: From<EngineError>>(self, done: Result<T, E>) -> Result<T, E> {
         let ended = self.batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
@@ -277,12 +290,12 @@ impl Session {
 
     /// True if the connection is gone or did not answer: then the outcome of what was last asked is unknown.
     pub fn is_lost(&self) -> bool {
-        self.link.is_lost.load(Ordering::Relaxed) || self.link.client.is_closed()
+        self.link.is_silent.load(Ordering::Relaxed) || self.link.has_ended()
     }
 
     /// Outside a transaction: nothing is open on the connection.
     pub fn give_back(self) {
-        if !self.link.is_read_only.load(Ordering::Relaxed) {
+        if !self.link.is_read_only.load(Ordering::Relaxed) && !self.is_lost() {
             self.idle.lock().push(self.link);
         }
     }
@@ -330,11 +343,15 @@ impl Session {
 }
 
 impl Link {
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed) || self.client.is_closed()
+    }
+
     async fn asked<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
         match tokio::time::timeout(self.wait, work).await {
             Ok(answer) => self.answered(answer),
             Err(_) => {
-                self.is_lost.store(true, Ordering::Relaxed);
+                self.is_silent.store(true, Ordering::Relaxed);
                 self.is_reachable.store(false, Ordering::Relaxed);
                 Err(unavailable("no answer in time"))
             }
@@ -350,15 +367,24 @@ impl Link {
                 self.is_read_only.store(true, Ordering::Relaxed);
                 self.is_reachable.store(false, Ordering::Relaxed);
             }
-            Err(Some(_)) => {}
+            Err(Some(code)) if !is_farewell(code) => {}
             // Without a code of the server's it is the connection that failed.
-            Err(None) => {
-                self.is_lost.store(true, Ordering::Relaxed);
+            Err(_) => {
+                self.has_ended.store(true, Ordering::Relaxed);
                 self.is_reachable.store(false, Ordering::Relaxed);
             }
         }
         answer.map_err(|error| failed(&error))
     }
+}
+
+/// The server says it last on a connection, which may take a moment longer to be seen closed.
+fn is_farewell(code: &SqlState) -> bool {
+    [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT].contains(code)
+}
+
+const fn begin(is_read: bool) -> &'static str {
+    if is_read { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" }
 }
 
 /// For what is asked once, on a new connection.
@@ -433,5 +459,30 @@ mod tests {
         drop(first);
         pool.query("SELECT 1", &[]).await.unwrap();
         assert!(pool.is_reachable());
+    }
+
+    /// Connections that a dead network leaves behind cost one wait, not one for each of them.
+    #[tokio::test]
+    async fn a_silent_server_is_waited_for_once() {
+        let Some(server) = Server::start() else { return };
+        let pool = Pool::new(server.settings(4).with_waits(CONNECT_WAIT, Duration::from_millis(100)));
+        let mut sessions = Vec::new();
+        let mut backends = Vec::new();
+        for _ in 0..4 {
+            let session = pool.session().await.unwrap();
+            backends.push(value::<i32>(&session.row("SELECT pg_backend_pid()", &[]).await.unwrap(), 0).unwrap());
+            sessions.push(session);
+        }
+        sessions.into_iter().for_each(Session::give_back);
+        let signal = |signal: nix::sys::signal::Signal| {
+            for pid in &backends {
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), signal).unwrap();
+            }
+        };
+        signal(nix::sys::signal::Signal::SIGSTOP);
+        let waited = tokio::time::timeout(ANSWER_WAIT + Duration::from_secs(5), pool.begin(true)).await;
+        signal(nix::sys::signal::Signal::SIGCONT);
+        assert!(waited.expect("it waited for more than one").is_err() && !pool.is_reachable());
+        pool.begin(true).await.unwrap();
     }
 }
