@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base::{AccountId, FakeClock, IdSource, UtcMillis};
 use engine::Waypoints;
+use parking_lot::Mutex;
 
 use super::play::{self, Player, Script};
 use super::{Model, Op};
@@ -240,8 +241,12 @@ fn matrix(task: &Task, lines: &[String], most: u32) -> Vec<(String, u32)> {
     out.into_iter().collect()
 }
 
-/// Runs each interruption on a store of its own; gives how many hit.
-fn interrupt(task: &Task, matrix: &[(String, u32)]) -> usize {
+/// Steps of a start, which sets right what the interruption left: those that come again are interrupted as well.
+const RECOVERY: [&str; 3] = ["migrate.step", "open.tidied", "open.cleared"];
+
+/// Runs each interruption on a store of its own; gives how many hit. After the first at each place the starts that follow
+/// are interrupted, one at each step of [`RECOVERY`]: `again` collects those that were.
+fn interrupt(task: &Task, matrix: &[(String, u32)], again: &Mutex<BTreeSet<&str>>) -> usize {
     let (next, hits) = (AtomicU32::new(0), AtomicU32::new(0));
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -252,10 +257,11 @@ fn interrupt(task: &Task, matrix: &[(String, u32)]) -> usize {
                     let task = Task { dir: dir.path().to_path_buf(), place: place.clone(), hit: *hit, ..task.clone() };
                     let lines = run(&task);
                     hits.fetch_add(u32::from(!has_ended(&lines)), Ordering::SeqCst);
-                    // Now and then the next start is interrupted as well.
-                    if hit % 3 == 0 {
-                        let place = ["open.tidied", "open.cleared", "migrate.step"][*hit as usize % 2].to_owned();
-                        run(&Task { place, hit: 1, operations: 0, ..task.clone() });
+                    for step in RECOVERY.into_iter().filter(|_| *hit == 1) {
+                        let start = Task { place: step.to_owned(), operations: 0, ..task.clone() };
+                        if !has_ended(&run(&start)) {
+                            again.lock().insert(step);
+                        }
                     }
                     runtime.block_on(verify(&task, &lines));
                 }
@@ -315,14 +321,16 @@ fn a_process_that_dies_at_any_step_keeps_every_promise() {
     let missing: Vec<_> = PLACES.iter().filter(|place| !named.contains(*place)).collect();
     assert!(missing.is_empty(), "never passed: {missing:?}");
     runtime().block_on(verify(&alone, &lines));
-    let mut hits = interrupt(&alone, &places);
+    let again = Mutex::default();
+    let mut hits = interrupt(&alone, &places, &again);
+    assert_eq!(*again.lock(), RECOVERY.into_iter().collect(), "starts interrupted again");
 
     // Several actors at once: groups of commits, and work that others have under way.
     let dir = folder();
     let crowd = Task { dir: dir.path().to_path_buf(), seed: 5, actors: 3, operations: 40, ..alone };
     let lines = run(&crowd);
     let places = matrix(&crowd, &lines, most);
-    hits += interrupt(&crowd, &places);
+    hits += interrupt(&crowd, &places, &again);
     println!("{hits} interruptions");
     assert!(hits >= if wants_all() { 200 } else { 40 }, "{hits} interruptions");
 }
