@@ -563,6 +563,21 @@ async fn expunged_emails_come_back(s: &Subject, account: AccountId) {
     assert_eq!(s.mail.purge(account, None).await.unwrap(), 1);
 }
 
+/// For [`EXPUNGED_LATER`]: one message that went with its folder.
+pub(crate) async fn delete_folder_of_one(s: &Subject, account: AccountId) {
+    let old = s.mail.create_mailbox(account, &name("Old"), None).await.unwrap();
+    s.mail.append(account, old.id, vec![s.own("old", SystemFlags::SEEN).await]).await.unwrap();
+    s.mail.delete_mailbox(account, &name("Old")).await.unwrap();
+}
+
+/// So many expunged emails of account 1 from the one that there is, each a moment later and of another mailbox, as `n`
+/// has numbers `i`.
+pub(crate) const EXPUNGED_LATER: &str = "
+    INSERT INTO removed (account_id, email_id, removed_at, mailbox_id, mailbox_name, system, keywords, internal_date,
+        size_bytes, content_id)
+    SELECT account_id, email_id + 1000000 + i, removed_at + 1, mailbox_id + 1, 'Else', system, keywords, internal_date,
+        size_bytes, content_id FROM removed, n WHERE account_id = 1";
+
 /// A deleted folder with one below it, under its name and under another.
 pub(crate) async fn folders_come_back(storage: &crate::Storage, s: &Subject, account: AccountId) {
     let work = s.mail.create_mailbox(account, &name("Work"), None).await.unwrap();

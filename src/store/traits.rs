@@ -163,6 +163,14 @@ pub trait MailStore: Send + Sync {
 
     /// Expunged emails that can still be brought back, the latest removal first, at most `limit`.
     async fn removed(&self, account: AccountId, limit: usize) -> Result<Vec<Removed>, StoreError>;
+    /// Those expunged emails that went with a deleted mailbox, by rising id from above `after`, at most `limit`.
+    async fn removed_with(
+        &self,
+        account: AccountId,
+        gone: &RemovedMailbox,
+        after: EmailId,
+        limit: usize,
+    ) -> Result<Vec<EmailId>, StoreError>;
     /// Deleted mailboxes, the latest deletion first, each with what of it can still be brought back.
     async fn removed_mailboxes(&self, account: AccountId) -> Result<Vec<RemovedMailbox>, StoreError>;
     /// Brings expunged emails back, all or none and without `\Deleted`: into `into`, else where each of them lay.

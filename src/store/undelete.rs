@@ -18,8 +18,6 @@ pub struct RestoredFolder {
 
 /// Emails brought back in one transaction.
 const STEP: usize = 500;
-/// Expunged emails that are looked through, the latest first.
-const REMOVED_MAX: usize = 50_000;
 
 impl Storage {
     /// Brings back the folder of this name and those below it as each was when it was last deleted: its messages and
@@ -43,18 +41,16 @@ impl Storage {
         if wanted.is_empty() {
             return Err(AppendError::NoMailbox);
         }
-        let emails = self.mail.removed(account, REMOVED_MAX).await?;
         let mut out = RestoredFolder::default();
         for (name, gone) in wanted {
             let to = into.and_then(|into| name.moved(folder, into)).unwrap_or(name);
             self.make_again(account, &to, &gone).await?;
-            let of_it = |email: &&crate::model::Removed| {
-                email.mailbox_id == gone.mailbox && email.removed_at == gone.removed_at
-            };
-            let mut ids: Vec<EmailId> = emails.iter().filter(of_it).map(|email| email.email).collect();
-            ids.sort_unstable();
-            for step in ids.chunks(STEP) {
-                out.messages += self.mail.restore(account, step.to_vec(), Some(to.clone())).await?.len() as u64;
+            let mut after = EmailId(0);
+            loop {
+                let step = self.mail.removed_with(account, &gone, after, STEP).await?;
+                let Some(last) = step.last().copied() else { break };
+                out.messages += self.mail.restore(account, step, Some(to.clone())).await?.len() as u64;
+                after = last;
             }
             out.mailboxes.push(to);
         }

@@ -12,7 +12,6 @@ use super::mailbox::{MailboxName, Role};
 pub struct Removed {
     pub email: EmailId,
     pub removed_at: UtcMillis,
-    pub mailbox_id: MailboxId,
     /// Name of the mailbox it lay in, as it was then.
     pub mailbox: MailboxName,
     pub flags: Flags,

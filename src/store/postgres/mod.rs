@@ -496,6 +496,16 @@ impl MailStore for PgStore {
         read!(self, sql => removed::list(sql, account, limit))
     }
 
+    async fn removed_with(
+        &self,
+        account: AccountId,
+        gone: &RemovedMailbox,
+        after: EmailId,
+        limit: usize,
+    ) -> Result<Vec<EmailId>, StoreError> {
+        read!(self, sql => removed::of_mailbox(sql, account, gone, after, limit))
+    }
+
     async fn removed_mailboxes(&self, account: AccountId) -> Result<Vec<RemovedMailbox>, StoreError> {
         read!(self, sql => removed::mailboxes(sql, account))
     }

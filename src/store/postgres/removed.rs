@@ -19,9 +19,24 @@ type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub(super) async fn list(sql: &Session, account: AccountId, limit: usize) -> Result<Vec<Removed>> {
     let text =
         "SELECT email_id, removed_at, mailbox_name, system, keywords, internal_date, size_bytes, blob_id, prefix,
-         summary, mailbox_id FROM removed JOIN content USING (account_id, content_id)
+         summary FROM removed JOIN content USING (account_id, content_id)
          WHERE account_id = $1 ORDER BY removed_at DESC, email_id DESC LIMIT $2";
     sql.rows(text, &[&account::id(account), &rows::limit(limit)]).await?.iter().map(removed).collect()
+}
+
+/// What went with a mailbox at one moment, from above `after` on.
+pub(super) async fn of_mailbox(
+    sql: &Session,
+    account: AccountId,
+    gone: &RemovedMailbox,
+    after: EmailId,
+    limit: usize,
+) -> Result<Vec<EmailId>> {
+    let text = "SELECT email_id FROM removed
+         WHERE account_id = $1 AND email_id > $2 AND mailbox_id = $3 AND removed_at = $4 ORDER BY email_id LIMIT $5";
+    let (id, after, mailbox) = (account::id(account), rows::param(after.0), i64::from(gone.mailbox.0));
+    let found = sql.rows(text, &[&id, &after, &mailbox, &gone.removed_at.0, &rows::limit(limit)]).await?;
+    found.iter().map(|row| Ok(EmailId(rows::int(row, 0)?))).collect()
 }
 
 fn removed(row: &Row) -> Result<Removed> {
@@ -35,7 +50,6 @@ fn removed(row: &Row) -> Result<Removed> {
         blob: rows::blob_id(row, 7)?,
         prefix: rows::bytes(row, 8)?,
         summary: rows::bytes(row, 9)?,
-        mailbox_id: rows::mailbox_id(row, 10)?,
     })
 }
 

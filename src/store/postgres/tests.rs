@@ -184,3 +184,20 @@ async fn a_deleted_folder_comes_back_as_a_whole() {
     );
     contract::folders_come_back(&storage.await.unwrap(), &subject, AccountId(1)).await;
 }
+
+/// However much was expunged after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_folder_deleted_long_ago_comes_back() {
+    let Some(server) = Server::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&server).await;
+    contract::delete_folder_of_one(&node, AccountId(1)).await;
+    let sql = Pool::new(server.settings(1)).session().await.unwrap();
+    let numbers = "WITH n (i) AS (SELECT generate_series(1, 50000))";
+    sql.batch(&format!("{numbers} {}", contract::EXPUNGED_LATER)).await.unwrap();
+    let pool = Arc::new(Pool::new(server.settings(4)));
+    let (settings, clock) = (StorageSettings::default(), node.clock.clone());
+    let storage = Storage::open_postgres(folder.path(), pool, settings, clock, node.ids.clone()).await.unwrap();
+    let back = storage.restore_folder(AccountId(1), &contract::name("Old"), None).await.unwrap();
+    assert_eq!((back.messages, node.mailbox(AccountId(1), "Old").await.messages), (1, 1));
+}

@@ -461,6 +461,17 @@ impl MailStore for SqliteStore {
         self.read(move |sql| removed::list(sql, account, limit)).await
     }
 
+    async fn removed_with(
+        &self,
+        account: AccountId,
+        gone: &RemovedMailbox,
+        after: EmailId,
+        limit: usize,
+    ) -> Result<Vec<EmailId>, StoreError> {
+        let gone = (gone.mailbox, gone.removed_at);
+        self.read(move |sql| removed::of_mailbox(sql, account, gone, after, limit)).await
+    }
+
     async fn removed_mailboxes(&self, account: AccountId) -> Result<Vec<RemovedMailbox>, StoreError> {
         self.read(move |sql| removed::mailboxes(sql, account)).await
     }

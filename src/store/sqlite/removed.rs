@@ -27,12 +27,27 @@ pub(super) fn keep(sql: &Connection) -> Result<CachedStatement<'_>> {
 
 pub(super) fn list(sql: &Connection, account: AccountId, limit: usize) -> Result<Vec<Removed>> {
     let mut query = sql.prepare_cached(
-        "SELECT email_id, removed_at, mailbox_name, system, keywords, internal_date, size_bytes, blob_id, prefix, summary,
-         mailbox_id
+        "SELECT email_id, removed_at, mailbox_name, system, keywords, internal_date, size_bytes, blob_id, prefix, summary
          FROM removed JOIN content USING (content_id)
          WHERE removed.account_id = ?1 ORDER BY removed_at DESC, email_id DESC LIMIT ?2",
     )?;
     query.query_map((account.0, limit), removed)?.collect()
+}
+
+/// What went with a mailbox at one moment, from above `after` on.
+pub(super) fn of_mailbox(
+    sql: &Connection,
+    account: AccountId,
+    (mailbox, removed_at): (MailboxId, UtcMillis),
+    after: EmailId,
+    limit: usize,
+) -> Result<Vec<EmailId>> {
+    sql.prepare_cached(
+        "SELECT email_id FROM removed WHERE account_id = ?1 AND email_id > ?2 AND mailbox_id = ?3 AND removed_at = ?4
+         ORDER BY email_id LIMIT ?5",
+    )?
+    .query_map((account.0, after.0, mailbox.0, removed_at.0, limit), |row| row.get(0).map(EmailId))?
+    .collect()
 }
 
 fn removed(row: &Row<'_>) -> Result<Removed> {
@@ -46,7 +61,6 @@ fn removed(row: &Row<'_>) -> Result<Removed> {
         blob: rows::blob_id(row, 7)?,
         prefix: Bytes::from(row.get::<_, Vec<u8>>(8)?),
         summary: Bytes::from(row.get::<_, Vec<u8>>(9)?),
-        mailbox_id: MailboxId(row.get(10)?),
     })
 }
 
