@@ -42,16 +42,24 @@ pub async fn apply(engines: &Engines, account: AccountId) -> anyhow::Result<()> 
     set.map_err(|error| explain(&error))
 }
 
-/// Tells the store a domain's or tenant's limit, then whom it holds for. An account made meanwhile finds the limit in
-/// the directory.
+/// Tells the store a domain's or tenant's limit, then whom it holds for, if that changed. An account made meanwhile
+/// finds the limit in the directory.
 pub async fn apply_pool(engines: &Engines, (pool, limit): (PoolId, Quota)) -> anyhow::Result<()> {
-    engines.storage.mail.set_pool(pool, limit).await.map_err(|error| explain(&error))?;
-    apply_members(engines, pool).await
+    let accounts = engines.directory.pool_accounts(pool).await?;
+    let set = engines.storage.set_pool(pool, limit, accounts.len()).await;
+    if set.map_err(|error| explain(&error))? {
+        apply_each(engines, accounts).await?;
+    }
+    Ok(())
 }
 
 /// Tells the store anew what limits each account of the pool.
 pub async fn apply_members(engines: &Engines, pool: PoolId) -> anyhow::Result<()> {
-    for account in engines.directory.pool_accounts(pool).await? {
+    apply_each(engines, engines.directory.pool_accounts(pool).await?).await
+}
+
+async fn apply_each(engines: &Engines, accounts: Vec<AccountId>) -> anyhow::Result<()> {
+    for account in accounts {
         apply(engines, account).await?;
     }
     Ok(())

@@ -36,6 +36,8 @@ pub(crate) async fn all(subject: &Subject) {
     expunged_emails_come_back(subject, AccountId(9)).await;
     contract_quota::pools_are_never_overshot(&[subject.clone(), subject.clone()], 100).await;
     contract_quota::a_dry_pool_is_asked_again(subject, 300).await;
+    contract_quota::some_give_back_for_one_delivery(subject, 310).await;
+    contract_quota::limits_that_stay_change_nothing(subject, 400).await;
 }
 
 pub(crate) const NOW: UtcMillis = UtcMillis(1_700_000_000_000);

@@ -76,7 +76,10 @@ pub(crate) async fn a_dry_pool_is_asked_again(s: &Subject, first: u64) {
     for second in 0..20 {
         let delivered = deliver(s, full).await;
         if second < 8 {
-            assert!(matches!(delivered, Err(AppendError::OverQuota(OverQuota::Pool { .. }))), "{second}: {delivered:?}");
+            assert!(
+                matches!(delivered, Err(AppendError::OverQuota(OverQuota::Pool { .. }))),
+                "{second}: {delivered:?}"
+            );
         } else if delivered.is_ok() {
             taken_after = Some(second - 8);
             break;
@@ -88,6 +91,54 @@ pub(crate) async fn a_dry_pool_is_asked_again(s: &Subject, first: u64) {
         }
     }
     assert!(taken_after.is_some_and(|seconds| seconds <= 6), "{taken_after:?}");
+}
+
+/// Of the many accounts that could give back, one delivery bothers a bounded number.
+pub(crate) async fn some_give_back_for_one_delivery(s: &Subject, first: u64) {
+    const DRAWN: u64 = 64 << 20;
+    let pool = PoolId::Domain(DomainId(first));
+    let accounts: Vec<AccountId> = (first..=first + 40).map(AccountId).collect();
+    s.mail.set_pool(pool, size(1 << 50)).await.unwrap();
+    for account in &accounts {
+        s.mail.set_pools(*account, vec![pool]).await.unwrap();
+    }
+    assert_eq!(deliver_all(std::slice::from_ref(s), &accounts[..40], 40).await, 40);
+    let before = s.mail.pool(pool).await.unwrap().allotted_size;
+    assert_eq!(before.0, 40 * DRAWN);
+    s.mail.set_pool(pool, size(before.0)).await.unwrap();
+    deliver(s, accounts[40]).await.unwrap();
+    let after = s.mail.pool(pool).await.unwrap().allotted_size;
+    assert!(after < before && after.0 > 8 * DRAWN, "{after}");
+}
+
+/// Who sets again what is so already, takes nothing away and wakes nobody.
+pub(crate) async fn limits_that_stay_change_nothing(s: &Subject, first: u64) {
+    let pools = [first, first + 1].map(|id| PoolId::Domain(DomainId(id)));
+    let (account, limit) = (AccountId(first), size(100 * SIZE));
+    s.mail.set_pool(pools[0], limit).await.unwrap();
+    s.mail.set_pool(pools[1], size(2 * SIZE)).await.unwrap();
+    s.mail.set_pools(account, pools.to_vec()).await.unwrap();
+    deliver(s, account).await.unwrap();
+    let again = async || {
+        s.mail.set_pool(pools[0], limit).await.unwrap();
+        s.mail.set_pool(pools[1], size(2 * SIZE)).await.unwrap();
+        s.mail.set_pools(account, vec![pools[1], pools[0], pools[1]]).await.unwrap();
+    };
+    // What it gave back stays allotted to it.
+    let inbox = s.mailbox(account, "INBOX").await;
+    s.mail.expunge(account, inbox.id, vec![EVERYTHING], false).await.unwrap();
+    let before = s.mail.pool(pools[0]).await.unwrap();
+    again().await;
+    assert!(before.allotted_size.0 >= SIZE);
+    assert_eq!(s.mail.pool(pools[0]).await.unwrap(), before);
+    // A pool known to be full stays so.
+    assert_eq!(deliver_all(std::slice::from_ref(s), &[account], 3).await, 2);
+    assert!(s.mail.usage(account).await.unwrap().is_pool_dry);
+    again().await;
+    assert!(s.mail.usage(account).await.unwrap().is_pool_dry);
+    s.mail.set_pool(pools[1], size(3 * SIZE)).await.unwrap();
+    assert!(!s.mail.usage(account).await.unwrap().is_pool_dry);
+    deliver(s, account).await.unwrap();
 }
 
 /// Accounts of two domains of one customer, on several nodes.

@@ -196,6 +196,14 @@ impl Storage {
         self.mail.set_pools(account, pools.iter().map(|(pool, _)| *pool).collect()).await
     }
 
+    /// Sets a pool's limit. True if the accounts that it is for, `accounts` of them, have yet to come to it or to leave it:
+    /// then [`Storage::set_limits`] for each.
+    pub async fn set_pool(&self, pool: PoolId, limit: Quota, accounts: usize) -> Result<bool, StoreError> {
+        self.mail.set_pool(pool, limit).await?;
+        let members = if limit == Quota::UNLIMITED { 0 } else { accounts as u64 };
+        Ok(self.mail.pool(pool).await?.accounts != members)
+    }
+
     /// [`MailStore::delete_account`], and what searches keep of it.
     pub async fn delete_account(&self, account: AccountId) -> Result<(), StoreError> {
         self.mail.delete_account(account).await?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{AccountId, FakeClock, IdSource};
+use base::{AccountId, ByteSize, DomainId, FakeClock, IdSource, PoolId, Quota};
 use bytes::Bytes;
 use mail::search::{Needle, SearchText};
 
@@ -562,6 +562,40 @@ async fn a_deleted_folder_comes_back_as_a_whole() {
     let dir = tempfile::tempdir().unwrap();
     let node = open(dir.path());
     contract::folders_come_back(&node.storage, &node.subject, AccountId(1)).await;
+}
+
+/// However much was expunged after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_deleted_long_ago_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    contract::delete_folder_of_one(&node.subject, AccountId(1)).await;
+    drop(node);
+    let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+    let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)";
+    let later = sql.execute(&format!("{numbers} {}", contract::EXPUNGED_LATER), []).unwrap();
+    assert_eq!(later, 50_000);
+    drop(sql);
+    let node = open(dir.path());
+    let back = node.storage.restore_folder(AccountId(1), &contract::name("Old"), None).await.unwrap();
+    assert_eq!((back.messages, node.subject.mailbox(AccountId(1), "Old").await.messages), (1, 1));
+}
+
+/// Whoever sets a limit tells the accounts only when they come to the pool or leave it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_limit_of_the_same_accounts_is_told_to_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    let pool = PoolId::Domain(DomainId(1));
+    let limit = |octets| Quota { size: Some(ByteSize(octets)), messages: None };
+    assert!(node.storage.set_pool(pool, limit(1000), 2).await.unwrap());
+    for account in [1, 2].map(AccountId) {
+        node.storage.set_limits(account, Quota::UNLIMITED, &[(pool, limit(1000))]).await.unwrap();
+    }
+    assert!(!node.storage.set_pool(pool, limit(2000), 2).await.unwrap());
+    assert_eq!(node.storage.mail.pool(pool).await.unwrap().limit, limit(2000));
+    assert!(node.storage.set_pool(pool, limit(2000), 3).await.unwrap());
+    assert!(node.storage.set_pool(pool, Quota::UNLIMITED, 2).await.unwrap());
 }
 
 /// Reading an old folder leaves every octet of it as it was, though it is of an older version and has a torn end.

@@ -125,9 +125,11 @@ pub(crate) async fn set_domain(
 ) -> Result<StatusCode, ApiError> {
     let change = quota_change(&read(body)?);
     let (pool, limit) = web.services.registry.set_domain_quota(parse(&name)?, change).await?;
-    web.services.storage.mail.set_pool(pool, limit).await?;
-    for account in web.services.registry.pool_accounts(pool).await.map_err(RegistryError::from)? {
-        apply_limits(&web, account).await?;
+    let accounts = web.services.registry.pool_accounts(pool).await.map_err(RegistryError::from)?;
+    if web.services.storage.set_pool(pool, limit, accounts.len()).await? {
+        for account in accounts {
+            apply_limits(&web, account).await?;
+        }
     }
     record(&web, &viewer, "set-domain", &name);
     Ok(StatusCode::NO_CONTENT)

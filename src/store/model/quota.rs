@@ -25,6 +25,19 @@ impl Usage {
         let size_fits = self.quota.size.is_none_or(|limit| self.size.0.saturating_add(size.0.max(1)) <= limit.0);
         size_fits && self.quota.messages.is_none_or(|limit| self.messages < limit) && !self.is_pool_dry
     }
+
+    /// The account's own limit into which that much more does not fit.
+    pub(crate) fn over(&self, messages: u64, size: ByteSize) -> Option<OverQuota> {
+        match self.quota {
+            Quota { size: Some(limit), .. } if self.size.0 + size.0 > limit.0 => {
+                Some(OverQuota::Size { used: self.size, limit })
+            }
+            Quota { messages: Some(limit), .. } if self.messages + messages > limit => {
+                Some(OverQuota::Messages { used: self.messages, limit })
+            }
+            Quota { .. } => None,
+        }
+    }
 }
 
 /// What all accounts of a pool use together.
@@ -72,6 +85,9 @@ pub(crate) const DRAWN_BYTES: u64 = 64 << 20;
 pub(crate) const DRAWN_MESSAGES: u64 = 1000;
 /// One draw takes at most this part of what a pool has left, so that many accounts can draw from a small one.
 pub(crate) const DRAWN_PART: u64 = 8;
+/// Accounts that are asked to give back at a time, those with most to give first, and how often for one delivery.
+pub(crate) const ASKED: usize = 32;
+pub(crate) const RECLAIMS: usize = 8;
 /// A pool whose accounts had nothing to give back is not asked again for so long.
 pub(crate) const DRY_FOR: std::time::Duration = std::time::Duration::from_secs(5);
 

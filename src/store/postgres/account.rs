@@ -73,15 +73,8 @@ pub(super) async fn take_room(
         return Ok(Room { modseq: rows::int(&row, 0)?, email: rows::int(&row, 1)? });
     }
     let usage = usage(sql, account, UtcMillis(0)).await?;
-    Err(AppendError::OverQuota(match usage.quota {
-        Quota { size: Some(limit), .. } if usage.size.0 + size_bytes > limit.0 => {
-            OverQuota::Size { used: usage.size, limit }
-        }
-        Quota { messages: Some(limit), .. } if usage.messages + messages > limit => {
-            OverQuota::Messages { used: usage.messages, limit }
-        }
-        _ => OverQuota::Pool { size: ByteSize(size_bytes), messages },
-    }))
+    let size = ByteSize(size_bytes);
+    Err(AppendError::OverQuota(usage.over(messages, size).unwrap_or(OverQuota::Pool { size, messages })))
 }
 
 pub(super) async fn give_back(sql: &Session, account: AccountId, messages: u64, size_bytes: u64) -> Result<()> {
@@ -107,7 +100,8 @@ pub(super) async fn usage(sql: &Session, account: AccountId, now: UtcMillis) -> 
 pub(super) async fn set_quota(sql: &Session, account: AccountId, quota: Quota, now: UtcMillis) -> Result<()> {
     ensure(sql, account, now).await?;
     let (size, messages) = (quota.size.map(|size| rows::param(size.0)), quota.messages.map(rows::param));
-    let text = "UPDATE account SET quota_bytes = $2, quota_messages = $3 WHERE account_id = $1";
+    let text = "UPDATE account SET quota_bytes = $2, quota_messages = $3
+         WHERE account_id = $1 AND (quota_bytes, quota_messages) IS DISTINCT FROM ($2, $3)";
     sql.execute(text, &[&id(account), &size, &messages]).await?;
     Ok(())
 }

@@ -6,12 +6,9 @@ use engine::postgres::Session;
 use super::{account, rows};
 use crate::error::StoreError;
 use crate::model::PoolUsage;
-use crate::model::quota::{DRAWN_BYTES, DRAWN_MESSAGES, DRAWN_PART, DRY_FOR};
+use crate::model::quota::{ASKED, DRAWN_BYTES, DRAWN_MESSAGES, DRAWN_PART, DRY_FOR};
 
 type Result<T> = std::result::Result<T, StoreError>;
-
-/// Accounts that are asked to give back at a time, those with most to give first.
-const ASKED: i64 = 32;
 
 fn id(pool: PoolId) -> i64 {
     rows::param(pool.as_raw())
@@ -35,7 +32,7 @@ pub(super) async fn reclaim(sql: &Session, pool: i64, but: AccountId, now: UtcMi
          WHERE m.pool_id = $1 AND m.account_id <> $2 AND p.dry_until <= $4
          AND (a.allowed_bytes > a.size_bytes OR a.allowed_messages > a.messages)
          ORDER BY a.allowed_bytes - a.size_bytes DESC LIMIT $3";
-    let idle = sql.rows(text, &[&pool, &account::id(but), &ASKED, &now.0]).await?;
+    let idle = sql.rows(text, &[&pool, &account::id(but), &rows::limit(ASKED), &now.0]).await?;
     for row in &idle {
         sql.rows("SELECT ortler_reclaim($1)", &[&rows::signed(row, 0)?]).await?;
     }
@@ -46,9 +43,34 @@ pub(super) async fn reclaim(sql: &Session, pool: i64, but: AccountId, now: UtcMi
     Ok(!idle.is_empty())
 }
 
-/// The account is held by the transaction.
-pub(super) async fn set_pools(sql: &Session, account: AccountId, pools: &[PoolId]) -> Result<()> {
+/// Makes the pools, if the account is not of just these already; true if it is not. In a transaction of its own, so that
+/// [`set_pools`] waits for no pool that somebody makes.
+pub(super) async fn make_pools(sql: &Session, account: AccountId, pools: &[i64]) -> Result<bool> {
+    let text = "SELECT pool_id FROM pool_member WHERE account_id = $1 ORDER BY pool_id";
+    let has = sql.rows(text, &[&account::id(account)]).await?;
+    let has = has.iter().map(|row| rows::signed(row, 0)).collect::<Result<Vec<i64>>>()?;
+    if has == pools {
+        return Ok(false);
+    }
+    sql.execute(MAKE, &[&pools]).await?;
+    Ok(true)
+}
+
+/// Numbers of the pools, each once, rising.
+pub(super) fn numbers(pools: &[PoolId]) -> Vec<i64> {
+    let mut numbers: Vec<i64> = pools.iter().map(|pool| id(*pool)).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
+}
+
+/// The account is held by the transaction. The pools that it leaves and those that it comes to, which exist, are locked
+/// together by rising number, as everywhere.
+pub(super) async fn set_pools(sql: &Session, account: AccountId, pools: &[i64]) -> Result<()> {
     let this = account::id(account);
+    let text = "SELECT 1 FROM pool WHERE pool_id = ANY ($2::bigint[])
+         OR pool_id IN (SELECT m.pool_id FROM pool_member m WHERE m.account_id = $1) ORDER BY pool_id FOR UPDATE";
+    sql.rows(text, &[&this, &pools]).await?;
     sql.rows(
         "SELECT ortler_allot(account_id, -allowed_bytes, -allowed_messages) FROM account
          WHERE account_id = $1 AND allowed_bytes IS NOT NULL AND allowed_messages IS NOT NULL",
@@ -61,12 +83,8 @@ pub(super) async fn set_pools(sql: &Session, account: AccountId, pools: &[PoolId
         sql.execute(none, &[&this]).await?;
         return Ok(());
     }
-    let mut wanted: Vec<i64> = pools.iter().map(|pool| id(*pool)).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    sql.execute(MAKE, &[&wanted]).await?;
     let text = "INSERT INTO pool_member (account_id, pool_id) SELECT $1::bigint, unnest($2::bigint[])";
-    sql.execute(text, &[&this, &wanted]).await?;
+    sql.execute(text, &[&this, &pools]).await?;
     let text = "UPDATE account SET allowed_bytes = 0, allowed_messages = 0 WHERE account_id = $1";
     sql.execute(text, &[&this]).await?;
     let text = "SELECT ortler_allot(account_id, size_bytes, messages) FROM account WHERE account_id = $1";
@@ -80,7 +98,8 @@ const MAKE: &str = "INSERT INTO pool (pool_id, allotted_bytes, allotted_messages
 pub(super) async fn set_pool(sql: &Session, pool: PoolId, limit: Quota) -> Result<()> {
     sql.execute(MAKE, &[&vec![id(pool)]]).await?;
     let (size, messages) = (limit.size.map(|size| rows::param(size.0)), limit.messages.map(rows::param));
-    let text = "UPDATE pool SET limit_bytes = $2, limit_messages = $3, dry_until = 0 WHERE pool_id = $1";
+    let text = "UPDATE pool SET limit_bytes = $2, limit_messages = $3, dry_until = 0
+         WHERE pool_id = $1 AND (limit_bytes, limit_messages) IS DISTINCT FROM ($2, $3)";
     sql.execute(text, &[&id(pool), &size, &messages]).await?;
     Ok(())
 }

@@ -36,6 +36,7 @@ pub(crate) use gc::PgGc;
 
 use self::insert::Delivered;
 use crate::error::{AppendError, MailboxError, StoreError};
+use crate::model::quota::RECLAIMS;
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
     Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, RemovedMailbox, Restored, Role, ThreadId, Usage,
@@ -93,9 +94,6 @@ const DELIVERY_TRIES: usize = 3;
 
 /// Times that allowance is drawn for one delivery: others of the same account may use it up first.
 const DRAWS: usize = 16;
-
-/// Times that others are asked to give back before a pool is taken for used up.
-const RECLAIMS: usize = 8;
 
 impl PgStore {
     /// Connects and brings the schema to this version.
@@ -478,8 +476,17 @@ impl MailStore for PgStore {
 
     async fn set_pools(&self, account: AccountId, pools: Vec<PoolId>) -> Result<(), StoreError> {
         let now = self.clock.utc();
-        change!(self, account, sql => account::ensure(sql, account, now))?;
-        change!(self, account, sql => allowance::set_pools(sql, account, &pools))
+        let pools = allowance::numbers(&pools);
+        let session = self.begin(account).await?;
+        let work = async {
+            account::ensure(&session, account, now).await?;
+            allowance::make_pools(&session, account, &pools).await
+        };
+        let done = work.await;
+        if session.end(done).await? {
+            change!(self, account, sql => allowance::set_pools(sql, account, &pools))?;
+        }
+        Ok(())
     }
 
     async fn set_pool(&self, pool: PoolId, limit: Quota) -> Result<(), StoreError> {

@@ -76,16 +76,9 @@ pub(super) fn take_room(
     if !exists(sql, account)? {
         return Err(Refusal::Because(AppendError::NoMailbox));
     }
-    let usage = usage(sql, account, now)?;
     let over = |over| Err(Refusal::Because(AppendError::OverQuota(over)));
-    match usage.quota {
-        Quota { size: Some(limit), .. } if usage.size.0 + size_bytes > limit.0 => {
-            return over(OverQuota::Size { used: usage.size, limit });
-        }
-        Quota { messages: Some(limit), .. } if usage.messages + messages > limit => {
-            return over(OverQuota::Messages { used: usage.messages, limit });
-        }
-        _ => {}
+    if let Some(own) = usage(sql, account, now)?.over(messages, ByteSize(size_bytes)) {
+        return over(own);
     }
     if allowance::draw(sql, account, messages, size_bytes, now)?
         && let Some(room) = take.query_row((account.0, messages, size_bytes), room).optional()?
@@ -131,7 +124,8 @@ pub(super) fn usage(sql: &Connection, account: AccountId, now: UtcMillis) -> Res
 pub(super) fn set_quota(sql: &Connection, account: AccountId, quota: Quota, now: UtcMillis) -> Result<()> {
     ensure(sql, account, now)?;
     sql.execute(
-        "UPDATE account SET quota_bytes = ?2, quota_messages = ?3 WHERE account_id = ?1",
+        "UPDATE account SET quota_bytes = ?2, quota_messages = ?3
+         WHERE account_id = ?1 AND (quota_bytes IS NOT ?2 OR quota_messages IS NOT ?3)",
         (account.0, quota.size.map(|size| size.0), quota.messages),
     )
     .map(drop)

@@ -5,7 +5,7 @@ use base::{AccountId, ByteSize, PoolId, Quota, UtcMillis};
 use rusqlite::{Connection, OptionalExtension, Result};
 
 use crate::model::PoolUsage;
-use crate::model::quota::{DRAWN_BYTES, DRAWN_MESSAGES, DRY_FOR, to_draw};
+use crate::model::quota::{ASKED, DRAWN_BYTES, DRAWN_MESSAGES, DRY_FOR, RECLAIMS, to_draw};
 
 /// What an account has and may have.
 struct Held {
@@ -25,14 +25,15 @@ fn held(sql: &Connection, account: AccountId) -> Result<Option<Held>> {
     .optional()
 }
 
-/// Makes the allowance cover that many more messages and octets; false if the pools cannot.
+/// Makes the allowance cover that many more messages and octets; false if the pools cannot, or not without more of
+/// others' than one delivery may take back.
 pub(super) fn draw(sql: &Connection, account: AccountId, messages: u64, bytes: u64, now: UtcMillis) -> Result<bool> {
     let Some(Held { bytes: used_bytes, messages: used_messages, allowed: Some(allowed) }) = held(sql, account)? else {
         return Ok(true);
     };
     let need_bytes = (used_bytes + bytes).saturating_sub(allowed.0);
     let need_messages = (used_messages + messages).saturating_sub(allowed.1);
-    loop {
+    for _ in 0..RECLAIMS {
         let pools = pools_of(sql, account)?;
         let bytes = to_draw(need_bytes, DRAWN_BYTES, pools.iter().map(|pool| pool.left_bytes));
         let messages = to_draw(need_messages, DRAWN_MESSAGES, pools.iter().map(|pool| pool.left_messages));
@@ -56,6 +57,7 @@ pub(super) fn draw(sql: &Connection, account: AccountId, messages: u64, bytes: u
             }
         }
     }
+    Ok(false)
 }
 
 struct Pool {
@@ -91,16 +93,18 @@ fn allot(sql: &Connection, account: AccountId, bytes: i64, messages: i64) -> Res
     .map(drop)
 }
 
-/// Takes back what the pool's other accounts were allotted and do not use; false if there was nothing.
+/// Takes back what some of the pool's other accounts were allotted and do not use; false if there was nothing.
 fn reclaim(sql: &Connection, pool: u64, but: AccountId) -> Result<bool> {
     let mut idle = sql.prepare_cached(
         "SELECT a.account_id, a.allowed_bytes - a.size_bytes, a.allowed_messages - a.messages
          FROM pool_member m JOIN account a ON a.account_id = m.account_id
          WHERE m.pool_id = ?1 AND m.account_id <> ?2
-         AND (a.allowed_bytes > a.size_bytes OR a.allowed_messages > a.messages)",
+         AND (a.allowed_bytes > a.size_bytes OR a.allowed_messages > a.messages)
+         ORDER BY a.allowed_bytes - a.size_bytes DESC LIMIT ?3",
     )?;
-    let idle: Vec<(u64, i64, i64)> =
-        idle.query_map((pool, but.0), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect::<Result<_>>()?;
+    let idle: Vec<(u64, i64, i64)> = idle
+        .query_map((pool, but.0, ASKED), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<_>>()?;
     for (account, bytes, messages) in &idle {
         allot(sql, AccountId(*account), -bytes, -messages)?;
     }
@@ -113,6 +117,16 @@ fn signed(number: u64) -> i64 {
 
 pub(super) fn set_pools(sql: &Connection, account: AccountId, pools: &[PoolId]) -> Result<()> {
     let Some(held) = held(sql, account)? else { return Ok(()) };
+    let mut wanted: Vec<u64> = pools.iter().map(|pool| pool.as_raw()).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let has: Vec<u64> = sql
+        .prepare_cached("SELECT pool_id FROM pool_member WHERE account_id = ?1 ORDER BY pool_id")?
+        .query_map([account.0], |row| row.get(0))?
+        .collect::<Result<_>>()?;
+    if wanted == has {
+        return Ok(());
+    }
     if let Some((bytes, messages)) = held.allowed {
         allot(sql, account, -signed(bytes), -signed(messages))?;
     }
@@ -121,27 +135,28 @@ pub(super) fn set_pools(sql: &Connection, account: AccountId, pools: &[PoolId]) 
         let none = "UPDATE account SET allowed_bytes = NULL, allowed_messages = NULL WHERE account_id = ?1";
         return sql.execute(none, [account.0]).map(drop);
     }
-    for pool in pools {
-        make(sql, *pool)?;
-        sql.prepare_cached("INSERT OR IGNORE INTO pool_member (account_id, pool_id) VALUES (?1, ?2)")?
-            .execute((account.0, pool.as_raw()))?;
+    for pool in wanted {
+        make(sql, pool)?;
+        sql.prepare_cached("INSERT INTO pool_member (account_id, pool_id) VALUES (?1, ?2)")?
+            .execute((account.0, pool))?;
     }
     sql.execute("UPDATE account SET allowed_bytes = 0, allowed_messages = 0 WHERE account_id = ?1", [account.0])?;
     allot(sql, account, signed(held.bytes), signed(held.messages))
 }
 
-fn make(sql: &Connection, pool: PoolId) -> Result<()> {
+fn make(sql: &Connection, pool: u64) -> Result<()> {
     sql.prepare_cached(
         "INSERT OR IGNORE INTO pool (pool_id, allotted_bytes, allotted_messages, dry_until) VALUES (?1, 0, 0, 0)",
     )?
-    .execute([pool.as_raw()])
+    .execute([pool])
     .map(drop)
 }
 
 pub(super) fn set_pool(sql: &Connection, pool: PoolId, limit: Quota) -> Result<()> {
-    make(sql, pool)?;
+    make(sql, pool.as_raw())?;
     sql.execute(
-        "UPDATE pool SET limit_bytes = ?2, limit_messages = ?3, dry_until = 0 WHERE pool_id = ?1",
+        "UPDATE pool SET limit_bytes = ?2, limit_messages = ?3, dry_until = 0
+         WHERE pool_id = ?1 AND (limit_bytes IS NOT ?2 OR limit_messages IS NOT ?3)",
         (pool.as_raw(), limit.size.map(|size| size.0), limit.messages),
     )
     .map(drop)
