@@ -52,6 +52,8 @@ pub(crate) struct Listed {
 /// An object longer than this is written in parts of this size. The protocol wants 5 MiB at least.
 const PART: usize = 8 << 20;
 const WRITERS_MAX: usize = 16;
+/// Objects being deleted at a time.
+const DELETIONS_MAX: usize = 16;
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// For one request with its answer: a part on a slow line.
 const REQUEST_WAIT: Duration = Duration::from_secs(30);
@@ -155,17 +157,17 @@ impl Bucket {
 
     /// Deletes objects; those that are not there are no failure.
     pub(crate) async fn delete(&self, keys: Vec<Path>) -> Result<(), StoreError> {
-        for key in keys {
+        let deleted = keys.into_iter().map(|key| async move {
             let deleted = self.ask(|endpoint| {
                 let key = key.clone();
                 async move { endpoint.delete(&key).await }
             });
             match deleted.await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(unavailable(&error)),
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                Err(error) => Err(unavailable(&error)),
             }
-        }
-        Ok(())
+        });
+        futures_util::stream::iter(deleted).buffer_unordered(DELETIONS_MAX).try_collect().await
     }
 
     /// Up to `limit` objects whose names come after `after`.
