@@ -168,7 +168,7 @@ async fn step(
         }
         AuditPlace::Whole => {
             let mut report = sqlite.check_all(options.file).await?;
-            for error in segments.check_files()? {
+            for error in segments.check_files().await? {
                 report.add_damage(error.to_string(), "segment file");
             }
             Ok((report, Some(AuditPlace::Blobs(Vec::new()))))

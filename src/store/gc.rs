@@ -1,7 +1,8 @@
 //! Garbage collection: drops blobs that nothing refers to and closes the gaps they leave.
 //!
-//! Its cost follows the garbage: it works off the list of released blobs and looks only at segments that lost some, plus
-//! a few others each round, where deliveries that never happened may have left orphans.
+//! Its cost follows the garbage: it works off the list of released blobs and looks only at segments that lost some. Beside
+//! that each round goes a step on two walks: over all segments, where deliveries that never happened may have left
+//! orphans, and over all accounts, where expunged emails may have left thread keys.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -175,7 +176,7 @@ impl Gc {
 
     async fn compact(&self, state: &mut State, report: &mut GcReport) -> Result<(), StoreError> {
         let before = self.clock.utc().minus(self.settings.grace);
-        let closed = self.segments.closed()?;
+        let closed = self.segments.closed().await?;
         // A blob put lately may be about to be delivered, though nothing refers to it yet.
         let settled: Vec<SegmentInfo> = closed.into_iter().filter(|segment| segment.written_at <= before).collect();
         let walked = settled.iter().filter(|segment| segment.number > state.walked).take(self.settings.segments_max);
@@ -227,7 +228,7 @@ impl Gc {
         if !self.index.located(from, below, 1).await?.is_empty() {
             return Ok(false); // referred to again meanwhile
         }
-        self.segments.remove(segment.number)?;
+        self.segments.remove(segment.number).await?;
         report.segments_removed += 1;
         report.freed_bytes += segment.size_bytes.saturating_sub(copied_bytes);
         Ok(true)

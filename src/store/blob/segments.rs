@@ -218,10 +218,22 @@ impl SegmentStore {
     }
 
     /// Segment files that are not as they should be, apart from their records.
-    pub(crate) fn check_files(&self) -> Result<Vec<EngineError>, StoreError> {
-        let numbers = file::list(&self.folder)?;
-        let opened = numbers.into_iter().map(|number| file::open(&self.folder, number).map(drop));
-        Ok(opened.filter_map(Result::err).filter(|error| matches!(error, EngineError::Damaged { .. })).collect())
+    pub(crate) async fn check_files(&self) -> Result<Vec<EngineError>, StoreError> {
+        self.on_files(|folder| {
+            let opened = file::list(folder)?.into_iter().map(|number| file::open(folder, number).map(drop));
+            Ok(opened.filter_map(Result::err).filter(|error| matches!(error, EngineError::Damaged { .. })).collect())
+        })
+        .await
+    }
+
+    /// Work on the folder, where it may block.
+    async fn on_files<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let folder = self.folder.clone();
+        let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+        Ok(done.unwrap_or(Err(EngineError::Closing))?)
     }
 
     /// Appends a whole record; on return it is on disk.
@@ -238,17 +250,13 @@ impl SegmentStore {
     }
 
     /// Segments that take no more records, oldest first, then those of large blobs.
-    pub(crate) fn closed(&self) -> Result<Vec<SegmentInfo>, StoreError> {
+    pub(crate) async fn closed(&self) -> Result<Vec<SegmentInfo>, StoreError> {
         let below = self.active_number.load(Ordering::Acquire);
-        let mut out = Vec::new();
-        for number in file::list(&self.folder)?.into_iter().filter(|number| *number < below || *number >= LARGE) {
-            let path = file::path(&self.folder, number);
-            let facts = std::fs::metadata(&path).map_err(|error| EngineError::from_io(&path, error))?;
-            let written = facts.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            let written_at = UtcMillis::from_secs(0).plus(written.unwrap_or_default());
-            out.push(SegmentInfo { number, size_bytes: facts.len(), written_at });
-        }
-        Ok(out)
+        self.on_files(move |folder| {
+            let closed = file::list(folder)?.into_iter().filter(|number| *number < below || *number >= LARGE);
+            closed.map(|number| info(folder, number)).collect()
+        })
+        .await
     }
 
     /// Appends a copy of the blob's record, read and checked first; gives its new place.
@@ -355,17 +363,22 @@ impl SegmentStore {
     }
 
     /// Deletes a closed segment. A read under way keeps its open file.
-    pub(crate) fn remove(&self, number: u32) -> Result<(), StoreError> {
+    pub(crate) async fn remove(&self, number: u32) -> Result<(), StoreError> {
         let is_closed = number < self.active_number.load(Ordering::Acquire) || number >= LARGE;
         debug_assert!(is_closed, "only closed segments are removed");
-        let path = file::path(&self.folder, number);
-        self.waypoints.pass("segment.remove");
-        let removed = std::fs::remove_file(&path).and_then(|()| {
-            self.waypoints.pass("segment.removed");
-            file::sync_folder(&self.folder)
+        let waypoints = self.waypoints;
+        let removed = self.on_files(move |folder| {
+            let path = file::path(folder, number);
+            waypoints.pass("segment.remove");
+            let removed = std::fs::remove_file(&path).and_then(|()| {
+                waypoints.pass("segment.removed");
+                file::sync_folder(folder)
+            });
+            removed.map_err(|error| EngineError::from_io(&path, error))
         });
+        let removed = removed.await;
         self.files.invalidate(&number);
-        removed.map_err(|error| EngineError::from_io(&path, error).into())
+        removed
     }
 }
 
@@ -445,6 +458,14 @@ pub(crate) fn stage(index: &dyn BlobIndex, from: &Path, to: &Path) -> Result<(),
         made.map_err(|error| EngineError::from_io(&to, error))?;
     }
     Ok(())
+}
+
+fn info(folder: &Path, number: u32) -> Result<SegmentInfo, EngineError> {
+    let path = file::path(folder, number);
+    let facts = std::fs::metadata(&path).map_err(|error| EngineError::from_io(&path, error))?;
+    let written = facts.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+    let written_at = UtcMillis::from_secs(0).plus(written.unwrap_or_default());
+    Ok(SegmentInfo { number, size_bytes: facts.len(), written_at })
 }
 
 fn last_referred(index: &dyn BlobIndex, below: u32) -> Result<Option<Locator>, StoreError> {

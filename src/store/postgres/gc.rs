@@ -1,4 +1,5 @@
-//! Garbage collection in the database: one node of all at a time, its cost follows the garbage.
+//! Garbage collection in the database: one node of all at a time. Its cost follows the garbage, but for two walks of which
+//! each round goes a step: over the accounts for dead thread keys, and over the bucket for strays.
 
 use std::sync::Arc;
 
@@ -74,10 +75,10 @@ impl PgGc {
         for (due, kept) in due {
             self.work_off(due, now.minus(kept), now, &mut report).await?;
         }
-        let sql = self.store.pool.begin(false).await?;
-        let done = next_accounts(&sql, at.account).await;
-        let accounts = sql.end(done).await?;
-        at.account = accounts.last().copied().filter(|_| accounts.len() == ACCOUNTS).unwrap_or(0);
+        let sql = self.store.pool.begin(true).await?;
+        let done = with_dead_threads(&sql, at.account).await;
+        let (last, accounts) = sql.end(done).await?;
+        at.account = last.unwrap_or(0);
         for one in accounts {
             let sql = self.store.pool.begin(false).await?;
             let done = forget_threads(&sql, one).await;
@@ -242,19 +243,28 @@ async fn forget_deliveries(sql: &Session, before: UtcMillis) -> Result<u64, Stor
     Ok(sql.execute(text, &[&oldest.as_slice(), &rows::limit(BATCH)]).await?)
 }
 
-async fn next_accounts(sql: &Session, after: i64) -> Result<Vec<i64>, StoreError> {
+/// A thread key `r` without emails, on rows of one account.
+const IS_DEAD: &str = "
+    NOT EXISTS (SELECT 1 FROM entry e WHERE e.account_id = r.account_id AND e.email_id = r.thread_id)
+    AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.account_id = r.account_id AND e.thread_id = r.thread_id
+                    AND e.thread_id <> e.email_id)";
+
+/// Looks at the next accounts; gives the last of them, unless they are the last of all, and those with dead keys.
+async fn with_dead_threads(sql: &Session, after: i64) -> Result<(Option<i64>, Vec<i64>), StoreError> {
     let text = "SELECT account_id FROM account WHERE account_id > $1 ORDER BY account_id LIMIT $2";
-    sql.rows(text, &[&after, &rows::limit(ACCOUNTS)]).await?.iter().map(|row| rows::value(row, 0)).collect()
+    let next = sql.rows(text, &[&after, &rows::limit(ACCOUNTS)]).await?;
+    let next: Vec<i64> = next.iter().map(|row| rows::signed(row, 0)).collect::<Result<_, _>>()?;
+    let last = next.last().copied().filter(|_| next.len() == ACCOUNTS);
+    let text =
+        format!("SELECT DISTINCT account_id FROM thread_ref r WHERE account_id = ANY ($1::bigint[]) AND {IS_DEAD}");
+    let found = sql.rows(&text, &[&next]).await?;
+    Ok((last, found.iter().map(|row| rows::signed(row, 0)).collect::<Result<_, _>>()?))
 }
 
 /// Drops thread keys without emails.
 async fn forget_threads(sql: &Session, account: i64) -> Result<(), StoreError> {
     // As every change of the account does: a delivery may be joining the thread.
     sql.rows("SELECT 1 FROM account WHERE account_id = $1 FOR UPDATE", &[&account]).await?;
-    let text = "DELETE FROM thread_ref r WHERE account_id = $1
-         AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.account_id = $1 AND e.email_id = r.thread_id)
-         AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.account_id = $1 AND e.thread_id = r.thread_id
-                         AND e.thread_id <> e.email_id)";
-    sql.execute(text, &[&account]).await?;
+    sql.execute(&format!("DELETE FROM thread_ref r WHERE account_id = $1 AND {IS_DEAD}"), &[&account]).await?;
     Ok(())
 }
