@@ -94,7 +94,7 @@ impl Connection {
         let name = name.decode().ok_or(Reply::bad_name())?;
         let mailbox = self.services.mail.mailbox(account, &name).await?.ok_or(Reply::try_create())?;
         // Whether there is room is known before the message comes.
-        drop(self.services.blobs.create().await?);
+        self.services.blobs.check_room()?;
         Ok(mailbox.id)
     }
 

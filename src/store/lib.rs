@@ -58,6 +58,6 @@ pub use search::{Judge, SearchSettings, Searcher};
 pub use signal::Signals;
 pub use sqlite::{SqliteSettings, SqliteStore};
 pub use storage::{Health, Storage, StorageSettings};
-pub use traits::{BlobDraft, BlobIndex, BlobStore, EmailState, MailStore};
+pub use traits::{BlobIndex, BlobStore, EmailState, MailStore};
 pub use undelete::RestoredFolder;
 pub use view::{View, ViewSettings, Views};

@@ -160,17 +160,11 @@ async fn large_content_is_an_object_and_goes_when_nothing_refers_to_it() {
     assert_eq!(objects.objects().len(), 0);
     let blob = node.deliver(account, &content).await;
     let orphan = node.storage.blobs.put(vec![Bytes::from(content.clone())]).await.unwrap();
-    let mut draft = node.storage.blobs.create().await.unwrap();
-    draft.write(Bytes::from(content.clone())).await.unwrap();
-    drop(draft);
-    assert_eq!(objects.objects().len(), 2, "what never came to its end is no object");
-    // In parts, in bounded memory.
+    assert_eq!(objects.objects().len(), 2);
+    // In parts.
     let long = Bytes::from(Random(2).bytes(30_000_000));
-    let mut draft = node.storage.blobs.create().await.unwrap();
-    for start in (0..long.len()).step_by(1_000_000) {
-        draft.write(long.slice(start..start + 1_000_000)).await.unwrap();
-    }
-    let long_blob = draft.finish().await.unwrap();
+    let pieces = (0..long.len()).step_by(1_000_000).map(|start| long.slice(start..start + 1_000_000));
+    let long_blob = node.storage.blobs.put(pieces.collect()).await.unwrap();
     let middle = node.storage.blobs.read(long_blob.id(), 14_000_000..14_500_000).await.unwrap();
     assert!(middle == long[14_000_000..14_500_000]);
     assert!(node.is_clean(account).await);
@@ -211,6 +205,19 @@ async fn large_content_is_an_object_and_goes_when_nothing_refers_to_it() {
     node.storage.gc().await.unwrap();
     assert_eq!(objects.objects(), [stray.join("notes.txt")]);
     assert!(node.is_clean(account).await);
+}
+
+/// What is too long for one statement and too short for an object.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn content_below_the_threshold_goes_to_the_database_whatever_its_size() {
+    let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
+    let settings = S3Settings { from_bytes: 8_000_000, ..objects.settings(&[objects.port]) };
+    let node = node(&server, settings).await;
+    let content = Random(4).bytes(3_000_000);
+    let blob = node.deliver(AccountId(1), &content).await;
+    assert!(node.storage.blobs.read(blob.id(), 0..u64::MAX).await.unwrap() == content);
+    assert_eq!(objects.objects().len(), 0);
+    assert!(node.is_clean(AccountId(1)).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

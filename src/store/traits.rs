@@ -20,21 +20,11 @@ pub trait BlobStore: Send + Sync {
     /// garbage collection may take after its grace period; the mail store takes it for new entries for twelve hours.
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError>;
 
-    /// Begins content that comes piece by piece: memory is bounded, however long it gets.
-    async fn create(&self) -> Result<Box<dyn BlobDraft + '_>, StoreError>;
+    /// [`StoreError::Full`] while too little space is left for anything new: for whoever asks before content comes.
+    fn check_room(&self) -> Result<(), StoreError>;
 
     /// Bytes `range` of the uncompressed content; shorter if the content ends before. Cost follows the range.
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError>;
-}
-
-/// Content on its way into a [`BlobStore`]. Dropped before its end, it leaves nothing but garbage to collection.
-#[async_trait]
-pub trait BlobDraft: Send {
-    /// Appends. After an error the draft is good for nothing but dropping.
-    async fn write(&mut self, piece: Bytes) -> Result<(), StoreError>;
-
-    /// Ends it; as [`BlobStore::put`] from here on.
-    async fn finish(self: Box<Self>) -> Result<StoredBlob, StoreError>;
 }
 
 /// Mailboxes and entries. Every change of an account is one transaction that first locks the account, takes UIDs and

@@ -2,10 +2,10 @@
 //!
 //! Why segments: overwriting a zero-filled file needs no journal commit of the file system for its size or extents, and
 //! one `fdatasync` serves every message that waits at that moment. A large blob grows in a file of its own beside them, so
-//! that neither memory nor the small ones wait for it.
+//! that the small ones do not wait for it.
 
-mod draft;
 mod file;
+mod large;
 pub(crate) mod record;
 mod segments;
 #[cfg(test)]

@@ -15,15 +15,15 @@ use engine::{EngineError, Waypoints};
 use moka::sync::Cache;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::draft::{Draft, LARGE_MIN};
 use super::file::{self, LARGE, ReadError, SEGMENT_HEAD};
+use super::large::LARGE_MIN;
 use super::record::{self, BadRecord, Contexts, Head, Locator, Record};
 use super::writer::{Active, Next, Put, Writer};
 use crate::damage::Damages;
 use crate::error::StoreError;
 use crate::model::StoredBlob;
 use crate::room::Room;
-use crate::traits::{BlobDraft, BlobIndex, BlobStore};
+use crate::traits::{BlobIndex, BlobStore};
 
 /// Bounds of a [`SegmentStore`].
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +67,6 @@ pub struct SegmentStore {
     files: Cache<u32, Arc<File>>,
     active_number: Arc<AtomicU32>,
     pub(super) newest_large: Arc<AtomicU32>,
-    /// Octets that drafts may hold in memory together.
-    pub(super) drafts: Semaphore,
     damages: Damages,
     room: Arc<Room>,
     is_writable: AtomicBool,
@@ -160,7 +158,6 @@ impl SegmentStore {
             files: Cache::new(FILES_OPEN),
             active_number,
             newest_large: Arc::new(AtomicU32::new(newest_large)),
-            drafts: Semaphore::new(usize::try_from(settings.waiting_bytes_max / 4).unwrap_or(usize::MAX >> 4)),
             damages: Damages::new(),
             room,
             is_writable: AtomicBool::new(true),
@@ -388,11 +385,7 @@ impl BlobStore for SegmentStore {
         self.room.check()?;
         let size: usize = pieces.iter().map(Bytes::len).sum();
         if size > LARGE_MIN {
-            let mut draft = self.create().await?;
-            for piece in pieces {
-                draft.write(piece).await?;
-            }
-            return draft.finish().await;
+            return self.put_large(pieces).await;
         }
         let id = self.ids.blob(self.clock.utc());
         let contexts = Arc::clone(&self.contexts);
@@ -410,9 +403,8 @@ impl BlobStore for SegmentStore {
         Ok(blob)
     }
 
-    async fn create(&self) -> Result<Box<dyn BlobDraft + '_>, StoreError> {
-        self.room.check()?;
-        Ok(Box::new(Draft::new(self)))
+    fn check_room(&self) -> Result<(), StoreError> {
+        self.room.check()
     }
 
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {

@@ -11,14 +11,14 @@ use engine::EngineError;
 use super::rows;
 use engine::postgres::Params;
 
-use super::objects::{self, HybridDraft};
+use super::objects;
 use super::{PgStore, unavailable};
 use crate::blob::record::{Contexts, Head};
 use crate::bucket::Bucket;
 use crate::damage::Damages;
 use crate::error::StoreError;
 use crate::model::StoredBlob;
-use crate::traits::{BlobDraft, BlobStore};
+use crate::traits::BlobStore;
 
 /// Content in one chunk, before compression.
 const CHUNK: usize = 256 * 1024;
@@ -137,12 +137,10 @@ fn damaged(blob: BlobId, what: &str) -> StoreError {
 impl BlobStore for PgBlobs {
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
         let size = pieces.iter().map(Bytes::len).sum::<usize>();
-        if size > IN_ONE_MAX || self.bucket.as_ref().is_some_and(|bucket| size as u64 >= bucket.from_bytes) {
-            let mut draft = self.create().await?;
-            for piece in pieces {
-                draft.write(piece).await?;
-            }
-            return draft.finish().await;
+        match &self.bucket {
+            Some(bucket) if size as u64 >= bucket.from_bytes => return objects::put(self, bucket, &pieces).await,
+            _ if size > IN_ONE_MAX => return self.put_chunks(&pieces).await,
+            _ => {}
         }
         let (packer, chunks) = packing(move || pack(&pieces)).await?;
         let now = self.clock.utc();
@@ -163,11 +161,8 @@ impl BlobStore for PgBlobs {
         Ok(StoredBlob { id, size_bytes: packer.size_bytes, locator: raw.to_vec(), digest })
     }
 
-    async fn create(&self) -> Result<Box<dyn BlobDraft + '_>, StoreError> {
-        Ok(match &self.bucket {
-            Some(bucket) => Box::new(HybridDraft::new(self, bucket)),
-            None => Box::new(Draft { blobs: self, packer: Some(Packer::new()), begun: None, chunks: 0 }),
-        })
+    fn check_room(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -223,76 +218,36 @@ impl PgBlobs {
     }
 }
 
-/// Content that comes piece by piece. Its chunks are written as they fill; the blob's own row comes last, so that nothing
-/// ever refers to half a blob. The list of garbage knows of it first.
-struct Draft<'a> {
-    blobs: &'a PgBlobs,
-    /// Away while it works, and for good if that failed.
-    packer: Option<Packer>,
-    begun: Option<(BlobId, UtcMillis)>,
-    /// Written.
-    chunks: u64,
-}
-
-impl Draft<'_> {
-    async fn begin(&mut self) -> Result<(BlobId, UtcMillis), StoreError> {
-        if let Some(begun) = self.begun {
-            return Ok(begun);
-        }
-        Ok(*self.begun.insert(self.blobs.list_new().await?))
-    }
-
-    async fn write_chunk(&mut self, data: &[u8]) -> Result<(), StoreError> {
-        let (id, _) = self.begin().await?;
-        let sql = self.blobs.store.pool.session().await?;
-        // The commit of the blob's row makes the chunks durable too; it counts them, should a failover have lost one.
-        let text = "INSERT INTO blob_chunk (blob_id, nth, data)
-             SELECT $1, $2, $3::bytea FROM set_config('synchronous_commit', 'off', true)";
-        sql.execute(text, &[&id.to_bytes().as_slice(), &rows::param(self.chunks), &data]).await?;
-        sql.give_back();
-        self.chunks += 1;
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl BlobDraft for Draft<'_> {
-    async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
-        for start in (0..piece.len()).step_by(CHUNK) {
-            let part = piece.slice(start..piece.len().min(start + CHUNK));
-            let failed = StoreError::Unavailable(EngineError::Closing);
-            let mut packer = self.packer.take().ok_or(failed)?;
-            let chunks = if packer.pending.len() + part.len() < CHUNK {
-                packer.push(&part).map(|whole| (packer, whole)).map_err(|error| unavailable(error.to_string()))?
-            } else {
-                packing(move || packer.push(&part).map(|whole| (packer, whole))).await?
-            };
-            for chunk in &chunks.1 {
-                self.write_chunk(chunk).await?;
+impl PgBlobs {
+    /// Chunk by chunk. The blob's own row comes last, so that nothing ever refers to half a blob; the list of garbage
+    /// knows of it first.
+    async fn put_chunks(&self, pieces: &[Bytes]) -> Result<StoredBlob, StoreError> {
+        let (id, listed_at) = self.list_new().await?;
+        let (mut packer, mut written) = (Packer::new(), 0);
+        for piece in pieces {
+            for start in (0..piece.len()).step_by(CHUNK) {
+                let part = piece.slice(start..piece.len().min(start + CHUNK));
+                let (next, chunks) = packing(move || packer.push(&part).map(|whole| (packer, whole))).await?;
+                packer = next;
+                for chunk in chunks {
+                    self.write_chunk(id, written, &chunk).await?;
+                    written += 1;
+                }
             }
-            self.packer = Some(chunks.0);
-        }
-        Ok(())
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<StoredBlob, StoreError> {
-        let mut packer = self.packer.take().ok_or(StoreError::Unavailable(EngineError::Closing))?;
-        if self.begun.is_none() {
-            return self.blobs.put(vec![packer.pending.into()]).await;
         }
         let (packer, last) = packing(move || packer.last().map(|last| (packer, last))).await?;
         if let Some(last) = last {
-            self.write_chunk(&last).await?;
+            self.write_chunk(id, written, &last).await?;
+            written += 1;
         }
-        let (id, listed_at) = self.begin().await?;
         let text = "WITH held AS (
                  SELECT 1 FROM blob_release WHERE released_at = $4 AND blob_id = $1 FOR KEY SHARE
              )
              INSERT INTO blob (blob_id, size_bytes, digest) SELECT $1, $2, $3::bytea FROM held
              WHERE (SELECT count(*) FROM blob_chunk WHERE blob_id = $1) = $5";
         let (raw, digest) = (id.to_bytes(), packer.digest());
-        let (size, chunks) = (rows::param(packer.size_bytes), rows::param(self.chunks));
-        let sql = self.blobs.store.pool.session().await?;
+        let (size, chunks) = (rows::param(packer.size_bytes), rows::param(written));
+        let sql = self.store.pool.session().await?;
         let params: Params<'_> = &[&raw.as_slice(), &size, &digest.as_slice(), &listed_at.0, &chunks];
         let made = sql.execute(text, params).await?;
         sql.give_back();
@@ -300,5 +255,15 @@ impl BlobDraft for Draft<'_> {
             return Err(unavailable("content was lost on its way in, it has to come again"));
         }
         Ok(StoredBlob { id, size_bytes: packer.size_bytes, locator: raw.to_vec(), digest })
+    }
+
+    async fn write_chunk(&self, id: BlobId, nth: u64, data: &[u8]) -> Result<(), StoreError> {
+        let sql = self.store.pool.session().await?;
+        // The commit of the blob's row makes the chunks durable too; it counts them, should a failover have lost one.
+        let text = "INSERT INTO blob_chunk (blob_id, nth, data)
+             SELECT $1, $2, $3::bytea FROM set_config('synchronous_commit', 'off', true)";
+        sql.execute(text, &[&id.to_bytes().as_slice(), &rows::param(nth), &data]).await?;
+        sql.give_back();
+        Ok(())
     }
 }

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use base::{BlobId, UtcMillis};
 use bytes::Bytes;
 use engine::EngineError;
@@ -15,60 +14,14 @@ use crate::blob::record::{Contexts, Head, Packer};
 use crate::bucket::{Bucket, Writing};
 use crate::error::StoreError;
 use crate::model::StoredBlob;
-use crate::traits::{BlobDraft, BlobStore as _};
 
-/// Content of which nobody knows yet whether it is large.
-pub(super) struct HybridDraft<'a> {
-    blobs: &'a PgBlobs,
-    bucket: &'a Bucket,
-    /// Less than what becomes an object.
-    pieces: Vec<Bytes>,
-    size_bytes: u64,
-    object: Option<ObjectDraft<'a>>,
-    has_failed: bool,
-}
-
-impl<'a> HybridDraft<'a> {
-    pub(super) fn new(blobs: &'a PgBlobs, bucket: &'a Bucket) -> Self {
-        Self { blobs, bucket, pieces: Vec::new(), size_bytes: 0, object: None, has_failed: false }
+/// Stores content as an object.
+pub(super) async fn put(blobs: &PgBlobs, bucket: &Bucket, pieces: &[Bytes]) -> Result<StoredBlob, StoreError> {
+    let mut object = ObjectDraft::begin(blobs, bucket).await?;
+    for piece in pieces {
+        object.write(piece).await?;
     }
-
-    async fn add(&mut self, piece: Bytes) -> Result<(), StoreError> {
-        if let Some(object) = &mut self.object {
-            return object.write(piece).await;
-        }
-        self.size_bytes += piece.len() as u64;
-        self.pieces.push(piece);
-        if self.size_bytes >= self.bucket.from_bytes {
-            let object = self.object.insert(ObjectDraft::begin(self.blobs, self.bucket).await?);
-            for piece in std::mem::take(&mut self.pieces) {
-                object.write(piece).await?;
-            }
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl BlobDraft for HybridDraft<'_> {
-    async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
-        if self.has_failed {
-            return Err(StoreError::Unavailable(EngineError::Closing));
-        }
-        // True again should this be dropped half-way.
-        self.has_failed = true;
-        self.add(piece).await?;
-        self.has_failed = false;
-        Ok(())
-    }
-
-    async fn finish(self: Box<Self>) -> Result<StoredBlob, StoreError> {
-        match self.object {
-            _ if self.has_failed => Err(StoreError::Unavailable(EngineError::Closing)),
-            Some(object) => object.finish().await,
-            None => self.blobs.put(self.pieces).await,
-        }
-    }
+    object.finish().await
 }
 
 /// The list of garbage knows of it before there is an object.
@@ -92,7 +45,7 @@ impl<'a> ObjectDraft<'a> {
         Ok(Self { blobs, id, listed_at, packer: Some(Packer::new(id)), writing })
     }
 
-    async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
+    async fn write(&mut self, piece: &Bytes) -> Result<(), StoreError> {
         for start in (0..piece.len()).step_by(STEP) {
             let part = piece.slice(start..piece.len().min(start + STEP));
             self.pack(move |packer, contexts, out| packer.push(contexts, &part, out)).await?;
