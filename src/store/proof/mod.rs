@@ -2,6 +2,7 @@
 //! and processes that are interrupted while they play them.
 
 mod crash;
+mod cut;
 mod model;
 mod play;
 
