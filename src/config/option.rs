@@ -260,7 +260,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "storage.audit_every",
         span(0, 366 * DAY_SECS),
         "\"7 d\"",
-        "How often the node checks all of its store in the background, slowly, content included; 0 for never. \
+        "How often the node checks all of its store in the background, slowly, content included; 0 for never. Nodes that share a store take turns. \
          `ortler audit --last` shows what it found, and so does /metrics.",
     ),
     optional(

@@ -1,5 +1,7 @@
 //! The slow audit in the background: all of the store once in `storage.audit_every`, content included, a step at a time.
+//! Nodes that share a store take turns.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +21,7 @@ const SETTLED: Duration = Duration::from_secs(120);
 /// Between two steps, times what the step took: the audit takes a twentieth of one thread at most.
 const REST: u32 = 19;
 const REST_MIN: Duration = Duration::from_millis(200);
-/// After a step that could not be done.
+/// After a step that could not be done, and while another node has its turn.
 const RETRY: Duration = Duration::from_secs(300);
 
 /// The result of a pass, as kept in the data folder.
@@ -84,7 +86,18 @@ pub async fn run(engines: Arc<Engines>, every: Duration, stop: CancellationToken
             wait = every - since;
             continue;
         }
+        let turn = match engines.storage.audit_turn().await {
+            Ok(Some(turn)) => turn,
+            other => {
+                if let Err(error) = other {
+                    tracing::warn!(event = event::STORE_FAILED, what = "audit", error = %explain(&error));
+                }
+                wait = RETRY;
+                continue;
+            }
+        };
         let Some(report) = pass(&engines, &stop).await else { return };
+        drop(turn);
         let kept = Kept { version: 1, finished_at: engines.clock.utc().0, report };
         if let Err(error) = keep(engines.data(), &kept) {
             tracing::warn!(event = event::STORE_FAILED, what = "audit.json", error = %format!("{error:#}"));
@@ -106,9 +119,10 @@ fn tell(kept: &Kept) {
 async fn pass(engines: &Engines, stop: &CancellationToken) -> Option<Value> {
     let mut found = AuditReport::default();
     let mut place = Some(AuditPlace::default());
+    let mut accounts = None;
     while let Some(here) = place.clone() {
         let begun = engines.clock.now();
-        let rest = match step(engines, here).await {
+        let rest = match step(engines, here, &mut accounts).await {
             Ok((report, next)) => {
                 for problem in &report.problems {
                     tracing::error!(event = event::AUDIT_PROBLEM, what = %problem.what, at = %problem.location);
@@ -130,13 +144,28 @@ async fn pass(engines: &Engines, stop: &CancellationToken) -> Option<Value> {
     Some(engines.audit_value(&found).await)
 }
 
-async fn step(engines: &Engines, place: AuditPlace) -> anyhow::Result<(AuditReport, Option<AuditPlace>)> {
-    let accounts = match place {
-        AuditPlace::Accounts(_) => Some(engines.directory.account_ids().await?),
-        AuditPlace::Whole | AuditPlace::Blobs(_) => None,
+/// `accounts`: the directory's, once they were asked for.
+async fn step(
+    engines: &Engines,
+    place: AuditPlace,
+    accounts: &mut Option<Arc<BTreeSet<AccountId>>>,
+) -> anyhow::Result<(AuditReport, Option<AuditPlace>)> {
+    let audit = async |accounts| {
+        let options = AuditOptions { deep: true, accounts, ..AuditOptions::default() };
+        engines.storage.audit_step(place.clone(), &options).await.map_err(|error| explain(&error))
     };
-    let options = AuditOptions { deep: true, accounts, ..AuditOptions::default() };
-    engines.storage.audit_step(place, &options).await.map_err(|error| explain(&error))
+    if !matches!(place, AuditPlace::Accounts(_)) {
+        return audit(None).await;
+    }
+    if accounts.is_some() {
+        let done = audit(accounts.clone()).await?;
+        if done.0.is_clean() {
+            return Ok(done);
+        }
+        // Perhaps only of accounts that were made since.
+    }
+    let known = engines.known_accounts().await?;
+    audit(accounts.insert(known).clone().into()).await
 }
 
 /// `account 7, …` with the account's address.

@@ -1,12 +1,13 @@
 //! The engines of a node: what a command needs even when the node does not run.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base::{ByteSize, Clock, IdSource, Secret, SystemClock};
+use base::{AccountId, ByteSize, Clock, IdSource, Secret, SystemClock};
 use config::{Config, ObjectStore, Postgres, PostgresTls};
 use directory::{LoginGuard, Registry};
 use engine::postgres::{PgSettings, PgTls, Pool};
@@ -90,8 +91,13 @@ impl Engines {
         let _ = tokio::time::timeout(Duration::from_secs(60), closed).await;
     }
 
+    /// The directory's accounts.
+    pub(super) async fn known_accounts(&self) -> anyhow::Result<Arc<BTreeSet<AccountId>>> {
+        Ok(Arc::new(self.directory.account_ids().await?.into_iter().collect()))
+    }
+
     pub async fn audit(&self, deep: bool, repair: bool) -> anyhow::Result<Value> {
-        let accounts = Some(self.directory.account_ids().await?);
+        let accounts = Some(self.known_accounts().await?);
         let report = self
             .storage
             .audit(AuditOptions { deep, repair, accounts, ..AuditOptions::default() })

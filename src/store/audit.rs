@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::AccountId;
+use engine::postgres::Session;
 
 use crate::blob::SegmentStore;
 use crate::error::StoreError;
@@ -22,7 +23,7 @@ pub struct AuditOptions {
     /// Checks the embedded engine's file as such, too: reads all of it in one step.
     pub file: bool,
     /// The directory's accounts: mail of any other is reported.
-    pub accounts: Option<Vec<AccountId>>,
+    pub accounts: Option<Arc<BTreeSet<AccountId>>>,
 }
 
 /// What an audit found.
@@ -99,6 +100,11 @@ impl AuditReport {
     }
 }
 
+/// As long as it lives, no other node of the same PostgreSQL has it.
+pub struct AuditTurn {
+    _holder: Option<Session>,
+}
+
 /// Where an audit goes on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AuditPlace {
@@ -124,8 +130,15 @@ impl Storage {
     pub async fn audit_step(&self, place: AuditPlace, options: &AuditOptions) -> Result<Step, StoreError> {
         match &self.kept {
             Kept::Embedded { sqlite, segments, .. } => step(sqlite, segments, place, options).await,
-            Kept::Postgres { store, .. } => store.audit_step(place, options, self.blobs.as_ref()).await,
+            Kept::Postgres { store, blobs, .. } => store.audit_step(place, options, blobs).await,
         }
+    }
+
+    /// The turn to audit in the background; `None` while another node has it. It costs a connection of its own.
+    pub async fn audit_turn(&self) -> Result<Option<AuditTurn>, StoreError> {
+        let Kept::Postgres { store, .. } = &self.kept else { return Ok(Some(AuditTurn { _holder: None })) };
+        let holder = store.audit_turn().await?;
+        Ok(holder.map(|holder| AuditTurn { _holder: Some(holder) }))
     }
 
     /// Checks every invariant of the store. May run while it is in use.
@@ -162,8 +175,7 @@ async fn step(
 ) -> Result<Step, StoreError> {
     match place {
         AuditPlace::Accounts(from) => {
-            let known = options.accounts.as_ref().map(|ids| ids.iter().map(|id| id.0).collect::<BTreeSet<u64>>());
-            let (report, next) = sqlite.check_accounts(from, known).await?;
+            let (report, next) = sqlite.check_accounts(from, options.accounts.clone()).await?;
             Ok((report, Some(next.map_or(AuditPlace::Whole, AuditPlace::Accounts))))
         }
         AuditPlace::Whole => {

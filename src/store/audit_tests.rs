@@ -81,6 +81,36 @@ async fn every_damaged_row_is_reported_and_repaired() {
     }
 }
 
+/// A repair of one row writes that row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_leaves_alone_what_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    let pool = PoolId::Domain(DomainId(4));
+    node.storage.mail.set_pool(pool, Quota { size: Some(ByteSize(5000)), messages: None }).await.unwrap();
+    for account in 1..=3 {
+        node.storage.mail.set_pools(AccountId(account), vec![pool]).await.unwrap();
+        node.deliver(account, "some text").await;
+    }
+    drop(node);
+    let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+    sql.execute_batch("UPDATE account SET messages = 70 WHERE account_id = 2; CREATE TABLE written (at TEXT);")
+        .unwrap();
+    for (table, number) in [("account", "account_id"), ("mailbox", "account_id"), ("pool", "pool_id")] {
+        sql.execute_batch(&format!(
+            "CREATE TRIGGER on_{table} AFTER UPDATE ON {table} BEGIN
+                 INSERT INTO written VALUES ('{table} ' || new.{number}); END"
+        ))
+        .unwrap();
+    }
+    let node = open(dir.path());
+    let options = AuditOptions { repair: true, ..AuditOptions::default() };
+    assert!(!node.storage.audit(options).await.unwrap().is_clean());
+    node.audit_is_clean().await;
+    let written: String = sql.query_row("SELECT group_concat(at, ', ') FROM written", [], |row| row.get(0)).unwrap();
+    assert_eq!(written, "account 2");
+}
+
 /// What only its owner could tell stays as it is, and is named on each audit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strangers_content_and_a_lost_blob_are_named_and_left() {

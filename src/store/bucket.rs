@@ -285,7 +285,7 @@ fn is_answer(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. } | object_store::Error::PermissionDenied { .. })
 }
 
-fn unavailable(error: &dyn std::fmt::Display) -> StoreError {
+pub(crate) fn unavailable(error: &dyn std::fmt::Display) -> StoreError {
     let source = Arc::new(std::io::Error::other(error.to_string()));
     StoreError::Unavailable(EngineError::Io { file: "object store".into(), source })
 }

@@ -136,7 +136,8 @@ impl Node {
     }
 
     async fn is_clean(&self, account: AccountId) -> bool {
-        let options = AuditOptions { deep: true, accounts: Some(vec![account]), ..AuditOptions::default() };
+        let options =
+            AuditOptions { deep: true, accounts: Some(Arc::new([account].into())), ..AuditOptions::default() };
         self.storage.audit(options).await.unwrap().is_clean()
     }
 }
@@ -172,6 +173,11 @@ async fn large_content_is_an_object_and_goes_when_nothing_refers_to_it() {
     // A day later the orphans go. While the object store is away nothing of it is forgotten.
     node.clock.advance(Duration::from_secs(2 * 24 * 3600));
     objects.stop();
+    // An audit goes on without it, and says so.
+    let report = node.storage.audit(AuditOptions { deep: true, ..AuditOptions::default() }).await.unwrap();
+    let [problem] = &report.problems[..] else { panic!("{report:?}") };
+    assert!(problem.what.contains("was not looked at") && problem.location.ends_with("and 2 after it"), "{problem:?}");
+    assert_eq!(report.checked.blobs, 6);
     assert!(matches!(node.storage.gc().await, Err(StoreError::Unavailable(_))));
     assert!(matches!(node.storage.blobs.read(blob.id(), 0..10).await, Err(StoreError::Unavailable(_))));
     assert!(matches!(node.storage.blobs.put(vec![long]).await, Err(StoreError::Unavailable(_))));

@@ -44,7 +44,7 @@ pub struct Storage {
 /// Where everything is.
 pub(crate) enum Kept {
     Embedded { sqlite: Arc<SqliteStore>, segments: Arc<SegmentStore>, gc: Gc },
-    Postgres { store: Arc<PgStore>, gc: PgGc },
+    Postgres { store: Arc<PgStore>, blobs: Arc<PgBlobs>, gc: PgGc },
 }
 
 /// What `/readyz` and `/metrics` say about the store.
@@ -117,14 +117,14 @@ impl Storage {
         let signals = Arc::new(Signals::new());
         let store = PgStore::open(server, Arc::clone(&signals), Arc::clone(&clock)).await?;
         let bucket = objects.as_ref().map(Bucket::new).transpose()?.map(Arc::new);
-        let blobs: Arc<dyn BlobStore> =
-            PgBlobs::with_bucket(Arc::clone(&store), ids, Arc::clone(&clock), bucket.clone());
+        let pg_blobs = PgBlobs::with_bucket(Arc::clone(&store), ids, Arc::clone(&clock), bucket.clone());
+        let blobs: Arc<dyn BlobStore> = pg_blobs.clone();
         let mail: Arc<dyn MailStore> = store.clone();
         let gc = PgGc::new(Arc::clone(&store), Arc::clone(&clock), settings.gc, bucket);
         let dir = dir.to_path_buf();
         let build = move || {
             std::fs::create_dir_all(&dir).map_err(|error| EngineError::from_io(&dir, error))?;
-            Self::build(&dir, settings, clock, (mail, blobs, signals), Kept::Postgres { store, gc })
+            Self::build(&dir, settings, clock, (mail, blobs, signals), Kept::Postgres { store, blobs: pg_blobs, gc })
         };
         tokio::task::spawn_blocking(build).await.unwrap_or(Err(StoreError::Unavailable(EngineError::Closing)))
     }

@@ -348,7 +348,8 @@ async fn the_auditor_repairs_counters_and_reports_strangers() {
     sql.execute_batch("UPDATE entry SET modseq = 99 WHERE uid = 2; DELETE FROM content WHERE content_id = 3;").unwrap();
     drop(sql);
     let node = open(dir.path());
-    let options = AuditOptions { repair: true, accounts: Some(vec![AccountId(7)]), ..AuditOptions::default() };
+    let options =
+        AuditOptions { repair: true, accounts: Some(Arc::new([AccountId(7)].into())), ..AuditOptions::default() };
     let report = node.storage.audit(options).await.unwrap();
     let repaired = report.problems.iter().filter(|problem| problem.repaired).count();
     assert!(report.problems.iter().any(|p| p.what.contains("not in the directory") && p.location == "account 1"));

@@ -3,19 +3,22 @@
 
 use std::collections::BTreeSet;
 
-use base::{BlobId, PoolId, UtcMillis};
-use engine::postgres::{Params, Row, Session};
+use base::{AccountId, BlobId, PoolId, UtcMillis};
+use engine::EngineError;
+use engine::postgres::{Params, Pool, Row, Session};
 
 use super::blobs::chunks_of;
-use super::{PgStore, rows};
+use super::{PgBlobs, PgStore, rows};
 use crate::audit::{AuditOptions, AuditPlace, AuditReport, BATCH, PROBLEMS_MAX, Step, WRONG_ALLOWANCE, WRONG_POOL};
 use crate::error::StoreError;
-use crate::traits::BlobStore;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
 /// Accounts looked at in one transaction.
 const ACCOUNTS: usize = 200;
+
+/// Held while a background audit runs, by whichever node runs it.
+const TURN: i64 = 0x6f72_746c_6175;
 
 /// Mailboxes whose counters differ from what their entries add up to.
 const MAILBOX_COUNTERS: &str = "
@@ -119,12 +122,7 @@ const WRONG_ACCOUNT: &str = "the account's usage differs from its mailboxes";
 const WRONG_RELEASE: &str = "nothing refers to the blob, yet it is not listed as garbage";
 
 impl PgStore {
-    pub(crate) async fn audit_step(
-        &self,
-        place: AuditPlace,
-        options: &AuditOptions,
-        blobs: &dyn BlobStore,
-    ) -> Result<Step> {
+    pub(crate) async fn audit_step(&self, place: AuditPlace, options: &AuditOptions, blobs: &PgBlobs) -> Result<Step> {
         let mut report = AuditReport::default();
         let next = match place {
             AuditPlace::Accounts(from) => {
@@ -143,12 +141,17 @@ impl PgStore {
         Ok((report, next))
     }
 
+    /// A connection that holds the turn to audit; `None` while another node holds it. Closing it gives the turn up.
+    pub(crate) async fn audit_turn(&self) -> Result<Option<Session>> {
+        let holder = Pool::new(self.pool.settings().clone().with_connections(1)).session().await?;
+        let row = holder.row("SELECT pg_try_advisory_lock($1)", &[&TURN]).await?;
+        Ok(rows::value::<bool>(&row, 0)?.then_some(holder))
+    }
+
     /// Gives the last account looked at; `None` at the end.
     async fn audit_accounts(&self, from: i64, options: &AuditOptions, report: &mut AuditReport) -> Result<Option<i64>> {
-        let known: Option<BTreeSet<i64>> =
-            options.accounts.as_ref().map(|ids| ids.iter().map(|id| rows::param(id.0)).collect());
         let sql = self.pool.begin(true).await?;
-        let done = range(&sql, from, known.as_ref(), report).await;
+        let done = range(&sql, from, options.accounts.as_deref(), report).await;
         let (to, mailboxes, accounts, allowances) = sql.end(done).await?;
         for (account, mailbox) in mailboxes {
             let repaired = options.repair && self.repair_mailbox(account, mailbox).await?;
@@ -206,17 +209,20 @@ impl PgStore {
         &self,
         after: Vec<u8>,
         options: &AuditOptions,
-        blobs: &dyn BlobStore,
+        blobs: &PgBlobs,
         report: &mut AuditReport,
     ) -> Result<Option<Vec<u8>>> {
         let sql = self.pool.begin(true).await?;
         let text = "SELECT b.blob_id, b.size_bytes,
                      (SELECT count(*) FROM blob_chunk c WHERE c.blob_id = b.blob_id),
                      EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id)
-                     OR EXISTS (SELECT 1 FROM blob_release r WHERE r.blob_id = b.blob_id), b.frames IS NOT NULL
+                     OR EXISTS (SELECT 1 FROM blob_release r WHERE r.blob_id = b.blob_id), b.frames IS NOT NULL,
+                     b.digest
                  FROM blob b WHERE b.blob_id > $1 ORDER BY b.blob_id LIMIT $2";
         let done = sql.rows(text, &[&after.as_slice(), &rows::limit(BATCH)]).await;
         let some = sql.end(done).await?;
+        // Of objects that could not be had: once one does not come, those after it are not waited for.
+        let mut unread = Vec::new();
         for row in &some {
             report.checked.blobs += 1;
             let (blob, size) = (rows::blob_id(row, 0)?, rows::int(row, 1)?);
@@ -225,19 +231,27 @@ impl PgStore {
                 let repaired = options.repair && self.list_as_garbage(blob).await?;
                 report.add(WRONG_RELEASE, at.as_str(), repaired);
             }
-            if !rows::value::<bool>(row, 4)? && rows::int(row, 2)? != chunks_of(size) {
+            let is_object = rows::value::<bool>(row, 4)?;
+            if !is_object && rows::int(row, 2)? != chunks_of(size) {
                 let at = [vec![at], self.holders(blob).await?].concat().join("; ");
                 report.add("a chunk is missing", at, false);
+            } else if options.deep && is_object && !unread.is_empty() {
+                unread.push(blob);
             } else if options.deep {
-                match blobs.read(blob, 0..size).await {
+                match blobs.verify(blob, size, rows::value(row, 5)?).await {
                     Err(StoreError::Damaged { what }) if self.has_blob(blob).await? => {
                         let at = [vec![at], self.holders(blob).await?].concat().join("; ");
                         report.add(what, at, false);
                     }
-                    Ok(_) | Err(StoreError::Damaged { .. }) => {}
+                    Ok(()) | Err(StoreError::Damaged { .. }) => {}
+                    Err(StoreError::Unavailable(EngineError::Io { .. })) if is_object => unread.push(blob),
                     Err(error) => return Err(error),
                 }
             }
+        }
+        if let Some(first) = unread.first() {
+            let at = format!("blob {first}, and {} after it", unread.len() - 1);
+            report.add("the object store does not answer: content there was not looked at", at, false);
         }
         let last = some.last().filter(|_| some.len() == BATCH);
         last.map(|last| Ok(rows::blob_id(last, 0)?.to_bytes().to_vec())).transpose()
@@ -310,7 +324,12 @@ impl PgStore {
 type Looked = (Option<i64>, Vec<(i64, i64)>, Vec<i64>, Vec<i64>);
 
 /// Looks at the next accounts from `from`. The last range reaches to the end, for rows that no account has.
-async fn range(sql: &Session, from: i64, known: Option<&BTreeSet<i64>>, report: &mut AuditReport) -> Result<Looked> {
+async fn range(
+    sql: &Session,
+    from: i64,
+    known: Option<&BTreeSet<AccountId>>,
+    report: &mut AuditReport,
+) -> Result<Looked> {
     let text = "SELECT account_id, messages FROM account WHERE account_id >= $1 ORDER BY account_id LIMIT $2";
     let accounts = sql.rows(text, &[&from, &rows::limit(ACCOUNTS)]).await?;
     let to = accounts.last().filter(|_| accounts.len() == ACCOUNTS).map(|row| rows::signed(row, 0)).transpose()?;
@@ -321,10 +340,10 @@ async fn range(sql: &Session, from: i64, known: Option<&BTreeSet<i64>>, report: 
         *sum += rows::int(&sql.row(&text, bounds).await?, 0)?;
     }
     for row in &accounts {
-        let (account, messages) = (rows::signed(row, 0)?, rows::int(row, 1)?);
+        let (account, messages) = (AccountId(rows::int(row, 0)?), rows::int(row, 1)?);
         if known.is_some_and(|known| !known.contains(&account)) {
             let what = format!("{messages} messages of an account that is not in the directory");
-            report.add(what, format!("account {account}"), false);
+            report.add(what, format!("account {}", account.0), false);
         }
     }
     for (what, text) in rules() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{AccountId, FakeClock, IdSource};
+use base::{AccountId, DomainId, FakeClock, IdSource, PoolId};
 use bytes::Bytes;
 use engine::postgres::{Pool, Server};
 
@@ -12,7 +12,7 @@ use crate::contract::{self, NOW, Subject};
 use crate::contract_quota;
 use crate::model::{Delivery, Flags, Role, Target};
 use crate::signal::Signals;
-use crate::{AuditOptions, Storage, StorageSettings};
+use crate::{AuditOptions, GcReport, Storage, StorageSettings};
 
 async fn node(server: &Server) -> Subject {
     let clock = Arc::new(FakeClock::at(NOW));
@@ -32,6 +32,65 @@ async fn keeps_the_contract() {
     assert!(other.mail.mailboxes(AccountId(1)).await.unwrap().len() >= 7);
     // Two nodes deliver against the same pools.
     contract_quota::pools_are_never_overshot(&[node, other], 200).await;
+}
+
+/// Accounts that change places between pools do not wait for each other in a ring.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn accounts_change_pools_side_by_side() {
+    let Some(server) = Server::start() else { return };
+    let node = node(&server).await;
+    let pools = [1, 2].map(|id| PoolId::Domain(DomainId(id)));
+    let mut tasks = tokio::task::JoinSet::new();
+    for account in 1..=6u64 {
+        let node = node.clone();
+        tasks.spawn(async move {
+            for round in 0..60 {
+                let pool = pools[usize::from((account + round) % 2 == 0)];
+                node.mail.set_pools(AccountId(account), vec![pool]).await.unwrap();
+            }
+        });
+    }
+    tasks.join_all().await;
+    let members = [node.mail.pool(pools[0]).await.unwrap().accounts, node.mail.pool(pools[1]).await.unwrap().accounts];
+    assert_eq!(members, [3, 3]);
+}
+
+/// One node at a time audits in the background; one that is gone gives its turn up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nodes_take_turns_to_audit() {
+    let Some(server) = Server::start() else { return };
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let open = async |folder: &tempfile::TempDir| {
+        let (pool, clock) = (Arc::new(Pool::new(server.settings(2))), Arc::new(FakeClock::at(NOW)));
+        let ids = Arc::new(IdSource::system());
+        Storage::open_postgres(folder.path(), pool, StorageSettings::default(), clock, ids).await.unwrap()
+    };
+    let (one, other) = (open(&folders[0]).await, open(&folders[1]).await);
+    let turn = one.audit_turn().await.unwrap();
+    assert!(turn.is_some() && other.audit_turn().await.unwrap().is_none());
+    drop(turn);
+    let mut tries = 0;
+    while other.audit_turn().await.unwrap().is_none() {
+        tries += 1;
+        assert!(tries < 100, "it is still held");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A round locks no account without garbage of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn garbage_collection_waits_for_no_account_without_garbage() {
+    let Some(server) = Server::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let node = node(&server).await;
+    node.mail.mailboxes(AccountId(1)).await.unwrap();
+    let pool = Arc::new(Pool::new(server.settings(4)));
+    let (settings, clock) = (StorageSettings::default(), node.clock.clone());
+    let storage = Storage::open_postgres(folder.path(), pool, settings, clock, node.ids.clone()).await.unwrap();
+    let sql = Pool::new(server.settings(1)).begin(false).await.unwrap();
+    sql.batch("SELECT 1 FROM account WHERE account_id = 1 FOR UPDATE").await.unwrap();
+    let round = tokio::time::timeout(Duration::from_secs(8), storage.gc()).await;
+    assert_eq!(round.expect("it waited").unwrap(), GcReport::default());
 }
 
 /// What was promised is there once, whatever the server was doing when it died.
@@ -122,7 +181,7 @@ async fn garbage_goes_and_what_is_referred_to_stays() {
     assert_eq!(storage.gc().await.unwrap().released, 1);
     assert!(node.blobs.read(expunged_blob, 0..8).await.is_err());
     assert_eq!(&node.blobs.read(kept_blob, 0..4).await.unwrap()[..], b"kept");
-    let options = AuditOptions { deep: true, accounts: Some(vec![account]), ..AuditOptions::default() };
+    let options = AuditOptions { deep: true, accounts: Some(Arc::new([account].into())), ..AuditOptions::default() };
     let report = storage.audit(options).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.checked.entries, report.checked.blobs), (1, 1));
@@ -160,7 +219,7 @@ async fn the_auditor_names_damage_and_repairs_what_it_can() {
     .unwrap();
     let audit =
         |repair, accounts| storage.audit(AuditOptions { deep: true, repair, accounts, ..AuditOptions::default() });
-    let report = audit(true, Some(vec![AccountId(1)])).await.unwrap();
+    let report = audit(true, Some(Arc::new([AccountId(1)].into()))).await.unwrap();
     let found = |what: &str| {
         let hits: Vec<bool> = report.problems.iter().filter(|p| p.what.contains(what)).map(|p| p.repaired).collect();
         assert_eq!(hits.len(), 1, "{what}: {report:?}");

@@ -1,8 +1,9 @@
 //! The auditor's questions to the tables, by ranges of accounts and over the whole, and what sets right the answers.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use base::{BlobId, PoolId};
+use base::{AccountId, BlobId, PoolId};
 use rusqlite::{Connection, Result};
 
 use super::SqliteStore;
@@ -162,8 +163,9 @@ const REPAIRS: &str = "
         SELECT m.account_id, max(m.highest_modseq), 0, 0, max(m.mailbox_id) + 1, 1, max(m.uid_validity), 0, 0
         FROM mailbox m WHERE NOT EXISTS (SELECT 1 FROM account a WHERE a.account_id = m.account_id)
         GROUP BY m.account_id;
-    UPDATE account SET uid_validity = max(uid_validity,
-        coalesce((SELECT max(m.uid_validity) FROM mailbox m WHERE m.account_id = account.account_id), 0));
+    UPDATE account SET uid_validity =
+            (SELECT max(m.uid_validity) FROM mailbox m WHERE m.account_id = account.account_id)
+        WHERE uid_validity < (SELECT max(m.uid_validity) FROM mailbox m WHERE m.account_id = account.account_id);
     UPDATE entry SET created_modseq = modseq WHERE created_modseq > modseq;
     UPDATE entry SET thread_id = email_id WHERE thread_id > email_id;
     UPDATE mailbox SET uid_next = (SELECT max(e.uid) + 1 FROM entry e
@@ -176,14 +178,18 @@ const REPAIRS: &str = "
             WHERE e.account_id = mailbox.account_id AND e.mailbox_id = mailbox.mailbox_id);
     UPDATE account SET modseq = (SELECT max(m.highest_modseq) FROM mailbox m WHERE m.account_id = account.account_id)
         WHERE modseq < (SELECT max(m.highest_modseq) FROM mailbox m WHERE m.account_id = account.account_id);
-    UPDATE account SET
-        next_email = max(next_email,
-            coalesce((SELECT max(e.email_id) FROM entry e WHERE e.account_id = account.account_id), 0) + 1,
-            coalesce((SELECT max(r.email_id) FROM removed r WHERE r.account_id = account.account_id), 0) + 1),
-        next_mailbox = max(next_mailbox,
-            coalesce((SELECT max(m.mailbox_id) FROM mailbox m WHERE m.account_id = account.account_id), 0) + 1),
-        log_rows = (SELECT count(*) FROM vanished v WHERE v.account_id = account.account_id)
-            + (SELECT count(*) FROM mailbox_gone g WHERE g.account_id = account.account_id);
+    UPDATE account SET next_email = n.email, next_mailbox = n.mailbox, log_rows = n.log_rows
+        FROM (SELECT a.account_id,
+            max(a.next_email,
+                coalesce((SELECT max(e.email_id) FROM entry e WHERE e.account_id = a.account_id), 0) + 1,
+                coalesce((SELECT max(r.email_id) FROM removed r WHERE r.account_id = a.account_id), 0) + 1) AS email,
+            max(a.next_mailbox,
+                coalesce((SELECT max(m.mailbox_id) FROM mailbox m WHERE m.account_id = a.account_id), 0) + 1) AS mailbox,
+            (SELECT count(*) FROM vanished v WHERE v.account_id = a.account_id)
+                + (SELECT count(*) FROM mailbox_gone g WHERE g.account_id = a.account_id) AS log_rows
+            FROM account a) AS n
+        WHERE n.account_id = account.account_id
+        AND (account.next_email, account.next_mailbox, account.log_rows) <> (n.email, n.mailbox, n.log_rows);
     DELETE FROM removed WHERE NOT EXISTS
         (SELECT 1 FROM content c WHERE c.content_id = removed.content_id AND c.account_id = removed.account_id);
     DELETE FROM content WHERE content_id NOT IN
@@ -193,21 +199,35 @@ const REPAIRS: &str = "
             JOIN blob b ON b.blob_id = c.blob_id WHERE c.content_id = entry.content_id)
         WHERE size_bytes <> (SELECT b.size_bytes + length(c.prefix) FROM content c
             JOIN blob b ON b.blob_id = c.blob_id WHERE c.content_id = entry.content_id);
-    UPDATE mailbox SET (messages, unseen, deleted, size_bytes) = (
-        SELECT count(*), count(*) - coalesce(sum(e.system & 1), 0), coalesce(sum(e.system & 8), 0) / 8,
-            coalesce(sum(e.size_bytes), 0)
-        FROM entry e WHERE e.account_id = mailbox.account_id AND e.mailbox_id = mailbox.mailbox_id);
-    UPDATE account SET (messages, size_bytes) = (
-        SELECT coalesce(sum(m.messages), 0), coalesce(sum(m.size_bytes), 0)
-        FROM mailbox m WHERE m.account_id = account.account_id);
+    UPDATE mailbox SET messages = n.messages, unseen = n.unseen, deleted = n.deleted, size_bytes = n.size_bytes
+        FROM (SELECT m.account_id, m.mailbox_id, count(e.uid) AS messages,
+            count(e.uid) - coalesce(sum(e.system & 1), 0) AS unseen, coalesce(sum(e.system & 8), 0) / 8 AS deleted,
+            coalesce(sum(e.size_bytes), 0) AS size_bytes
+            FROM mailbox m LEFT JOIN entry e ON e.account_id = m.account_id AND e.mailbox_id = m.mailbox_id
+            GROUP BY m.account_id, m.mailbox_id) AS n
+        WHERE n.account_id = mailbox.account_id AND n.mailbox_id = mailbox.mailbox_id
+        AND (mailbox.messages, mailbox.unseen, mailbox.deleted, mailbox.size_bytes)
+            <> (n.messages, n.unseen, n.deleted, n.size_bytes);
+    UPDATE account SET messages = n.messages, size_bytes = n.size_bytes
+        FROM (SELECT a.account_id, coalesce(sum(m.messages), 0) AS messages, coalesce(sum(m.size_bytes), 0) AS size_bytes
+            FROM account a LEFT JOIN mailbox m ON m.account_id = a.account_id GROUP BY a.account_id) AS n
+        WHERE n.account_id = account.account_id
+        AND (account.messages, account.size_bytes) <> (n.messages, n.size_bytes);
     UPDATE account SET allowed_bytes = NULL, allowed_messages = NULL
-        WHERE NOT EXISTS (SELECT 1 FROM pool_member m WHERE m.account_id = account.account_id);
+        WHERE NOT EXISTS (SELECT 1 FROM pool_member m WHERE m.account_id = account.account_id)
+        AND (allowed_bytes IS NOT NULL OR allowed_messages IS NOT NULL);
     UPDATE account SET allowed_bytes = max(coalesce(allowed_bytes, 0), size_bytes),
         allowed_messages = max(coalesce(allowed_messages, 0), messages)
-        WHERE EXISTS (SELECT 1 FROM pool_member m WHERE m.account_id = account.account_id);
-    UPDATE pool SET (allotted_bytes, allotted_messages) = (
-        SELECT coalesce(sum(a.allowed_bytes), 0), coalesce(sum(a.allowed_messages), 0)
-        FROM pool_member m JOIN account a ON a.account_id = m.account_id WHERE m.pool_id = pool.pool_id);";
+        WHERE EXISTS (SELECT 1 FROM pool_member m WHERE m.account_id = account.account_id)
+        AND (allowed_bytes IS NULL OR allowed_messages IS NULL
+            OR allowed_bytes < size_bytes OR allowed_messages < messages);
+    UPDATE pool SET allotted_bytes = n.bytes, allotted_messages = n.messages
+        FROM (SELECT p.pool_id, coalesce(sum(a.allowed_bytes), 0) AS bytes,
+            coalesce(sum(a.allowed_messages), 0) AS messages FROM pool p
+            LEFT JOIN pool_member m ON m.pool_id = p.pool_id LEFT JOIN account a ON a.account_id = m.account_id
+            GROUP BY p.pool_id) AS n
+        WHERE n.pool_id = pool.pool_id
+        AND (pool.allotted_bytes, pool.allotted_messages) <> (n.bytes, n.messages);";
 
 /// Accounts looked at in one step.
 const ACCOUNTS: usize = 200;
@@ -220,9 +240,9 @@ impl SqliteStore {
     pub(crate) async fn check_accounts(
         &self,
         from: u64,
-        known: Option<BTreeSet<u64>>,
+        known: Option<Arc<BTreeSet<AccountId>>>,
     ) -> Result<(AuditReport, Option<u64>), StoreError> {
-        self.read(move |sql| look_at_accounts(sql, from, known.as_ref())).await
+        self.read(move |sql| look_at_accounts(sql, from, known.as_deref())).await
     }
 
     /// Looks at what only all rows together tell; with `is_whole`, at the file as such too, which reads all of it.
@@ -270,7 +290,11 @@ fn apply(sql: &Connection, rules: &[Rule], bounds: (i64, i64), report: &mut Audi
     Ok(())
 }
 
-fn look_at_accounts(sql: &Connection, from: u64, known: Option<&BTreeSet<u64>>) -> Result<(AuditReport, Option<u64>)> {
+fn look_at_accounts(
+    sql: &Connection,
+    from: u64,
+    known: Option<&BTreeSet<AccountId>>,
+) -> Result<(AuditReport, Option<u64>)> {
     let sql = &sql.unchecked_transaction()?;
     let mut report = AuditReport::default();
     let mut next =
@@ -288,7 +312,7 @@ fn look_at_accounts(sql: &Connection, from: u64, known: Option<&BTreeSet<u64>>) 
     };
     (report.checked.mailboxes, report.checked.entries) = (count("mailbox")?, count("entry")?);
     for (account, messages) in accounts {
-        if known.is_some_and(|known| !known.contains(&account)) {
+        if known.is_some_and(|known| !known.contains(&AccountId(account))) {
             report.add(format!("{messages} messages of an account that is not in the directory"), at(account), false);
         }
     }
