@@ -10,6 +10,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::crc::add_row_crc;
 use crate::error::EngineError;
 use crate::filesystem::refuse_network;
 use crate::waypoints::Waypoints;
@@ -221,6 +222,7 @@ const COPY_TRIES: u32 = 50;
 
 fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
     keep_statements(connection)?;
+    add_row_crc(connection)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -240,6 +242,7 @@ fn open_reader(file: &Path, cache_kib: u32) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(file, flags)?;
     keep_statements(&connection)?;
+    add_row_crc(&connection)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
     Ok(connection)

@@ -6,6 +6,7 @@
 //! Surprise: a write's result is handed out only after the commit it was part of is on disk (WAL,
 //! `synchronous=FULL`), so whoever holds the result holds proof of durability.
 
+mod crc;
 pub mod database;
 pub mod error;
 mod filesystem;
@@ -13,6 +14,7 @@ pub mod postgres;
 pub mod waypoints;
 mod writer;
 
+pub use crc::add_row_crc;
 pub use database::{Database, Settings, copy};
 pub use error::EngineError;
 pub use waypoints::Waypoints;

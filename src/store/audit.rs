@@ -175,7 +175,7 @@ async fn step(
 ) -> Result<Step, StoreError> {
     match place {
         AuditPlace::Accounts(from) => {
-            let (report, next) = sqlite.check_accounts(from, options.accounts.clone()).await?;
+            let (report, next) = sqlite.check_accounts(from, options.accounts.clone(), options.deep).await?;
             Ok((report, Some(next.map_or(AuditPlace::Whole, AuditPlace::Accounts))))
         }
         AuditPlace::Whole => {

@@ -4,7 +4,7 @@ use base::{AccountId, ByteSize, DomainId, PoolId, Quota};
 
 use crate::audit::AuditOptions;
 use crate::contract::{EVERYTHING, name, uid};
-use crate::storage_tests::open;
+use crate::storage_tests::{open, tables};
 
 /// SQL that damages, words of what is reported, and of where.
 const DAMAGES: &[(&str, &str, &str)] = &[
@@ -60,7 +60,7 @@ async fn every_damaged_row_is_reported_and_repaired() {
         node.audit_is_clean().await;
         drop(node);
 
-        let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+        let sql = tables(dir.path());
         assert!(sql.execute(damage, []).unwrap() > 0, "{damage}");
         drop(sql);
         let node = open(dir.path());
@@ -93,7 +93,7 @@ async fn a_repair_leaves_alone_what_is_right() {
         node.deliver(account, "some text").await;
     }
     drop(node);
-    let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+    let sql = tables(dir.path());
     sql.execute_batch("UPDATE account SET messages = 70 WHERE account_id = 2; CREATE TABLE written (at TEXT);")
         .unwrap();
     for (table, number) in [("account", "account_id"), ("mailbox", "account_id"), ("pool", "pool_id")] {
@@ -119,7 +119,7 @@ async fn a_strangers_content_and_a_lost_blob_are_named_and_left() {
     node.deliver(1, "of one").await;
     node.deliver(2, "of two").await;
     drop(node);
-    let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+    let sql = tables(dir.path());
     sql.execute_batch(
         "UPDATE entry SET content_id = (SELECT content_id FROM content WHERE account_id = 2) WHERE account_id = 1;
          DELETE FROM blob WHERE blob_id = (SELECT blob_id FROM content WHERE account_id = 2);",

@@ -32,13 +32,20 @@ fn settings() -> StorageSettings {
     }
 }
 
-fn try_open(dir: &Path) -> Result<Node, StoreError> {
+pub(crate) fn try_open(dir: &Path) -> Result<Node, StoreError> {
     let clock = Arc::new(FakeClock::at(NOW));
     let ids = Arc::new(IdSource::system());
     let storage = Storage::open(dir, settings(), clock.clone(), Arc::clone(&ids))?;
     let subject =
         Subject { mail: Arc::clone(&storage.mail), blobs: Arc::clone(&storage.blobs), ids, clock: clock.clone() };
     Ok(Node { storage, subject, clock })
+}
+
+/// The tables, past the engine.
+pub(crate) fn tables(dir: &Path) -> rusqlite::Connection {
+    let sql = rusqlite::Connection::open(dir.join("mail.sqlite")).unwrap();
+    engine::add_row_crc(&sql).unwrap();
+    sql
 }
 
 pub(crate) fn open(dir: &Path) -> Node {
@@ -295,7 +302,7 @@ async fn search_finds_exactly_what_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_of_version_1_open_and_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+    let sql = tables(dir.path());
     sql.execute_batch(include_str!("sqlite/fixtures/mail-v1.sql")).unwrap();
     sql.pragma_update(None, "user_version", 1).unwrap();
     drop(sql);
@@ -341,7 +348,7 @@ async fn the_auditor_repairs_counters_and_reports_strangers() {
         node.deliver(1, &format!("{n}")).await;
     }
     drop(node);
-    let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+    let sql = tables(dir.path());
     sql.execute_batch("UPDATE mailbox SET messages = 9 WHERE name = 'INBOX'; UPDATE account SET size_bytes = 1;")
         .unwrap();
     sql.execute_batch("UPDATE blob SET refs = 3 WHERE blob_id = (SELECT min(blob_id) FROM blob);").unwrap();
@@ -572,7 +579,7 @@ async fn a_folder_deleted_long_ago_comes_back() {
     let node = open(dir.path());
     contract::delete_folder_of_one(&node.subject, AccountId(1)).await;
     drop(node);
-    let sql = rusqlite::Connection::open(dir.path().join("mail.sqlite")).unwrap();
+    let sql = tables(dir.path());
     let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)";
     let later = sql.execute(&format!("{numbers} {}", contract::EXPUNGED_LATER), []).unwrap();
     assert_eq!(later, 50_000);

@@ -17,6 +17,7 @@ use super::{Model, Op};
 use crate::audit::AuditOptions;
 use crate::blob::SegmentSettings;
 use crate::contract::Subject;
+use crate::error::StoreError;
 use crate::gc::GcSettings;
 use crate::sqlite::SqliteSettings;
 use crate::storage::{Storage, StorageSettings};
@@ -27,14 +28,14 @@ const LATER: UtcMillis = UtcMillis(4_000_000_000_000);
 
 /// What the child process does; travels in its environment.
 #[derive(Clone, Debug)]
-struct Task {
-    dir: PathBuf,
-    seed: u64,
-    actors: u64,
-    operations: u32,
+pub(super) struct Task {
+    pub(super) dir: PathBuf,
+    pub(super) seed: u64,
+    pub(super) actors: u64,
+    pub(super) operations: u32,
     /// Where to abort, and at which time of passing.
-    place: String,
-    hit: u32,
+    pub(super) place: String,
+    pub(super) hit: u32,
 }
 
 impl Task {
@@ -66,6 +67,10 @@ impl Task {
 }
 
 fn open(dir: &Path, now: UtcMillis, born: UtcMillis, waypoints: Waypoints) -> Player {
+    try_open(dir, now, born, waypoints).unwrap()
+}
+
+fn try_open(dir: &Path, now: UtcMillis, born: UtcMillis, waypoints: Waypoints) -> Result<Player, StoreError> {
     let settings = StorageSettings {
         sqlite: SqliteSettings { waypoints, readers: 2, ..SqliteSettings::default() },
         segments: SegmentSettings { segment_size: 64 * 1024, waypoints, ..SegmentSettings::default() },
@@ -74,13 +79,13 @@ fn open(dir: &Path, now: UtcMillis, born: UtcMillis, waypoints: Waypoints) -> Pl
     };
     let clock = Arc::new(FakeClock::at(now));
     let ids = Arc::new(IdSource::system());
-    let storage = Arc::new(Storage::open(dir, settings, clock.clone(), Arc::clone(&ids)).unwrap());
+    let storage = Arc::new(Storage::open(dir, settings, clock.clone(), Arc::clone(&ids))?);
     let (mail, blobs) = (Arc::clone(&storage.mail), Arc::clone(&storage.blobs));
     let subject = Subject { mail, blobs, ids, clock: clock.clone() };
-    Player { subject, storage: Some(storage), clock, born, folder: dir.to_path_buf() }
+    Ok(Player { subject, storage: Some(storage), clock, born, folder: dir.to_path_buf() })
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
@@ -104,7 +109,10 @@ fn child() {
     };
     let waypoints = Waypoints::watched_by(Box::leak(Box::new(watcher)));
     runtime().block_on(async {
-        let player = open(&task.dir, task.born(), task.born(), waypoints);
+        let player = match try_open(&task.dir, task.born(), task.born(), waypoints) {
+            Ok(player) => player,
+            Err(error) => return say(&format!("failed {error}")),
+        };
         let mut actors = tokio::task::JoinSet::new();
         for actor in 1..=task.actors {
             let (player, mut script, count) = (player.clone(), task.script(actor), task.operations);
@@ -113,7 +121,10 @@ fn child() {
                 for nth in 1..=count {
                     let op = script.next(&model);
                     say(&format!("begin {actor} {nth} {}", op.kind()));
-                    model = player.perform(&model, &op).await.unwrap();
+                    model = match player.perform(&model, &op).await {
+                        Ok(model) => model,
+                        Err(error) => return say(&format!("failed {error}")),
+                    };
                     say(&format!("done {actor} {nth}"));
                 }
             });
@@ -124,10 +135,26 @@ fn child() {
 }
 
 /// Runs the child to its end; gives its lines. A line that the end cut short said nothing.
-fn run(task: &Task) -> Vec<String> {
+pub(super) fn run(task: &Task) -> Vec<String> {
+    let lines = run_with(task, &[]);
+    assert!(!has_failed(&lines), "{task:?}: {lines:?}");
+    lines
+}
+
+/// True if something was refused for the disk's sake.
+pub(super) fn has_failed(lines: &[String]) -> bool {
+    lines.iter().any(|line| line.starts_with("failed"))
+}
+
+pub(super) fn run_with(task: &Task, environment: &[(&str, PathBuf)]) -> Vec<String> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "proof::crash::child", "--ignored", "--nocapture", "--test-threads=1"]);
-    let output = command.env("STORE_PROOF", task.encode()).stdin(Stdio::null()).output().unwrap();
+    let output = command
+        .env("STORE_PROOF", task.encode())
+        .envs(environment.iter().cloned())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -136,7 +163,7 @@ fn run(task: &Task) -> Vec<String> {
 }
 
 /// True if it was not interrupted.
-fn has_ended(lines: &[String]) -> bool {
+pub(super) fn has_ended(lines: &[String]) -> bool {
     lines.iter().any(|line| line == "end")
 }
 
@@ -174,7 +201,7 @@ async fn audit(player: &Player, about: &str) {
 }
 
 /// Opens what the child left, finds every promise kept and nothing half done, and goes on from there.
-async fn verify(task: &Task, lines: &[String]) {
+pub(super) async fn verify(task: &Task, lines: &[String]) {
     let about = format!("{task:?}, after {:?}", lines.iter().rev().take(3).collect::<Vec<_>>());
     let progress = progress(task, lines);
     let elapsed: Duration = progress.iter().map(|actor| actor.elapsed).sum();
@@ -202,11 +229,11 @@ async fn verify(task: &Task, lines: &[String]) {
 }
 
 /// A folder in memory where there is such: a killed process needs no disk to show what it left.
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
-fn wants_all() -> bool {
+pub(super) fn wants_all() -> bool {
     std::env::var_os("ORTLER_TESTS").is_some_and(|wish| wish == "all")
 }
 
@@ -217,7 +244,7 @@ fn spread(count: u32, most: u32) -> BTreeSet<u32> {
 }
 
 /// Every place, at several times of passing it, and each place under each kind of operation.
-fn matrix(task: &Task, lines: &[String], most: u32) -> Vec<(String, u32)> {
+pub(super) fn matrix(task: &Task, lines: &[String], most: u32) -> Vec<(String, u32)> {
     let (mut passed, mut kinds, mut kind) = (BTreeMap::<&str, u32>::new(), BTreeMap::new(), "open");
     for line in lines {
         let words: Vec<&str> = line.split(' ').collect();

@@ -3,7 +3,9 @@
 
 mod crash;
 mod cut;
+mod flips;
 mod model;
 mod play;
+mod power;
 
 pub(crate) use model::{Model, Op};

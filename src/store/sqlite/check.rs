@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::{AccountId, BlobId, PoolId};
 use rusqlite::{Connection, Result};
 
-use super::SqliteStore;
+use super::{SqliteStore, crc};
 use crate::audit::{AuditReport, PROBLEMS_MAX, WRONG_ALLOWANCE, WRONG_POOL};
 use crate::error::StoreError;
 
@@ -241,14 +241,21 @@ impl SqliteStore {
         &self,
         from: u64,
         known: Option<Arc<BTreeSet<AccountId>>>,
+        is_deep: bool,
     ) -> Result<(AuditReport, Option<u64>), StoreError> {
-        self.read(move |sql| look_at_accounts(sql, from, known.as_deref())).await
+        self.read(move |sql| {
+            let sql = &sql.unchecked_transaction()?;
+            let (mut report, mut next) = (AuditReport::default(), None);
+            let looked = look_at_accounts(sql, from, known.as_deref(), is_deep, &mut report).map(|on| next = on);
+            crc::contain(sql, "the accounts", looked, &mut report)?;
+            Ok((report, next))
+        })
+        .await
     }
 
     /// Looks at what only all rows together tell; with `is_whole`, at the file as such too, which reads all of it.
     pub(crate) async fn check_all(&self, is_whole: bool) -> Result<AuditReport, StoreError> {
-        let file = self.file().display().to_string();
-        self.read(move |sql| look_at_all(sql, is_whole.then_some(file.as_str()))).await
+        self.read(move |sql| look_at_all(sql, is_whole)).await
     }
 
     /// Sets right all that the rows allow. A new look tells what is left.
@@ -283,9 +290,15 @@ fn blob_at(id: [u8; 16]) -> String {
 
 fn apply(sql: &Connection, rules: &[Rule], bounds: (i64, i64), report: &mut AuditReport) -> Result<()> {
     for (what, text) in rules {
-        for location in sql.prepare(text)?.query_map(bounds, |row| row.get::<_, String>(0))?.take(PROBLEMS_MAX) {
-            report.add(*what, location?, false);
-        }
+        let applied = apply_one(sql, what, text, bounds, report);
+        crc::contain(sql, what, applied, report)?;
+    }
+    Ok(())
+}
+
+fn apply_one(sql: &Connection, what: &str, text: &str, bounds: (i64, i64), report: &mut AuditReport) -> Result<()> {
+    for location in sql.prepare(text)?.query_map(bounds, |row| row.get::<_, String>(0))?.take(PROBLEMS_MAX) {
+        report.add(what, location?, false);
     }
     Ok(())
 }
@@ -294,9 +307,9 @@ fn look_at_accounts(
     sql: &Connection,
     from: u64,
     known: Option<&BTreeSet<AccountId>>,
-) -> Result<(AuditReport, Option<u64>)> {
-    let sql = &sql.unchecked_transaction()?;
-    let mut report = AuditReport::default();
+    is_deep: bool,
+    report: &mut AuditReport,
+) -> Result<Option<u64>> {
     let mut next =
         sql.prepare("SELECT account_id, messages FROM account WHERE account_id >= ?1 ORDER BY account_id LIMIT ?2")?;
     let accounts: Vec<(u64, u64)> =
@@ -316,23 +329,41 @@ fn look_at_accounts(
             report.add(format!("{messages} messages of an account that is not in the directory"), at(account), false);
         }
     }
-    apply(sql, OF_ACCOUNTS, bounds, &mut report)?;
-    Ok((report, last.map(|last| last + 1)))
+    apply(sql, OF_ACCOUNTS, bounds, report)?;
+    crc::look_at_accounts(sql, bounds, is_deep, report)?;
+    Ok(last.map(|last| last + 1))
 }
 
-fn look_at_all(sql: &Connection, file: Option<&str>) -> Result<AuditReport> {
+type Look = fn(&Connection, &mut AuditReport) -> Result<()>;
+
+fn look_at_all(sql: &Connection, is_whole: bool) -> Result<AuditReport> {
     let sql = &sql.unchecked_transaction()?;
     let mut report = AuditReport::default();
-    if let Some(file) = file {
-        let mut integrity = sql.prepare("PRAGMA integrity_check(100)")?;
-        for line in integrity.query_map([], |row| row.get::<_, String>(0))? {
-            let line = line?;
-            if line != "ok" {
-                report.add(format!("SQLite: {line}"), file, false);
-            }
+    let steps: [(&str, Look); 4] = [
+        ("the file's own structure", if is_whole { look_at_file } else { |_, _| Ok(()) }),
+        ("rows of all accounts", |sql, report| apply(sql, OF_ALL, (0, i64::MAX), report)),
+        ("rows of no account", crc::look_at_rest),
+        ("pools and blobs", look_at_sums),
+    ];
+    for (asked, step) in steps {
+        let looked = step(sql, &mut report);
+        crc::contain(sql, asked, looked, &mut report)?;
+    }
+    Ok(report)
+}
+
+fn look_at_file(sql: &Connection, report: &mut AuditReport) -> Result<()> {
+    let mut integrity = sql.prepare("PRAGMA integrity_check(100)")?;
+    for line in integrity.query_map([], |row| row.get::<_, String>(0))? {
+        let line = line?;
+        if line != "ok" {
+            report.add(format!("SQLite: {line}"), sql.path().unwrap_or_default(), false);
         }
     }
-    apply(sql, OF_ALL, (0, i64::MAX), &mut report)?;
+    Ok(())
+}
+
+fn look_at_sums(sql: &Connection, report: &mut AuditReport) -> Result<()> {
     for row in sql.prepare(POOLS)?.query_map([], |row| row.get(0))? {
         report.add(WRONG_POOL, PoolId::from_raw(row?).to_string(), false);
     }
@@ -341,7 +372,7 @@ fn look_at_all(sql: &Connection, file: Option<&str>) -> Result<AuditReport> {
             report.add(what, blob_at(row?), false);
         }
     }
-    Ok(report)
+    Ok(())
 }
 
 fn repair(sql: &Connection, now: i64) -> Result<()> {
@@ -352,6 +383,7 @@ fn repair(sql: &Connection, now: i64) -> Result<()> {
     for (blob, count) in counts {
         sql.prepare_cached("UPDATE blob SET refs = ?2 WHERE blob_id = ?1")?.execute((blob, count))?;
     }
+    crc::accept(sql)?;
     sql.execute(
         &format!("INSERT OR IGNORE INTO blob_release (released_at, blob_id) SELECT ?1, blob_id FROM ({FORGOTTEN})"),
         [now],

@@ -5,6 +5,7 @@ mod allowance;
 mod blobs;
 pub(crate) mod change;
 mod check;
+mod crc;
 pub(crate) mod insert;
 mod log;
 mod mailboxes;

@@ -173,4 +173,5 @@ CREATE TABLE removed_mailbox (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX removed_mailbox_at ON removed_mailbox (removed_at);
 ",
+    include_str!("schema-5.sql"),
 ];
