@@ -82,11 +82,14 @@ impl Trace {
                 results.get_or_insert_with(|| text(&field));
             } else if field.is("Received") {
                 let line = text(&field);
-                let mut words = line.split_whitespace();
-                let Some(name) = words.by_ref().skip_while(|word| *word != "by").nth(1) else { break };
-                if words.next() != Some("(Ortler)") {
-                    break;
+                let mut words = line.split_whitespace().peekable();
+                // What the client called itself may be any word, `by` too: it ends with the address that we saw.
+                if words.next_if_eq(&"from").is_some() {
+                    words.find(|word| word.ends_with("])"));
                 }
+                let (Some("by"), Some(name), Some("(Ortler)")) = (words.next(), words.next(), words.next()) else {
+                    break;
+                };
                 let with = words.by_ref().skip_while(|word| *word != "with").nth(1).unwrap_or_default();
                 out.is_own = matches!(with, "HTTPS" | "ESMTPA" | "ESMTPSA" | "UTF8SMTPA" | "UTF8SMTPSA");
                 let id = words.skip_while(|word| *word != "id").nth(1);
@@ -189,6 +192,15 @@ mod tests {
                 (format!("{forged}Received: from y by mx.evil.test with SMTP id 1; x\n{ours}"), "unknown"),
                 (forged.to_owned(), "unknown"),
                 (format!("Received: by mx.a.test (Ortler) with HTTPS id {id};\n\tx\n"), "own"),
+                (ours.replace("from x (", "from by ("), "unverified"),
+                (ours.replace("from x (", "from from (by "), "unverified"),
+                (results("dmarc=pass header.from=b.test") + &ours.replace("from x (", "from by ("), "verified"),
+                // Below a foreign field that only looks like ours.
+                (
+                    format!("Received: from by mx.a.test (Ortler) with HTTPS id {id} ([192.0.2.1])\n\tby x; x\n"),
+                    "unknown",
+                ),
+                (format!("Received: from x by mx.a.test (Ortler) with HTTPS id {id};\n\tx\n"), "unknown"),
                 (String::new(), "unknown"),
             ] {
                 assert_eq!(proof(&header).0, expected, "{header}");
