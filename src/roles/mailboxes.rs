@@ -391,7 +391,7 @@ fn removed_folder_value(removed: &RemovedMailbox) -> Value {
 fn removed_value(removed: &Removed) -> Value {
     let summary = Summary::decode(&removed.summary).ok();
     let envelope = summary.as_ref().map(|summary| &summary.envelope);
-    let from = envelope.and_then(|envelope| envelope.from.iter().find_map(address));
+    let from = envelope.and_then(|envelope| envelope.from.iter().find_map(EnvelopeAddress::addr_spec));
     let subject = envelope.and_then(|envelope| envelope.subject.as_deref()).map(mail::mime::decode::decode_header_text);
     json!({
         "id": removed.email.0,
@@ -401,15 +401,6 @@ fn removed_value(removed: &Removed) -> Value {
         "subject": subject.map(|text| plain(&text)),
         "size": removed.size_bytes,
     })
-}
-
-fn address(address: &EnvelopeAddress) -> Option<String> {
-    match address {
-        EnvelopeAddress::Mailbox { local, domain, .. } => {
-            Some(format!("{}@{}", String::from_utf8_lossy(local), String::from_utf8_lossy(domain)))
-        }
-        EnvelopeAddress::GroupStart { .. } | EnvelopeAddress::GroupEnd => None,
-    }
 }
 
 /// What a stranger wrote must not steer a terminal.

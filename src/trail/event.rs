@@ -36,12 +36,14 @@ pub enum Kind {
     Released,
     /// An administrator changed something. Fields: action, object.
     Administered,
+    /// The owner of an account brought removed mail back or deleted it for good. Fields: action, object.
+    OwnerChanged,
     /// The trail itself lost events. Fields: count.
     Gap,
 }
 
 impl Kind {
-    pub const ALL: [(Self, &'static str); 17] = [
+    pub const ALL: [(Self, &'static str); 18] = [
         (Self::Connected, "connected"),
         (Self::ConnectionRefused, "connection-refused"),
         (Self::LoginAccepted, "login-accepted"),
@@ -58,6 +60,7 @@ impl Kind {
         (Self::Seen, "seen"),
         (Self::Released, "released"),
         (Self::Administered, "administered"),
+        (Self::OwnerChanged, "owner-changed"),
         (Self::Gap, "gap"),
     ];
 

@@ -81,6 +81,7 @@ impl Scope {
             | Kind::Seen
             | Kind::Released
             | Kind::Administered
+            | Kind::OwnerChanged
             | Kind::Gap => false,
         }
     }

@@ -278,11 +278,11 @@ fn invalid(why: &str) -> ApiError {
     ApiError::Invalid(why.to_owned())
 }
 
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, ApiError> {
+pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|error| ApiError::Invalid(format!("{text}: {error}")))
 }
 
-async fn find(web: &Inner, address: &Address) -> Result<Account, ApiError> {
+pub(crate) async fn find(web: &Inner, address: &Address) -> Result<Account, ApiError> {
     let found = web.services.registry.account_by_address(address).await.map_err(RegistryError::from)?;
     found.ok_or(ApiError::NotFound)
 }
@@ -311,14 +311,19 @@ async fn hash(password: Secret<String>) -> Result<PasswordHash, ApiError> {
     tokio::task::spawn_blocking(move || PasswordHash::make(&password)).await.map_err(|_| ApiError::Failed)
 }
 
+/// Puts what an administrator did on record.
 pub(crate) fn record(web: &Inner, viewer: &Viewer, action: &str, object: &str) {
+    record_as(web, viewer, Kind::Administered, action, object);
+}
+
+pub(crate) fn record_as(web: &Inner, viewer: &Viewer, kind: Kind, action: &str, object: &str) {
     let by = Party {
         address: viewer.account.address.to_string(),
         account: Some(viewer.account.id),
         is_recipient: false,
         outcome: None,
     };
-    let event = Event::new(web.services.clock.utc(), Kind::Administered).party(by);
+    let event = Event::new(web.services.clock.utc(), kind).party(by);
     web.services.trail.record(event.field("action", action).field("object", object));
 }
 

@@ -9,11 +9,13 @@ use mail::{Address, ForwardPath};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::admin::{Parsed, read};
 use crate::auth::Viewer;
 use crate::error::ApiError;
 use crate::server::Inner;
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Asked {
     addresses: Vec<String>,
 }
@@ -25,8 +27,9 @@ const ASKED_MAX: usize = 1000;
 pub(crate) async fn check(
     State(web): State<Arc<Inner>>,
     _viewer: Viewer,
-    Json(asked): Json<Asked>,
+    body: Parsed<Asked>,
 ) -> Result<Json<Value>, ApiError> {
+    let asked = read(body)?;
     if asked.addresses.len() > ASKED_MAX {
         return Err(ApiError::Invalid("at most 1000 addresses".to_owned()));
     }

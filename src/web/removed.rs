@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use directory::{Access, Account, RegistryError};
+use directory::{Access, Account};
 use mail::Address;
 use mail::date::format_utc;
 use mail::mime::{EnvelopeAddress, Summary, decode::decode_header_text};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{AppendError, EmailId, MailboxName, Removed};
+use trail::Kind;
 
-use crate::admin::{Parsed, read, record};
+use crate::admin::{Parsed, find, parse, read, record_as};
 use crate::auth::Viewer;
 use crate::error::ApiError;
 use crate::server::Inner;
@@ -54,15 +55,20 @@ const IDS_MAX: usize = 1000;
 /// The account that the viewer may act for.
 async fn account_of(web: &Inner, viewer: &Viewer, wanted: Option<&str>) -> Result<Account, ApiError> {
     let Some(wanted) = wanted else { return Ok(viewer.account.clone()) };
-    let address: Address = wanted.parse().map_err(|error| ApiError::Invalid(format!("{wanted}: {error}")))?;
+    let address: Address = parse(wanted)?;
     if address.to_folded() == viewer.account.address.to_folded() {
         return Ok(viewer.account.clone());
     }
     if viewer.account.access != Access::Admin {
         return Err(ApiError::Forbidden);
     }
-    let found = web.services.registry.account_by_address(&address).await.map_err(RegistryError::from)?;
-    found.ok_or(ApiError::NotFound)
+    find(web, &address).await
+}
+
+/// The log tells whether it was the owner or an administrator.
+fn record(web: &Inner, viewer: &Viewer, action: &str, account: &Account) {
+    let kind = if account.id == viewer.account.id { Kind::OwnerChanged } else { Kind::Administered };
+    record_as(web, viewer, kind, action, &account.address.to_string());
 }
 
 pub(crate) async fn list(
@@ -94,10 +100,10 @@ pub(crate) async fn restore(
 ) -> Result<Json<Value>, ApiError> {
     let body = read(body)?;
     let account = account_of(&web, &viewer, body.account.as_deref()).await?;
-    let into = body.into.as_deref().map(name).transpose()?;
+    let into = body.into.as_deref().map(parse::<MailboxName>).transpose()?;
     let (restored, mailboxes) = match (&body.folder, body.ids.as_slice()) {
         (Some(folder), []) => {
-            let back = web.services.storage.restore_folder(account.id, &name(folder)?, into.as_ref()).await;
+            let back = web.services.storage.restore_folder(account.id, &parse(folder)?, into.as_ref()).await;
             let back = back.map_err(refused)?;
             (back.messages, back.mailboxes)
         }
@@ -109,7 +115,7 @@ pub(crate) async fn restore(
         }
         _ => return Err(ApiError::Invalid(format!("give 1 to {IDS_MAX} ids, or a folder"))),
     };
-    record(&web, &viewer, "restore", &account.address.to_string());
+    record(&web, &viewer, "restore", &account);
     let mailboxes: Vec<&str> = mailboxes.iter().map(MailboxName::as_str).collect();
     Ok(Json(json!({ "restored": restored, "mailboxes": mailboxes })))
 }
@@ -127,21 +133,14 @@ pub(crate) async fn purge(
         _ => return Err(ApiError::Invalid(format!("give 1 to {IDS_MAX} ids, or all"))),
     };
     let purged = web.services.storage.purge(account.id, ids).await?;
-    record(&web, &viewer, "purge", &account.address.to_string());
+    record(&web, &viewer, "purge", &account);
     Ok(Json(json!({ "purged": purged })))
 }
 
 fn message_to_json(removed: &Removed) -> Value {
     let summary = Summary::decode(&removed.summary).ok();
     let envelope = summary.as_ref().map(|summary| &summary.envelope);
-    let from = envelope.and_then(|envelope| {
-        envelope.from.iter().find_map(|address| match address {
-            EnvelopeAddress::Mailbox { local, domain, .. } => {
-                Some(format!("{}@{}", String::from_utf8_lossy(local), String::from_utf8_lossy(domain)))
-            }
-            EnvelopeAddress::GroupStart { .. } | EnvelopeAddress::GroupEnd => None,
-        })
-    });
+    let from = envelope.and_then(|envelope| envelope.from.iter().find_map(EnvelopeAddress::addr_spec));
     let subject = envelope.and_then(|envelope| envelope.subject.as_deref()).map(decode_header_text);
     json!({
         "id": removed.email.0,
@@ -152,10 +151,6 @@ fn message_to_json(removed: &Removed) -> Value {
         "subject": subject,
         "size": removed.size_bytes,
     })
-}
-
-fn name(text: &str) -> Result<MailboxName, ApiError> {
-    text.parse().map_err(|error| ApiError::Invalid(format!("{text}: {error}")))
 }
 
 fn refused(error: AppendError) -> ApiError {

@@ -80,6 +80,24 @@ fn the_owner_restores_messages_and_folders_and_nobody_else_but_administrators() 
     let (_, found) = api(&node, "user1", "GET /api/v1/removed", &Value::Null);
     assert_eq!((&found["messages"], &found["folders"]), (&json!([]), &json!([])));
     assert_eq!(node.json(&["audit"])["clean"], true);
+    on_record(&node, &[&format!("owner-changed{USER}"), "administeredadmin@example.test"]);
+}
+
+/// Waits until the log's files hold these words: no message, so no command, tells of what was done to many.
+#[track_caller]
+fn on_record(node: &Node, words: &[&str]) {
+    let files = || std::fs::read_dir(node.dir().join("trail")).unwrap().map(|entry| entry.unwrap().path());
+    let holds = |word: &str| {
+        files().filter(|path| path.is_file()).any(|path| {
+            std::fs::read(path).unwrap_or_default().windows(word.len()).any(|piece| piece == word.as_bytes())
+        })
+    };
+    let missing = || words.iter().find(|word| !holds(word));
+    let is_there = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        missing().is_none()
+    });
+    assert!(is_there, "{:?} is not on record", missing());
 }
 
 #[test]

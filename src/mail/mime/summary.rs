@@ -57,6 +57,18 @@ pub enum EnvelopeAddress {
     GroupEnd,
 }
 
+impl EnvelopeAddress {
+    /// `local@domain` as written, for people to read; `None` for the marks of a group.
+    pub fn addr_spec(&self) -> Option<String> {
+        match self {
+            Self::Mailbox { local, domain, .. } => {
+                Some(format!("{}@{}", String::from_utf8_lossy(local), String::from_utf8_lossy(domain)))
+            }
+            Self::GroupStart { .. } | Self::GroupEnd => None,
+        }
+    }
+}
+
 /// Lower-case names of the fields in [`Summary::common_fields`].
 pub const COMMON_FIELDS: &[&str] = &[
     "bcc",

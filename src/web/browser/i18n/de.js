@@ -271,6 +271,7 @@ export default {
   "k-seen": "Vom Besitzer geöffnet",
   "k-released": "Freigegeben",
   "k-administered": "Von einem Administrator geändert",
+  "k-owner-changed": "Vom Inhaber geändert",
   "k-gap": "Einige Schritte wurden nicht aufgezeichnet",
   "d-deliver": "zustellen",
   "d-tag": "mit Kennzeichen zustellen",

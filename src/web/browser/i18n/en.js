@@ -271,6 +271,7 @@ export default {
   "k-seen": "Opened by its owner",
   "k-released": "Released",
   "k-administered": "Changed by an administrator",
+  "k-owner-changed": "Changed by its owner",
   "k-gap": "Some steps were not recorded",
   "d-deliver": "deliver",
   "d-tag": "deliver with a mark",

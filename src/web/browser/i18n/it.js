@@ -271,6 +271,7 @@ export default {
   "k-seen": "Aperto dal proprietario",
   "k-released": "Rilasciato",
   "k-administered": "Modificato da un amministratore",
+  "k-owner-changed": "Modificato dal titolare",
   "k-gap": "Alcuni passi non sono stati registrati",
   "d-deliver": "consegnare",
   "d-tag": "consegnare con un segno",
