@@ -151,6 +151,29 @@ mod tests {
         }
     }
 
+    /// `t('key')` of every module, and the keys that tables of the administration are headed by.
+    #[test]
+    fn every_text_that_a_page_asks_for_is_there() {
+        let known: BTreeSet<String> = texts("en").into_iter().map(|(key, _)| key).collect();
+        let (mut asked, mut missing) = (0, Vec::new());
+        for path in Files::iter().filter(|path| path.ends_with(".js") && !path.starts_with("vendor/")) {
+            let module = text(&path);
+            let mut keys: Vec<&str> = Vec::new();
+            for (at, call) in module.match_indices("t('") {
+                if !module[..at].ends_with(|before: char| before.is_alphanumeric() || "_.".contains(before)) {
+                    keys.extend(module[at + call.len()..].split('\'').next());
+                }
+            }
+            for table in ["heads=${[", "fields=${["] {
+                let lists = module.split(table).skip(1).filter_map(|rest| rest.split(']').next());
+                keys.extend(lists.flat_map(|list| list.split(", ").map(|key| key.trim_matches('\''))));
+            }
+            asked += keys.len();
+            missing.extend(keys.into_iter().filter(|key| !known.contains(*key)).map(|key| format!("{path}: {key}")));
+        }
+        assert!(asked > 300 && missing.is_empty(), "{asked} asked for, missing: {missing:?}");
+    }
+
     /// What the first page runs: all that its script imports, and one language.
     #[test]
     fn the_first_page_is_light() {

@@ -129,6 +129,21 @@ fn the_log_says_where_a_message_is_and_stands_still_for_readers() {
         "the filter leaks"
     );
 
+    // An answer that comes late is not the one to a newer question, and what happens meanwhile is not missed.
+    browser.run("window.asked = window.fetch; window.waiting = []; window.fetch = async (path, how) => { const answer = await window.asked(path, how); \
+        if (path.includes('log/messages?')) await new Promise((go) => window.waiting.push(go)); return answer; }").unwrap();
+    browser.click("header nav a[href='/log']");
+    browser.becomes("return window.waiting.length", &1.into());
+    browser.write(".question input", "subject:second\u{e007}");
+    browser.becomes("return window.waiting.length", &2.into());
+    send("second, later");
+    std::thread::sleep(Duration::from_millis(500));
+    browser.run("window.fetch = window.asked; window.waiting[1]()").unwrap();
+    browser.find("//td[.='second, later']");
+    browser.run("window.waiting[0]()").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(browser.run("return document.querySelectorAll('.rowsof tbody tr').length"), Ok(2.into()), "stale");
+
     for (sender, answer) in
         [("nobody.example", "Nothing from nobody.example has reached us since"), ("sender.example", "first")]
     {

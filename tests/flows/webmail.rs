@@ -86,6 +86,113 @@ fn a_draft_is_kept_and_its_file_arrives_unchanged() {
     assert_eq!(browser.console(), Vec::<String>::new());
 }
 
+/// Requests to a path or with a body that holds `word` fail from now on.
+fn fail(browser: &Browser, word: &str) {
+    let script = format!(
+        "window.asked = window.asked || window.fetch; window.fetch = (path, how = {{}}) => \
+         (`${{path}} ${{how.body || ''}}`.includes('{word}') ? Promise.reject(new TypeError('{word}')) : window.asked(path, how))"
+    );
+    browser.run(&script).unwrap();
+}
+
+/// Answers to such requests are held from the next one on, until `window.release()`.
+fn hold(browser: &Browser, word: &str) {
+    let script = format!(
+        "window.asked = window.asked || window.fetch; window.held = 0; const free = new Promise((go) => {{ window.release = go; }}); \
+         window.fetch = async (path, how = {{}}) => {{ const answer = await window.asked(path, how); \
+         if (`${{path}} ${{how.body || ''}}`.includes('{word}')) {{ window.held += 1; await free; }} return answer; }}"
+    );
+    browser.run(&script).unwrap();
+}
+
+const HELD: &str = "return window.held > 0";
+const MEND: &str = "window.fetch = window.asked";
+
+#[test]
+fn a_draft_outlives_failures_and_other_faces() {
+    let Some((node, browser)) = signed_in() else { return };
+    let written =
+        |text: &str| browser.becomes("return document.querySelector('.compose [name=text]').value", &json!(text));
+    fail(&browser, "Identity/get");
+    browser.click(&button("Compose"));
+    browser.write(".compose [name=subject]", "Kept");
+    browser.write(".compose [name=text]", "First.");
+    browser.reads(".compose .state", "Not saved: The server cannot be reached");
+    browser.run(MEND).unwrap();
+    browser.write(".compose [name=text]", " More.");
+    browser.reads(".compose .state", "Saved at");
+
+    // Folders that come late lead nobody away from another face, and what is written goes along to it.
+    hold(&browser, "Mailbox/get");
+    node.send("anna@sender.example", &["user1@example.test"], &letter("push", "Words enough."));
+    browser.becomes(HELD, &json!(true));
+    browser.click("header nav a[href='/log']");
+    browser.find("//td[.='push']");
+    browser.run("window.release()").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(browser.run("return [location.pathname, document.title]"), Ok(json!(["/log", "Log · Ortler"])));
+    browser.run(MEND).unwrap();
+    browser.write(".compose [name=text]", " Elsewhere.");
+    browser.click(&labelled("Close and keep as draft"));
+    browser.reads(".note", "Kept among the drafts");
+    assert_eq!(node.messages("user1", "Drafts").len(), 1);
+
+    // What cannot be read is not taken for empty.
+    browser.click("header nav a[href='/mail']");
+    browser.click(&folder("Drafts"));
+    fail(&browser, "fetchTextBodyValues");
+    browser.click(&row("Kept"));
+    browser.reads(".compose .error", "cannot be reached");
+    assert_eq!(
+        browser.run("return document.querySelector('.compose textarea, .compose [aria-label=\"Discard draft\"]')"),
+        Ok(json!(null))
+    );
+    browser.run(MEND).unwrap();
+    browser.click("//section[contains(@class, 'compose')]//button[.='Try again']");
+    written("First. More. Elsewhere.");
+    // Nor is what is still to come.
+    browser.click(&labelled("Close and keep as draft"));
+    hold(&browser, "fetchTextBodyValues");
+    browser.click(&row("Kept"));
+    browser.becomes(HELD, &json!(true));
+    browser.click(&labelled("Close and keep as draft"));
+    browser.becomes("return document.querySelector('.compose')", &json!(null));
+    assert_eq!(node.messages("user1", "Drafts").len(), 1);
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
+#[test]
+fn junk_is_undone_whole_and_a_forward_takes_pictures_along() {
+    let Some((node, browser)) = signed_in() else { return };
+    let mail = "From: anna@sender.example\r\nTo: user1@example.test\r\nSubject: With a picture\r\nMessage-ID: <p@x.example>\r\n\
+        Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: multipart/related; boundary=b\r\n\r\n\
+        --b\r\nContent-Type: text/html\r\n\r\n<p>Words of a letter to a friend.</p><img src=\"cid:logo@x\">\r\n\
+        --b\r\nContent-Type: image/png; name=logo.png\r\nContent-ID: <logo@x>\r\nContent-Disposition: inline; filename=logo.png\r\n\
+        Content-Transfer-Encoding: base64\r\n\r\niVBORw0KGgo=\r\n--b--\r\n";
+    assert!(node.send("anna@sender.example", &["user1@example.test"], mail.as_bytes()).starts_with("250"));
+    browser.find(&row("With a picture"));
+    let mut imap = node.sign_in("user1");
+    imap.tagged("SELECT INBOX");
+    imap.tagged("STORE 1 +FLAGS ($NotJunk)");
+    browser.click(&row("With a picture"));
+    browser.click(&button("Forward"));
+    browser.reads(".compose .files", "logo.png");
+    browser.becomes(
+        "return document.querySelector('.compose [name=text]').value.includes('Words of a letter')",
+        &json!(true),
+    );
+    browser.click(&labelled("Close and keep as draft"));
+
+    browser.click(&labelled("Junk"));
+    browser.reads(".note", "Moved to Junk");
+    browser.click(&button("Undo"));
+    browser.find(&row("With a picture"));
+    imap.tagged("SELECT INBOX");
+    let flags = imap.tagged("FETCH 1:* (FLAGS)").join("\n").to_lowercase();
+    assert!(flags.contains("$notjunk") && !flags.contains("$junk"), "{flags}");
+    assert_eq!(browser.console(), Vec::<String>::new());
+}
+
 #[test]
 fn wrong_recipients_and_forgotten_files_are_told_before_sending() {
     let Some((node, browser)) = signed_in() else { return };
@@ -120,12 +227,23 @@ fn what_is_written_outlives_its_session() {
     browser.click(&button("Send"));
     browser.reads(".compose .error", "Sign in in another tab, then go on here");
     // As from another tab.
-    browser
-        .run(
-            "return fetch('/login', { method: 'POST', body: new URLSearchParams({ name: 'user1@example.test', password: 'demo' }) })\
-             .then((answer) => answer.status)",
-        )
-        .unwrap();
+    let sign_in_there = |user: &str| {
+        let script = format!(
+            "return fetch('/login', {{ method: 'POST', body: new URLSearchParams({{ name: '{user}@example.test', password: 'demo' }}) }})\
+             .then((answer) => answer.status)"
+        );
+        browser.run(&script).unwrap();
+    };
+    // Somebody else there: what is written here is not theirs.
+    sign_in_there("user2");
+    browser.run("document.querySelector('.compose .error').dataset.old = 1").unwrap();
+    browser.write(".compose input[type=file]", node.config().to_str().unwrap());
+    browser.reads(".compose .files", "You are no longer signed in");
+    browser.click("//ul[@class='files']//button");
+    browser.click(&button("Send"));
+    browser.reads(".compose .error:not([data-old])", "Sign in in another tab, then go on here");
+    assert_eq!((node.messages("user2", "Sent").len(), node.messages("user2", "Drafts").len()), (0, 0));
+    sign_in_there("user1");
     browser.click(&button("Send"));
     browser.reads(".note", "Sent.");
     assert!(arrived(&node, "user2").contains("Not to be lost."));

@@ -1,10 +1,12 @@
 // The frame around the faces: who is signed in, which face, which language and theme.
 import { html, render, useEffect, useRef, useState } from './lib/html.js';
-import { get, setToken } from './lib/api.js';
+import { get, setPerson } from './lib/api.js';
 import { language, languages, setLanguage, t } from './lib/i18n.js';
 import { applyTheme, setTheme, theme } from './lib/settings.js';
 import { Asking } from './ui/dialog.js';
 import { Icon } from './ui/icons.js';
+import { Note, useNote } from './ui/note.js';
+import { Composers, useDrafts } from './faces/composers.js';
 import { Help } from './faces/help.js';
 import { Mail } from './faces/mail.js';
 
@@ -24,10 +26,14 @@ const here = () => ({ path: location.pathname, query: new URLSearchParams(locati
 function App() {
   const [session, setSession] = useState(null);
   const [error, setError] = useState('');
+  const [attempt, setAttempt] = useState(0);
   const [place, setPlace] = useState(here());
   const [loaded, setLoaded] = useState({});
+  const note = useNote();
+  const desk = useDrafts(note.say);
+  const mail = useRef({ mailboxes: [], known: () => [], changed: () => {}, focus: () => {} });
   const name = FACES[place.path.split('/')[1]] ? place.path.split('/')[1] : 'mail';
-  const begin = () => { setError(''); get('/api/v1/session').then((found) => { setToken(found.csrf); setSession(found); }, (failed) => setError(failed.message)); };
+  const begin = () => { setError(''); if (session) setAttempt(attempt + 1); else get('/api/v1/session').then((found) => { setPerson(found); setSession(found); }, (failed) => setError(failed.message)); };
   useEffect(() => {
     begin();
     const moved = () => setPlace(here());
@@ -36,20 +42,24 @@ function App() {
   }, []);
   useEffect(() => {
     let wanted = true;
+    if (session) setError('');
     FACES[name]().then((face) => wanted && setLoaded({ name, face }), (failed) => wanted && setError(failed.message));
     document.title = name === 'mail' ? 'Ortler' : `${t(name)} · Ortler`;
     return () => { wanted = false; };
-  }, [name]);
-  if (error) return html`<main class="blank"><p class="error" role="alert">${error}</p><button onClick=${begin}>${t('retry')}</button></main>`;
+  }, [name, attempt]);
+  const blank = error ? html`<main class="blank"><p class="error" role="alert">${error}</p><button onClick=${begin}>${t('retry')}</button></main>` : html`<p class="blank">${t('loading')}</p>`;
   // A face must never see another one's address.
   const Face = loaded.name === name ? loaded.face : null;
-  if (!session) return html`<p class="blank">${t('loading')}</p>`;
+  if (!session) return blank;
+  const shared = { session, place, go, note, desk, mail };
   const link = (face) => html`<a href="/${face}" aria-current=${name === face ? 'page' : undefined}
     onClick=${(event) => { event.preventDefault(); go(`/${face}`); }}><${Icon} name=${ICONS[face]} /><span>${t(face)}</span></a>`;
   return html`<div class="app">
     <a class="skip" href="#content">${t('skip')}</a>
     <header class="top"><h1><${Mark} /><span>Ortler</span></h1><nav aria-label=${t('faces')}>${session.faces.map(link)}</nav><span class="space"></span><${Settings} session=${session} go=${go} /></header>
-    ${Face ? html`<${Face} session=${session} place=${place} go=${go} />` : html`<p class="blank">${t('loading')}</p>`}
+    ${Face && !error ? html`<${Face} ...${shared} />` : blank}
+    <${Composers} desk=${desk} session=${session} mail=${mail} say=${note.say} />
+    <${Note} of=${note} go=${go} />
     <${Asking} />
   </div>`;
 }

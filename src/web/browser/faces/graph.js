@@ -3,6 +3,7 @@ import { html, useEffect, useRef, useState } from '../lib/html.js';
 import { get } from '../lib/api.js';
 import { clock, date, exact } from '../lib/format.js';
 import { t } from '../lib/i18n.js';
+import { repeat } from '../lib/repeat.js';
 import uPlot from '../vendor/uplot.js';
 
 export const OUTCOMES = ['delivered', 'junk', 'quarantined', 'deferred', 'refused'];
@@ -19,7 +20,7 @@ export function Graph({ hours, from, to, counted, zoom }) {
   const start = () => (from ? Date.parse(from) : Date.now() - hours * 3600000), end = () => (to ? Date.parse(to) : Date.now() + 60000);
   const step = STEPS.find((minutes) => (end() - start()) / (minutes * 60000) <= BARS) || 1440;
   useEffect(() => {
-    let stopped = false;
+    let stopped = false, shown = '';
     const load = () => {
       const first = start(), last = end();
       get(`/api/v1/log/histogram?from=${new Date(first).toISOString()}&to=${new Date(last).toISOString()}&step=${step}`).then((found) => {
@@ -30,13 +31,17 @@ export function Graph({ hours, from, to, counted, zoom }) {
           for (const name of OUTCOMES) sums[name] = (sums[name] || 0) + (counts[name] || 0);
           filled.push({ at, counts });
         }
+        // A graph is drawn anew only for other bars.
+        const bars = JSON.stringify(filled);
+        if (bars === shown) return;
+        shown = bars;
         setBuckets(filled);
         counted(sums);
       }, () => {});
     };
     load();
-    const timer = to ? 0 : setInterval(load, EVERY);
-    return () => { stopped = true; clearInterval(timer); };
+    const stop = to ? () => {} : repeat(load, EVERY);
+    return () => { stopped = true; stop(); };
   }, [hours, from, to]);
   useEffect(() => {
     const watcher = new ResizeObserver(() => place.current && setWidth(place.current.clientWidth));

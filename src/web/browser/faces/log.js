@@ -15,6 +15,13 @@ const KEPT = 1000, PAGE = 100;
 const RANGES = [1, 6, 24, 168, 504];
 const COLUMNS = ['time', 'outcome', 'from', 'to', 'subject', 'reason', 'score', 'size'];
 
+/** Newest first, each message as it was changed last. `fresh` is by id. */
+function merge(known, fresh) {
+  const all = new Map(known.map((row) => [row.id, row]));
+  for (const [id, row] of fresh) if (!all.has(id) || all.get(id).seq <= row.seq) all.set(id, row);
+  return [...all.values()].sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, KEPT);
+}
+
 export function Log({ session, place, go }) {
   const open = place.path.split('/')[2];
   const query = place.query.get('q') || '', outcome = place.query.get('outcome') || '', hours = Number(place.query.get('hours')) || 24;
@@ -27,7 +34,8 @@ export function Log({ session, place, go }) {
   const [paused, setPaused] = useState(false);
   const [typed, setTyped] = useState(query);
   const [counts, setCounts] = useState(null);
-  const still = useRef(false), page = useRef(null);
+  const [again, setAgain] = useState(0);
+  const still = useRef(false), page = useRef(null), question = useRef(0), drawn = useRef({ key: '' });
   const isAdmin = session.access === 'admin';
   const text = [query, outcome && `outcome:${outcome}`].filter(Boolean).join(' ');
   const since = () => from || new Date(Date.now() - hours * 3600000).toISOString();
@@ -40,40 +48,55 @@ export function Log({ session, place, go }) {
     for (const [name, value] of Object.entries(changes)) if (value) next.set(name, value); else next.delete(name);
     go(`/log${open ? `/${open}` : ''}${next.size ? `?${next}` : ''}`);
   };
-  const merge = (known, fresh) => [...fresh, ...known.filter((row) => !fresh.some((one) => one.id === row.id))].sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, KEPT);
-  const load = (below) => {
-    get(`/api/v1/log/messages?limit=${PAGE}&q=${encodeURIComponent(text)}&since=${encodeURIComponent(since())}${to ? `&before=${encodeURIComponent(to)}` : ''}${below ? `&below=${below}` : ''}`)
-      .then((found) => { setRows((known) => (below ? [...known, ...found.messages] : found.messages)); setMore(found.hasMore); setError(''); }, (failed) => { setError(failed.message); setRows((known) => known || []); });
+  const find = (below) => get(`/api/v1/log/messages?limit=${PAGE}&q=${encodeURIComponent(text)}&since=${encodeURIComponent(since())}${to ? `&before=${encodeURIComponent(to)}` : ''}${below ? `&below=${below}` : ''}`);
+  const further = () => {
+    const mine = question.current;
+    find(rows[rows.length - 1].id).then((found) => { if (mine === question.current) { setRows((known) => [...known, ...found.messages]); setMore(found.hasMore); } }, (failed) => mine === question.current && setError(failed.message));
   };
-  useEffect(() => { setWaiting([]); setRows(null); load(); }, [text, hours, from, to]);
   useEffect(() => setTyped(query), [query]);
   useEffect(() => {
-    let fresh = new Map(), timer = 0;
+    let fresh = new Map(), timer = 0, seq = 0, ended = false, stop = () => {};
+    question.current += 1;
     const told = (event) => {
       const row = JSON.parse(event.data);
       fresh.set(row.id, row);
+      seq = Math.max(seq, row.seq);
       // Painted a few times a second, however many arrive.
       timer = timer || setTimeout(() => {
-        const batch = [...fresh.values()]; fresh = new Map(); timer = 0;
-        if (!still.current) { setRows((known) => merge(known || [], batch)); return; }
+        const batch = fresh; fresh = new Map(); timer = 0;
+        if (!still.current) { setRows((known) => merge(known, batch)); return; }
         // What is shown already may change where it stands; what is new waits.
-        setRows((known) => (known || []).map((row_) => batch.find((one) => one.id === row_.id) || row_));
+        setRows((known) => known.map((one) => batch.get(one.id) || one));
         setWaiting((known) => merge(known, batch));
       }, 250);
     };
-    let lost = false;
-    const stop = listen(`/api/v1/log/stream?q=${encodeURIComponent(text)}`, { message: told }, (is) => { setOnline(is); if (is && lost && !still.current) load(); lost = !is; });
-    return () => { stop(); clearTimeout(timer); };
-  }, [text]);
-  const fresh = waiting.filter((one) => !(rows || []).some((row) => row.id === one.id));
-  const show = () => { setRows((known) => merge(known || [], waiting)); setWaiting([]); setPaused(false); if (to) navigate({ from: '', to: '' }); if (page.current) page.current.scrollTop = 0; };
+    setWaiting([]);
+    setRows(null);
+    setError('');
+    find().then((found) => {
+      // An answer to an earlier question comes too late.
+      if (ended) return;
+      setRows(found.messages);
+      setMore(found.hasMore);
+      seq = found.seq;
+      stop = listen(() => `/api/v1/log/stream?q=${encodeURIComponent(text)}&after=${seq}`, { message: told }, setOnline);
+    }, (failed) => { if (!ended) { setRows([]); setMore(false); setError(failed.message); } });
+    return () => { ended = true; stop(); clearTimeout(timer); };
+  }, [text, hours, from, to, again]);
+  const shown = new Set((rows || []).map((one) => one.id)), fresh = waiting.filter((one) => !shown.has(one.id));
+  const show = () => { setRows((known) => merge(known || [], new Map(waiting.map((one) => [one.id, one])))); setWaiting([]); setPaused(false); if (to) navigate({ from: '', to: '' }); if (page.current) page.current.scrollTop = 0; };
   const story = (id) => go(`/log/${id}${suffix}`);
   const parties = (one) => (one.recipients || []).map((party) => party.address).join(', ');
   const reason = (one) => (one.outcome && one.outcome !== 'delivered' ? why((one.recipients || []).map((party) => party.reason).find(Boolean) || one.reason) : '');
-  const row = (one) => html`<tr key=${one.id} class=${one.id === open ? 'open' : ''} onClick=${() => story(one.id)}>
+  const draw = (one) => html`<tr key=${one.id} class=${one.id === open ? 'open' : ''} onClick=${() => story(one.id)}>
     <td class="t-time"><time dateTime=${one.at} title=${exact(one.at)}>${date(one.at)}</time></td><td class="t-outcome"><${Outcome} of=${one.outcome} /></td><td class="t-from" title=${one.from}>${one.from === '' ? t('nullsender') : one.from}</td>
     <td class="t-to" title=${parties(one)}>${parties(one)}</td><td class="t-subject"><a href="/log/${one.id}${suffix}" onClick=${(event) => { event.preventDefault(); event.stopPropagation(); story(one.id); }}>${one.subject || (one.subject === '' ? t('nosubject') : t('nostorysubject'))}</a></td>
     <td class="t-reason" title=${reason(one)}>${reason(one)}</td><td class="t-score">${one.score === null || one.score === undefined ? '' : points(one.score)}</td><td class="t-size">${one.size ? size(one.size) : ''}</td></tr>`;
+  // A row is drawn again only when it, or what all rows depend on, has changed.
+  const key = `${suffix} ${open} ${new Date().toDateString()}`;
+  if (drawn.current.key !== key) drawn.current = { key, rows: new WeakMap() };
+  const row = (one) => { const { rows: known } = drawn.current; if (!known.has(one)) known.set(one, draw(one)); return known.get(one); };
+  const opened = open && [...waiting, ...(rows || [])].find((one) => one.id === open);
   const missing = async () => {
     const sender = await ask({ title: t('missing'), text: t('missingtext'), field: t('missingfield'), ok: t('look') });
     if (sender) go(`/log?q=${encodeURIComponent(`from:${/\s/.test(sender) ? `"${sender}"` : sender}`)}&hours=504`);
@@ -90,13 +113,13 @@ export function Log({ session, place, go }) {
         ${from && html`<button type="button" class="chip on" onClick=${() => navigate({ from: '', to: '' })} aria-label=${t('wholerange')}>${date(from)} ${clock(from)} – ${clock(to || Date.now())} ×</button>`}</form>
       <div class="bar facets" role="group" aria-label=${t('outcome')}>${OUTCOMES.map((name) => html`<button type="button" aria-pressed=${outcome === name} onClick=${() => navigate({ outcome: outcome === name ? '' : name })}><${Outcome} of=${name} />${counts && html`<b>${count(counts[name] || 0)}</b>`}</button>`)}</div>
       <${Graph} hours=${hours} from=${from} to=${to} counted=${setCounts} zoom=${(start, end) => navigate({ from: start.toISOString(), to: end.toISOString() })} /></section>
-    ${error && html`<p class="error" role="alert">${error} <button type="button" onClick=${() => load()}>${t('retry')}</button></p>`}
+    ${error && html`<p class="error" role="alert">${error} <button type="button" onClick=${() => setAgain(again + 1)}>${t('retry')}</button></p>`}
     ${fresh.length > 0 && html`<button type="button" class="pill main" onClick=${show}>${t('newrows', { count: count(fresh.length) })}</button>`}
     <section class="card rowsof" aria-label=${t('messages')}><table><thead><tr>${COLUMNS.map((name) => html`<th scope="col" class="t-${name}">${t(name)}</th>`)}</tr></thead><tbody>${(rows || []).map(row)}</tbody></table>
       ${rows === null && html`<p class="empty">${t('loading')}</p>`}
       ${nothing && html`<div class="empty">${sought ? html`<p><b>${t('notreached', { sender: sought[1].replace(/"/g, ''), since: exact(since()) })}</b></p><p>${t('notreachedtext')}</p><p><${Copy} text=${t('sendertext', { sender: sought[1].replace(/"/g, ''), since: exact(since()), address: session.address })} label=${t('copysender')} /></p>` : html`<p>${text ? t('nomatch') : t('emptylog')}</p>`}
         ${text && html`<button type="button" onClick=${() => go('/log')}>${t('clearfilter')}</button>`}</div>`}
-      ${more && html`<p class="empty"><button type="button" onClick=${() => load(rows[rows.length - 1].id)}>${t('more')}</button></p>`}</section></div>
-    ${open && html`<${Story} key=${open} id=${open} session=${session} go=${go} close=${() => go(`/log${suffix}`)} />`}
+      ${more && html`<p class="empty"><button type="button" onClick=${further}>${t('more')}</button></p>`}</section></div>
+    ${open && html`<${Story} key=${open} id=${open} seq=${opened && opened.seq} session=${session} go=${go} close=${() => go(`/log${suffix}`)} />`}
   </main>`;
 }

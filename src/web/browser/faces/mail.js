@@ -1,7 +1,7 @@
 // Webmail: an ordinary JMAP client. The address holds what is shown: /mail/MAILBOX/EMAIL?q=WORDS&show=VIEW.
 import { html, useCallback, useEffect, useRef, useState } from '../lib/html.js';
 import { count, people } from '../lib/format.js';
-import { request, start, watch } from '../lib/jmap.js';
+import { request, set, start, watch } from '../lib/jmap.js';
 import { t } from '../lib/i18n.js';
 import { shortcuts } from '../lib/settings.js';
 import { ask } from '../ui/dialog.js';
@@ -15,35 +15,36 @@ import { Reader } from './reader.js';
 const VIEWS = ['', 'unread', 'flagged', 'files'];
 const FOLDER_PROPERTIES = ['id', 'name', 'parentId', 'role', 'sortOrder', 'totalEmails', 'unreadEmails'];
 const SPOKEN_EVERY = 10000;
+const SOON = 100;
+const LEARNT = ['$junk', '$notjunk'];
 
-export function Mail({ session, place, go }) {
+export function Mail({ session, place, go, note, desk, mail }) {
   const [, , mailboxId, emailId] = place.path.split('/');
   const words = place.query.get('q') || '', view = place.query.get('show') || '';
   const [ready, setReady] = useState(false);
   const [mailboxes, setMailboxes] = useState([]);
   const [error, setError] = useState('');
   const [online, setOnline] = useState(true);
-  const [note, setNote] = useState(null);
-  const [drafts, setDrafts] = useState([]);
-  const [Composer, setComposer] = useState(null);
   const [chosen, setChosen] = useState(new Map());
   const [cursor, setCursor] = useState(-1);
   const [typed, setTyped] = useState(words);
   const [drawer, setDrawer] = useState(false);
   const [help, setHelp] = useState(false);
   const [heard, setHeard] = useState('');
-  const anchor = useRef(0), timer = useRef(0), arrivals = useRef({ unread: null, at: 0 }), reader = useRef({}), search = useRef(null);
+  const anchor = useRef(0), gone = useRef(false), waiting = useRef(0), arrivals = useRef({ unread: null, at: 0 }), reader = useRef({}), search = useRef(null);
   const current = mailboxes.find((mailbox) => mailbox.id === mailboxId);
   const byRole = (role) => mailboxes.find((mailbox) => mailbox.role === role);
   const list = useEmails(ready && Boolean(mailboxId), filterOf(mailboxId, words, view));
   const suffix = place.query.size ? `?${place.query}` : '';
   const href = (id) => `/mail/${mailboxId}${id ? `/${id}` : ''}${suffix}`;
   const fail = (failed) => setError(failed.message || String(failed));
-  const say = (text, undo, link) => { clearTimeout(timer.current); setNote({ text, undo, link }); timer.current = setTimeout(() => setNote(null), 9000); };
+  const { say } = note, compose = desk.open;
 
   const loadFolders = useCallback(async () => {
     try {
       const [found] = await request([['Mailbox/get', { ids: null, properties: FOLDER_PROPERTIES }]]);
+      // One may be elsewhere by now.
+      if (gone.current) return;
       const arranged = arrange(found.list), inbox = arranged.find((one) => one.role === 'inbox');
       // Told now and then, never as a stream: a screen reader must be able to finish.
       const last = arrivals.current;
@@ -57,14 +58,15 @@ export function Mail({ session, place, go }) {
       if (inbox && !arranged.some((one) => one.id === location.pathname.split('/')[2])) go(`/mail/${inbox.id}`, true);
     } catch (failed) { fail(failed); }
   }, []);
+  /** Reads anew, soon: what one does oneself is told by the server, too. */
+  const changed = useCallback(() => { if (!gone.current) waiting.current = waiting.current || setTimeout(() => { waiting.current = 0; loadFolders(); list.refresh(); }, SOON); }, []);
   const begin = () => { setError(''); start().then(() => { setReady(true); return loadFolders(); }, fail); };
-  useEffect(begin, []);
   useEffect(() => {
-    if (!ready) return undefined;
-    let waiting = 0;
-    const stop = watch(() => { waiting = waiting || setTimeout(() => { waiting = 0; loadFolders(); list.refresh(); }, 150); }, setOnline);
-    return () => { clearTimeout(waiting); stop(); };
-  }, [ready]);
+    gone.current = false;
+    begin();
+    return () => { gone.current = true; clearTimeout(waiting.current); Object.assign(mail.current, { changed: () => {}, focus: () => {} }); };
+  }, []);
+  useEffect(() => (ready ? watch(changed, setOnline) : undefined), [ready]);
   useEffect(() => { if (ready && !mailboxId && mailboxes.length) go(`/mail/${byRole('inbox').id}`, true); }, [ready, mailboxId, mailboxes.length]);
   useEffect(() => { setChosen(new Map()); setCursor(-1); }, [mailboxId, words, view]);
   useEffect(() => setTyped(words), [words]);
@@ -74,10 +76,6 @@ export function Mail({ session, place, go }) {
     for (const [name, value] of Object.entries(changes)) if (value) query.set(name, value); else query.delete(name);
     go(`/mail/${mailboxId}${query.size ? `?${query}` : ''}`);
   };
-  const compose = (draft = {}) => {
-    setDrafts((open) => [...open.filter((one) => !draft.draftId || one.draftId !== draft.draftId), { key: `${Date.now()}${open.length}`, ...draft }]);
-    if (!Composer) import('./compose.js').then((found) => setComposer(() => found.Compose), fail);
-  };
   const at = (id) => { for (const [index, email] of list.emails) if (email.id === id) return index; return -1; };
   const open = (email) => {
     if (email.keywords.$draft) return compose({ draftId: email.id });
@@ -85,22 +83,27 @@ export function Mail({ session, place, go }) {
     return go(href(email.id));
   };
 
-  const update = async (ids, patch, show) => {
-    if (show) list.patch(ids, show);
+  /** Changes emails as JMAP says it; true if all went well. */
+  const update = async (args) => {
     try {
-      const [answer] = await request([['Email/set', { update: Object.fromEntries(ids.map((id) => [id, patch])) }]]);
-      const refused = Object.values(answer.notUpdated || {})[0];
-      if (refused) throw new Error(refused.description || refused.type);
-      loadFolders();
-      list.refresh();
+      await set('Email', args);
+      changed();
       return true;
-    } catch (failed) { fail(failed); list.refresh(); return false; }
+    } catch (failed) {
+      // An undo may come from another face.
+      if (gone.current) say(failed.message); else { fail(failed); list.refresh(); }
+      return false;
+    }
   };
-  const keyword = (ids, name, on) => update(ids, { [`keywords/${name}`]: on ? true : null }, (email) => {
-    const keywords = { ...email.keywords };
-    if (on) keywords[name] = true; else delete keywords[name];
-    return { ...email, keywords };
-  });
+  const each = (ids, patch) => ({ update: Object.fromEntries(ids.map((id) => [id, patch])) });
+  const keyword = (ids, name, on) => {
+    list.patch(ids, (email) => {
+      const keywords = { ...email.keywords };
+      if (on) keywords[name] = true; else delete keywords[name];
+      return { ...email, keywords };
+    });
+    return update(each(ids, { [`keywords/${name}`]: on ? true : null }));
+  };
   const leave = (ids) => {
     setChosen(new Map());
     if (!ids.includes(emailId)) return;
@@ -111,11 +114,15 @@ export function Mail({ session, place, go }) {
     if (!target || !ids.length || target.id === mailboxId) return;
     const source = current, patch = { mailboxIds: { [target.id]: true } };
     // Both words are standard keywords: other clients and the filter learn from them, too.
+    const before = (email) => ({ mailboxIds: email.mailboxIds, ...Object.fromEntries(LEARNT.map((name) => [`keywords/${name}`, email.keywords[name] || null])) });
     if (target.role === 'junk') Object.assign(patch, { 'keywords/$junk': true, 'keywords/$notjunk': null });
     if (isCaught(source) && target.role === 'inbox') Object.assign(patch, { 'keywords/$junk': null, 'keywords/$notjunk': true });
     leave(ids);
-    if (await update(ids, patch)) {
-      say(t('moved', { count: ids.length, name: label(target) }), () => update(ids, { mailboxIds: { [source.id]: true } }), isCaught(source) && target.role === 'inbox' && ids.length === 1 && { to: `/mail/${target.id}/${ids[0]}`, text: t('openit') });
+    let known;
+    try { [known] = await request([['Email/get', { ids, properties: ['mailboxIds', 'keywords'] }]]); } catch (failed) { fail(failed); return; }
+    const back = Object.fromEntries(known.list.map((email) => [email.id, before(email)]));
+    if (await update(each(ids, patch))) {
+      say(t('moved', { count: ids.length, name: label(target) }), () => update({ update: back }), isCaught(source) && target.role === 'inbox' && ids.length === 1 && { to: `/mail/${target.id}/${ids[0]}`, text: t('openit') });
     }
   };
   const remove = async (ids) => {
@@ -123,9 +130,7 @@ export function Mail({ session, place, go }) {
     if (current.role !== 'trash' && !(current.role === 'drafts')) { await move(ids, byRole('trash')); return; }
     if (!await ask({ title: t('deleteforever'), text: t('deleteforevertext', { count: ids.length }), ok: t('delete'), danger: true })) return;
     leave(ids);
-    try { await request([['Email/set', { destroy: ids }]]); } catch (failed) { fail(failed); }
-    loadFolders();
-    list.refresh();
+    await update({ destroy: ids });
   };
   const junk = (ids) => move(ids, byRole(isCaught(current) ? 'inbox' : 'junk'));
   const actions = { archive: (ids) => move(ids, byRole('archive')), junk, remove, move, keyword };
@@ -169,7 +174,7 @@ export function Mail({ session, place, go }) {
         x: () => { const index = emailId ? at(emailId) : cursor; const email = list.emails.get(index); if (email) toggle(email, index, false); },
         '#': () => remove(ids), '!': () => junk(ids), e: () => actions.archive(ids), s: () => ids.length && keyword(ids, '$flagged', !isFlagged(ids[0])),
         m: () => { if (ids.length) { keyword(ids, '$seen', false); if (emailId) back(); } }, '/': () => search.current && search.current.focus(),
-        z: () => note && note.undo && (note.undo(), setNote(null)), '?': () => setHelp(true), v: () => { const menu = document.querySelector('.moveto select'); if (menu) menu.focus(); },
+        z: note.undo, '?': () => setHelp(true), v: () => { const menu = document.querySelector('.moveto select'); if (menu) menu.focus(); },
         r: () => reader.current.reply && reader.current.reply(false), a: () => reader.current.reply && reader.current.reply(true), f: () => reader.current.forward && reader.current.forward(),
       };
       if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
@@ -180,6 +185,7 @@ export function Mail({ session, place, go }) {
 
   const ids = [...chosen.keys()], caught = isCaught(current), allSeen = [...chosen.values()].every((email) => email.keywords.$seen);
   const known = () => [...new Set([...list.emails.values()].flatMap((email) => [...(email.from || []), ...(email.to || [])]).map((one) => people([one])))].slice(0, 200);
+  Object.assign(mail.current, { mailboxes, known, changed, focus: () => setTimeout(focusRow, 50) });
   const outgoing = Boolean(current) && ['sent', 'drafts'].includes(current.role);
   const row = (index) => {
     const email = list.emails.get(index);
@@ -198,7 +204,7 @@ export function Mail({ session, place, go }) {
   const empty = words || view ? html`<p>${t('nomatch')}</p><button onClick=${() => navigate({ q: '', show: '' })}>${t('clearfilter')}</button>`
     : html`<p>${t(current && current.role === 'inbox' ? 'emptyinbox' : 'emptyfolder')}</p>${current && current.role === 'inbox' && html`<a href="/log" onClick=${(event) => { event.preventDefault(); go('/log'); }}>${t('expecting')}</a>`}`;
   return html`<main id="content" class="mail ${emailId ? 'reading' : ''} ${drawer ? 'drawer' : ''}" onClick=${(event) => drawer && !event.target.closest('.folders, .folderbutton') && setDrawer(false)}>
-    <${Folders} mailboxes=${mailboxes} current=${current} go=${go} compose=${() => compose()} drop=${move} changed=${() => { loadFolders(); list.refresh(); }} failed=${setError} close=${() => setDrawer(false)} />
+    <${Folders} mailboxes=${mailboxes} current=${current} go=${go} compose=${() => compose()} drop=${move} changed=${changed} failed=${setError} close=${() => setDrawer(false)} />
     <section class="list" aria-label=${current ? label(current) : t('messages')}>
       ${!online && html`<p class="strip" role="status">${t('offline')}</p>`}
       ${ids.length ? tools : finder}
@@ -209,10 +215,7 @@ export function Mail({ session, place, go }) {
     </section>
     <section class="read" aria-label=${t('message')}>${emailId && ready ? html`<${Reader} key=${emailId} id=${emailId} session=${session} mailboxes=${mailboxes} current=${current} actions=${actions} compose=${compose} back=${back} go=${go} handle=${reader} say=${say} />`
       : html`<div class="empty big"><${Icon} name="mail" /><p>${t('choose')}</p></div>`}</section>
-    <div class="composers">${Composer && drafts.map((draft) => html`<${Composer} key=${draft.key} draft=${draft} session=${session} mailboxes=${mailboxes} known=${known} changed=${() => { loadFolders(); list.refresh(); }}
-      close=${(text) => { setDrafts((open) => open.filter((one) => one !== draft)); if (text) say(text); loadFolders(); list.refresh(); setTimeout(focusRow, 50); }} />`)}</div>
     ${help && html`<${Help} close=${() => setHelp(false)} />`}
-    <div class="notes" role="status">${note && html`<p class="note"><span>${note.text}</span>${note.link && html`<a href=${note.link.to} onClick=${(event) => { event.preventDefault(); setNote(null); go(note.link.to); }}>${note.link.text}</a>`}${note.undo && html`<button onClick=${() => { note.undo(); setNote(null); }}>${t('undo')}</button>`}</p>`}</div>
     <div class="hidden" aria-live="polite">${heard}</div>
   </main>`;
 }

@@ -11,10 +11,11 @@ import { MoveTo, isCaught, label } from './folders.js';
 import { LISTED } from './list.js';
 import { quoteOf, subjectWith } from './quote.js';
 
-const READ = [...LISTED, 'cc', 'bcc', 'replyTo', 'sentAt', 'messageId', 'inReplyTo', 'references', 'attachments', 'textBody', 'bodyValues'];
+const READ = [...LISTED, 'cc', 'bcc', 'replyTo', 'sentAt', 'messageId', 'inReplyTo', 'references', 'attachments', 'textBody'];
 const IMAGES = ['image/png', 'image/jpeg', 'image/gif', 'image/webp', 'image/bmp'];
 const PREVIEW_MAX = 2_000_000;
 const HEIGHT_MAX = 20000;
+const QUOTED_MAX = 200_000;
 
 export function Reader({ id, session, mailboxes, current, actions, compose, back, go, handle, say }) {
   const [email, setEmail] = useState(null);
@@ -28,7 +29,7 @@ export function Reader({ id, session, mailboxes, current, actions, compose, back
   const frame = useRef(null), title = useRef(null);
   const load = () => {
     setError('');
-    request([['Email/get', { ids: [id], properties: READ, fetchTextBodyValues: true, maxBodyValueBytes: 200000 }]]).then(([found]) => {
+    request([['Email/get', { ids: [id], properties: READ }]]).then(([found]) => {
       if (!found.list.length) { setError(t('gone')); return; }
       setEmail(found.list[0]);
       if (!found.list[0].keywords.$seen) actions.keyword([id], '$seen', true);
@@ -39,23 +40,31 @@ export function Reader({ id, session, mailboxes, current, actions, compose, back
   useEffect(() => { if (email && title.current) title.current.focus({ preventScroll: true }); }, [email && email.id]);
 
   const own = (one) => one.email.toLowerCase() === session.address.toLowerCase();
-  const text = () => {
+  /** What an answer quotes: asked for by those who answer alone. */
+  const text = async () => {
     const part = email.textBody[0];
-    if (part && part.type === 'text/plain') return email.textBody.map((one) => (email.bodyValues[one.partId] || {}).value || '').join('\n');
+    if (part && part.type === 'text/plain') {
+      const [found] = await request([['Email/get', { ids: [id], properties: ['textBody', 'bodyValues'], fetchTextBodyValues: true, maxBodyValueBytes: QUOTED_MAX }]]);
+      if (!found.list.length) throw new Error(t('gone'));
+      return found.list[0].textBody.map((one) => (found.list[0].bodyValues[one.partId] || {}).value || '').join('\n');
+    }
     // HTML alone: what the cleaned page shows as text.
     const inner = frame.current && frame.current.contentDocument;
     return inner && inner.body ? inner.body.innerText : email.preview || '';
   };
+  const writing = (make) => text().then((words) => compose(make(words)), (failed) => say(failed.message));
   const reply = (all) => {
     const mine = email.from && email.from.some(own), sender = mine ? email.to || [] : email.replyTo || email.from || [];
     const rest = all ? [...(mine ? [] : email.to || []), ...(email.cc || [])].filter((one) => !own(one) && !sender.some((other) => other.email.toLowerCase() === one.email.toLowerCase())) : [];
-    compose({ to: sender, cc: rest, subject: subjectWith('Re:', email.subject), text: quoteOf(email, text()), inReplyTo: email.messageId, references: [...(email.references || email.inReplyTo || []), ...(email.messageId || [])], answers: { id, keyword: '$answered' } });
+    writing((words) => ({ to: sender, cc: rest, subject: subjectWith('Re:', email.subject), text: quoteOf(email, words), inReplyTo: email.messageId, references: [...(email.references || email.inReplyTo || []), ...(email.messageId || [])], answers: { id, keyword: '$answered' } }));
   };
-  const forward = (whole) => compose({
-    subject: subjectWith('Fwd:', email.subject), answers: { id, keyword: '$forwarded' }, text: whole ? '' : quoteOf(email, text(), true),
-    attachments: whole ? [{ blobId: email.blobId, name: `${(email.subject || t('message')).replace(/[\\/:*?"<>|]/g, '_').slice(0, 80)}.eml`, type: 'message/rfc822', size: email.size }]
-      : email.attachments.filter((part) => part.disposition !== 'inline' || !part.cid).map(({ blobId, name, type, size: octets }) => ({ blobId, name, type, size: octets })),
-  });
+  // Pictures among the text belong to it for the reader, but are files all the same.
+  const parts = email ? [...email.attachments, ...email.textBody.filter((part) => !part.type.startsWith('text/'))] : [];
+  const forward = (whole) => {
+    const draft = { subject: subjectWith('Fwd:', email.subject), answers: { id, keyword: '$forwarded' } };
+    if (whole) compose({ ...draft, text: '', attachments: [{ blobId: email.blobId, name: `${(email.subject || t('message')).replace(/[\\/:*?"<>|]/g, '_').slice(0, 80)}.eml`, type: 'message/rfc822', size: email.size }] });
+    else writing((words) => ({ ...draft, text: quoteOf(email, words, true), attachments: parts.map(({ blobId, name, type, size: octets }) => ({ blobId, name, type, size: octets })) }));
+  };
   useEffect(() => { handle.current = email ? { reply, forward: () => forward(false) } : {}; return () => { handle.current = {}; }; });
 
   if (error) return html`<div class="empty"><p class="error" role="alert">${error}</p><button onClick=${load}>${t('retry')}</button> <button onClick=${back}>${t('back')}</button></div>`;
@@ -84,7 +93,7 @@ export function Reader({ id, session, mailboxes, current, actions, compose, back
   const story = about && about.log ? `/log/${about.log}` : current && current.role === 'sent' ? `/log?q=${encodeURIComponent(`from:${session.address} subject:"${(email.subject || '').replace(/"/g, '')}"`)}` : null;
   const line = (name, list) => list && list.length > 0 && html`<dt>${t(name)}</dt><dd>${people(list)}</dd>`;
   const sender = (email.from || [])[0];
-  const files = email.attachments.filter((part) => !(part.cid && part.disposition !== 'attachment' && part.type.startsWith('image/')) || !part.cid);
+  const files = parts.filter((part) => !(part.cid && part.disposition !== 'attachment' && part.type.startsWith('image/')) || !part.cid);
   return html`<article>
     <div class="bar tools" role="toolbar" aria-label=${t('actions')}><span class="phone"><${Tool} icon="back" label=${t('back')} keys="u" onClick=${back} /></span>
       <${Tool} icon="reply" label=${t('reply')} keys="r" words onClick=${() => reply(false)} /><span class="desk"><${Tool} icon="replyall" label=${t('replyall')} keys="a" onClick=${() => reply(true)} /><${Tool} icon="forward" label=${t('forward')} keys="f" onClick=${() => forward(false)} /></span>

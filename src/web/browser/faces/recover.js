@@ -38,7 +38,7 @@ export function Recover({ go }) {
     <section class="card" aria-label=${t('messages')}>${!found ? !error && html`<p class="empty">${t('loading')}</p>` : !rows.length ? html`<p class="empty">${t('nothingremoved')}</p>` : html`
       <table><thead><tr><th><input type="checkbox" aria-label=${t('selectall')} checked=${all} onChange=${() => setChosen(all ? new Set() : new Set(rows.map((one) => one.id)))} /></th>
         <th>${t('date')}</th><th>${t('from')}</th><th>${t('subject')}</th><th>${t('folder')}</th><th>${t('removedat')}</th></tr></thead><tbody>
-      ${rows.map((one) => html`<tr key=${one.id}><td><input type="checkbox" aria-label=${`${t('select')}: ${one.subject || t('nosubject')}`} checked=${chosen.has(one.id)} onChange=${(event) => choose(one.id, event.target.checked)} /></td>
+      ${rows.map((one) => html`<tr key=${one.id}><td><input type="checkbox" aria-label=${t('selectone', { subject: one.subject || t('nosubject') })} checked=${chosen.has(one.id)} onChange=${(event) => choose(one.id, event.target.checked)} /></td>
         <td title=${exact(one.receivedAt)}>${date(one.receivedAt)}</td><td>${one.from}</td><td>${one.subject || t('nosubject')}</td><td>${one.mailbox}</td><td title=${exact(one.removedAt)}>${date(one.removedAt)}</td></tr>`)}</tbody></table>
       ${found.hasMore && limit < MOST && html`<button type="button" onClick=${() => setLimit(MOST)}>${t('more')}</button>`}`}</section>
   </main>`;

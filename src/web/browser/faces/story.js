@@ -5,6 +5,7 @@ import { cause, finding, learn, reasons, reply, why } from '../lib/explain.js';
 import { exact, points, size, time } from '../lib/format.js';
 import { request, start } from '../lib/jmap.js';
 import { t } from '../lib/i18n.js';
+import { repeat } from '../lib/repeat.js';
 import { Copy } from '../ui/copy.js';
 import { Icon, Tool } from '../ui/icons.js';
 import { word } from './graph.js';
@@ -14,18 +15,21 @@ export const Outcome = ({ of }) => html`<span class="outcome ${of || 'pending'}"
 
 const folder = (name) => { const key = name && { INBOX: 'inbox', Junk: 'junk', Quarantine: 'quarantine' }[name]; return key ? t(key) : name || '–'; };
 
+const EVERY = 15000;
+
 /** What became of it for one recipient, in a sentence. */
 function sentence(party, found) {
   const values = { address: party.address, folder: folder(party.mailbox), time: exact(found.at), took: found.tookMs > 50 ? t('seconds', { n: points(found.tookMs / 1000) }) : '' };
   return t(`out-${party.outcome || 'pending'}`, values);
 }
 
-export function Story({ id, session, go, close }) {
+/** `seq` is the newest change that the log was told of; without it the log is asked now and then. */
+export function Story({ id, seq, session, go, close }) {
   const [found, setFound] = useState(null);
   const [error, setError] = useState('');
   const title = useRef(null);
   const load = () => { setError(''); Promise.all([get(`/api/v1/log/messages/${id}`), learn().catch(() => {})]).then(([one]) => setFound(one), (failed) => setError(failed.message)); };
-  useEffect(() => { load(); const timer = setInterval(() => get(`/api/v1/log/messages/${id}`).then(setFound, () => {}), 15000); return () => clearInterval(timer); }, [id]);
+  useEffect(() => { load(); return seq ? undefined : repeat(load, EVERY); }, [id, seq]);
   useEffect(() => { if (found && title.current && !title.current.dataset.told) { title.current.dataset.told = '1'; title.current.focus({ preventScroll: true }); } }, [found]);
   const key = (event) => { if (event.key === 'Escape') close(); };
   const own = found && (found.recipients || []).some((party) => party.address.toLowerCase() === session.address.toLowerCase() && party.mailbox);

@@ -1,8 +1,9 @@
 // Calls to our own server. The session cookie goes along by itself; what changes state carries the token.
 import { has, t } from './i18n.js';
 
-let csrf = '';
-export const setToken = (token) => { csrf = token || ''; };
+let csrf = '', account = '';
+/** Whom this page acts for: what `/api/v1/session` said. */
+export const setPerson = (session) => { csrf = session.csrf || ''; account = session.accountId; };
 export const csrfToken = () => csrf;
 
 /** What the server answered, in the reader's words where we have some. */
@@ -14,6 +15,17 @@ export function failure(status, value) {
 
 /** True while something would be lost with the page: then one signs in elsewhere and goes on here. */
 const isWriting = () => Boolean(document.querySelector('.compose'));
+export const signedOut = () => new Error(t(isWriting() ? 'e-sign-in-again' : 'e-sign-in'));
+
+/** Signed in anew in another window: this one's token is an old one. True if there is a newer one; whoever is somebody
+    else by now must not act here for the one whose page this is. */
+export async function renew() {
+  const fresh = await get('/api/v1/session');
+  if (fresh.accountId !== account) throw signedOut();
+  const isNew = Boolean(fresh.csrf) && fresh.csrf !== csrf;
+  if (isNew) csrf = fresh.csrf;
+  return isNew;
+}
 
 export async function call(method, path, body, again) {
   const headers = { Accept: 'application/json' };
@@ -23,13 +35,8 @@ export async function call(method, path, body, again) {
   try {
     answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch { throw new Error(t('e-network')); }
-  if (answer.status === 401 && isWriting()) throw new Error(t('e-sign-in-again'));
-  if (answer.status === 401) { location.href = '/login'; throw new Error(t('e-sign-in')); }
-  if (answer.status === 403 && method !== 'GET' && !again) {
-    // Signed in anew in another window: this one's token is an old one.
-    const fresh = await get('/api/v1/session');
-    if (fresh.csrf && fresh.csrf !== csrf) { csrf = fresh.csrf; return call(method, path, body, true); }
-  }
+  if (answer.status === 401) { if (!isWriting()) location.href = '/login'; throw signedOut(); }
+  if (answer.status === 403 && method !== 'GET' && !again && await renew()) return call(method, path, body, true);
   const text = await answer.text();
   let value = null;
   try { value = text ? JSON.parse(text) : null; } catch { value = null; }
@@ -41,7 +48,7 @@ export const get = (path) => call('GET', path);
 
 const AGAIN_AFTER = 5000;
 
-/** A stream of events; `events` are functions by name, `online` hears whether it is there. A browser gives up when the
+/** A stream of events; `url` says where it begins or goes on, `events` are functions by name, `online` hears whether it is there. A browser gives up when the
     server answers with an error: then it is asked again, first whether one is still signed in. Gives a function that
     ends it. */
 export function listen(url, events, online) {
@@ -49,7 +56,7 @@ export function listen(url, events, online) {
   const later = () => { clearTimeout(timer); if (!ended) timer = setTimeout(() => get('/api/v1/session').then(open, later), AGAIN_AFTER); };
   const open = () => {
     if (ended) return;
-    source = new EventSource(url);
+    source = new EventSource(url());
     for (const [name, act] of Object.entries(events)) source.addEventListener(name, act);
     source.onopen = () => online(true);
     source.onerror = () => {

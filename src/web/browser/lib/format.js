@@ -3,7 +3,12 @@ import { language } from './i18n.js';
 
 const forms = new Map();
 const form = (name, options) => { if (!forms.has(name)) forms.set(name, new Intl.DateTimeFormat(language(), { hour12: false, ...options })); return forms.get(name); };
-const number = (digits) => new Intl.NumberFormat(language(), { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const numbers = new Map();
+const number = (least, most) => {
+  const name = `${least}-${most}`;
+  if (!numbers.has(name)) numbers.set(name, new Intl.NumberFormat(language(), { minimumFractionDigits: least, maximumFractionDigits: most }));
+  return numbers.get(name);
+};
 
 export function date(text) {
   const at = new Date(text), now = new Date();
@@ -19,9 +24,9 @@ export function size(octets) {
   const units = ['B', 'kB', 'MB', 'GB'];
   let at = 0, value = octets || 0;
   while (value >= 1000 && at < 3) { value /= 1000; at += 1; }
-  return `${new Intl.NumberFormat(language(), { maximumFractionDigits: value < 10 && at ? 1 : 0 }).format(value)} ${units[at]}`;
+  return `${number(0, value < 10 && at ? 1 : 0).format(value)} ${units[at]}`;
 }
-export const count = (value) => number(0).format(value);
-export const points = (value) => number(1).format(value);
+export const count = (value) => number(0, 0).format(value);
+export const points = (value) => number(1, 1).format(value);
 export const person = (one) => (one ? one.name || one.email : '');
 export const people = (list) => (list || []).map((one) => (one.name ? `${one.name} <${one.email}>` : one.email)).join(', ');

@@ -1,12 +1,13 @@
 // A small JMAP client (RFC 8620): calls in batches, back-references as plain arguments, push by event source.
-import { call, csrfToken, failure, get, listen } from './api.js';
+import { call, csrfToken, failure, get, listen, renew, signedOut } from './api.js';
 import { t } from './i18n.js';
 
 const USING = ['urn:ietf:params:jmap:core', 'urn:ietf:params:jmap:mail', 'urn:ietf:params:jmap:submission'];
 let session = null;
 
+/** Learns where the server is asked, once. */
 export async function start() {
-  session = await get('/jmap/session');
+  if (!session) session = await get('/jmap/session');
   return session;
 }
 
@@ -28,7 +29,8 @@ export async function request(calls) {
 /** Changes objects of a type; what the server refuses is thrown. */
 export async function set(type, args) {
   const [answer] = await request([[`${type}/set`, args]]);
-  const refused = ['notCreated', 'notUpdated', 'notDestroyed'].flatMap((name) => Object.values(answer[name] || {}))[0];
+  // What is to go and is not there is gone.
+  const refused = ['notCreated', 'notUpdated', 'notDestroyed'].flatMap((name) => Object.values(answer[name] || {}).filter((one) => name !== 'notDestroyed' || one.type !== 'notFound'))[0];
   if (refused) throw new Error(refused.description || refused.type);
   return answer;
 }
@@ -41,8 +43,10 @@ export const download = (blobId, name, type) => session.downloadUrl
 
 /** Sends a file. `told` hears the share that is done; gives `{ done, stop }`. */
 export function upload(file, told) {
-  const sending = new XMLHttpRequest();
-  const done = new Promise((resolve, reject) => {
+  let sending = null, stopped = false;
+  const attempt = () => new Promise((resolve, reject) => {
+    if (stopped) { reject(new Error('stopped')); return; }
+    sending = new XMLHttpRequest();
     sending.open('POST', session.uploadUrl.replace('{accountId}', encodeURIComponent(account())));
     sending.setRequestHeader('Content-Type', file.type || 'application/octet-stream');
     sending.setRequestHeader('X-CSRF-Token', csrfToken());
@@ -50,13 +54,14 @@ export function upload(file, told) {
     sending.onload = () => {
       let value = null;
       try { value = JSON.parse(sending.responseText); } catch { value = null; }
-      if (sending.status === 201 && value) resolve(value); else reject(failure(sending.status, value));
+      if (sending.status === 201 && value) resolve(value); else reject(Object.assign(sending.status === 401 ? signedOut() : failure(sending.status, value), { status: sending.status }));
     };
     sending.onerror = () => reject(new Error(t('e-network')));
     sending.onabort = () => reject(new Error('stopped'));
     sending.send(file);
   });
-  return { done, stop: () => sending.abort() };
+  const done = attempt().catch(async (failed) => { if (failed.status === 403 && await renew()) return attempt(); throw failed; });
+  return { done, stop: () => { stopped = true; sending.abort(); } };
 }
 
 /** Calls `changed` after every change of the account and `online` with the state of the connection; gives a function
@@ -64,5 +69,5 @@ export function upload(file, told) {
 export function watch(changed, online) {
   const url = session.eventSourceUrl.replace('{types}', '*').replace('{closeafter}', 'no').replace('{ping}', '30');
   let lost = false;
-  return listen(url, { state: changed }, (is) => { online(is); if (is && lost) changed(); lost = !is; });
+  return listen(() => url, { state: changed }, (is) => { online(is); if (is && lost) changed(); lost = !is; });
 }
