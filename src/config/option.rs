@@ -143,7 +143,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "smtp.memory_for_messages",
         size(ByteSize::mib(64), ByteSize::mib(1 << 20)),
         "\"512 MB\"",
-        "Memory that messages being judged, appended or composed may take together; further ones wait. Content that is still coming may take a quarter of it more.",
+        "Memory that messages being judged, appended or composed may take together; further ones wait. Content that is still coming may take a quarter of it more, uploads to the webmail 32 MB.",
     ),
     with("imap.sessions_max", count(1, 1_000_000), "20000", "Open IMAP sessions on each listener."),
     with("imap.sessions_per_client_max", count(1, 1_000_000), "200", "Open IMAP sessions of one client address."),

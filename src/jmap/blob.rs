@@ -1,13 +1,16 @@
 //! Uploads and downloads (RFC 8620 §6).
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{AccountId, BlobId, UtcMillis};
+use base::{AccountId, BlobId, ByteSize, UtcMillis};
 use bytes::Bytes;
 use directory::Account;
-use net::{Spool, SpoolSettings, Spooled};
+use mail_parser::Encoding;
+use net::{MemoryBudget, Spool, SpoolSettings, Spooled};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use store::{EmailId, Entry, EntryContent, StoreError};
@@ -40,6 +43,8 @@ pub struct Download {
 /// What clients uploaded and did not use yet, large ones in files without names: an upload lives until it is used, an hour or the end of the
 /// process, whichever comes first. RFC 8620 §6 lets a server forget them.
 pub(crate) struct Uploads {
+    /// Of their own: what lies idle for an hour takes no memory from messages that come and go.
+    spool: Arc<SpoolSettings>,
     kept: Mutex<Kept>,
 }
 
@@ -62,12 +67,16 @@ const ACCOUNT_SIZE_MAX: u64 = 100 << 20;
 const ACCOUNT_UPLOADS_MAX: usize = 200;
 /// Of all accounts.
 const SIZE_MAX: u64 = 512 << 20;
+/// Of it in memory; the rest is in files.
+const MEMORY_MAX: ByteSize = ByteSize::mib(32);
 /// Largest message or part given as one piece.
 const DOWNLOAD_SIZE_MAX: u64 = 256 << 20;
 
 impl Uploads {
-    pub fn new() -> Self {
-        Self { kept: Mutex::default() }
+    pub fn new(folder: PathBuf) -> Self {
+        let (size_max, waiting) = (Jmap::UPLOAD_SIZE_MAX, MemoryBudget::new(MEMORY_MAX));
+        let spool = SpoolSettings { size_max, waiting, ..SpoolSettings::in_folder(folder) };
+        Self { spool: Arc::new(spool), kept: Mutex::default() }
     }
 
     fn put(&self, account: AccountId, upload: Upload) -> Result<(), BlobError> {
@@ -103,11 +112,29 @@ fn size_of(upload: &Upload) -> u64 {
     upload.content.length()
 }
 
+/// What a blob id leads to.
+enum Found {
+    Upload(Arc<Spooled>, String),
+    Email(Entry),
+    /// Octets of the stored blob.
+    Part(Entry, Range<u64>, Encoding),
+}
+
+impl Found {
+    /// Octets that are read for it; decoded they are no more.
+    fn size(&self) -> u64 {
+        match self {
+            Self::Upload(content, _) => content.length(),
+            Self::Email(entry) => entry.size_bytes,
+            Self::Part(_, range, _) => range.end - range.start,
+        }
+    }
+}
+
 impl Jmap {
     /// For an upload on its way in.
     pub fn spool(&self) -> Spool {
-        let settings = &*self.services.spool;
-        Spool::new(Arc::new(SpoolSettings { size_max: Self::UPLOAD_SIZE_MAX, ..settings.clone() }))
+        Spool::new(Arc::clone(&self.uploads.spool))
     }
 
     /// Keeps an upload; gives the answer for the client.
@@ -125,40 +152,44 @@ impl Jmap {
     ///
     /// Cancel safe.
     pub async fn download(&self, account: AccountId, blob_id: &str) -> Result<Download, BlobError> {
-        match parse_blob_id(blob_id).ok_or(BlobError::NotFound)? {
-            BlobName::Upload(id) => {
-                let (content, media_type) = self.uploads.find(account, id).ok_or(BlobError::NotFound)?;
+        let found = self.find(account, blob_id).await?.ok_or(BlobError::NotFound)?;
+        if found.size() > DOWNLOAD_SIZE_MAX {
+            return Err(BlobError::TooLarge);
+        }
+        match found {
+            Found::Upload(content, media_type) => {
                 let content = content.read().await.map_err(|_gone| BlobError::NotFound)?;
                 Ok(Download { content, media_type: Some(media_type) })
             }
-            BlobName::Email(email) => {
-                let entry = self.entry(account, email).await?.ok_or(BlobError::NotFound)?;
-                if entry.size_bytes > DOWNLOAD_SIZE_MAX {
-                    return Err(BlobError::TooLarge);
-                }
+            Found::Email(entry) => {
                 let content = self.content(&entry).read(0..entry.size_bytes).await?;
                 Ok(Download { content, media_type: Some("message/rfc822".to_owned()) })
             }
-            BlobName::Part { email, offset, len, encoding } => {
-                let entry = self.entry(account, email).await?.ok_or(BlobError::NotFound)?;
-                if u64::from(len) > DOWNLOAD_SIZE_MAX {
-                    return Err(BlobError::TooLarge);
-                }
-                let end = u64::from(offset) + u64::from(len);
-                let raw = self.content(&entry).read_blob(u64::from(offset)..end).await?;
+            Found::Part(entry, range, encoding) => {
+                let raw = self.content(&entry).read_blob(range).await?;
                 Ok(Download { content: Bytes::from(encoding.decode(&raw).into_owned()), media_type: None })
             }
         }
     }
 
-    /// Octets that [`Jmap::download`] gives of a blob at most; 0 if there is no such blob.
-    pub(crate) async fn blob_size(&self, account: AccountId, blob_id: &str) -> Result<u64, StoreError> {
-        Ok(match parse_blob_id(blob_id) {
-            Some(BlobName::Upload(id)) => self.uploads.find(account, id).map_or(0, |(content, _)| content.length()),
-            Some(BlobName::Email(email)) => self.entry(account, email).await?.map_or(0, |entry| entry.size_bytes),
-            Some(BlobName::Part { len, .. }) => u64::from(len),
-            None => 0,
-        })
+    /// Octets that [`Jmap::download`] reads for a blob, and gives at most; `None` if there is no such blob.
+    pub(crate) async fn blob_size(&self, account: AccountId, blob_id: &str) -> Result<Option<u64>, StoreError> {
+        Ok(self.find(account, blob_id).await?.map(|found| found.size()))
+    }
+
+    async fn find(&self, account: AccountId, blob_id: &str) -> Result<Option<Found>, StoreError> {
+        let Some(name) = parse_blob_id(blob_id) else { return Ok(None) };
+        let email = match name {
+            BlobName::Upload(id) => {
+                return Ok(self.uploads.find(account, id).map(|(content, kind)| Found::Upload(content, kind)));
+            }
+            BlobName::Email(email) | BlobName::Part { email, .. } => email,
+        };
+        let Some(entry) = self.entry(account, email).await? else { return Ok(None) };
+        let BlobName::Part { offset, len, encoding, .. } = name else { return Ok(Some(Found::Email(entry))) };
+        let range = u64::from(offset)..u64::from(offset) + u64::from(len);
+        // An id that says more than the email holds was made by nobody here.
+        Ok((range.end <= entry.size_bytes).then_some(Found::Part(entry, range, encoding)))
     }
 
     pub(crate) async fn entry(&self, account: AccountId, email: EmailId) -> Result<Option<Entry>, StoreError> {
@@ -172,19 +203,19 @@ impl Jmap {
 
 #[cfg(test)]
 mod tests {
-    use base::{ByteSize, IdSource};
+    use base::IdSource;
 
     use super::*;
 
     #[tokio::test]
     async fn uploads_are_bounded_private_and_forgotten() {
-        let (uploads, ids) = (Uploads::new(), IdSource::fixed());
         let folder = tempfile::tempdir().unwrap();
+        let (uploads, ids) = (Uploads::new(folder.path().to_path_buf()), IdSource::fixed());
         let settings = Arc::new(SpoolSettings {
             folder: folder.path().to_path_buf(),
             memory_max: ByteSize::mib(100),
             size_max: ByteSize::mib(100),
-            waiting: net::MemoryBudget::new(ByteSize::mib(2000)),
+            waiting: MemoryBudget::new(ByteSize::mib(2000)),
         });
         let put = async |account: u64, size: usize, at: i64| {
             let id = ids.blob(UtcMillis(at));

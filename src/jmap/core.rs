@@ -1,6 +1,7 @@
 //! The session object and the loop over a request's method calls (RFC 8620 §2, §3).
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base::{ByteSize, Clock, IdSource, ModSeq};
@@ -25,8 +26,8 @@ pub struct JmapServices {
     pub directory: Arc<dyn Directory>,
     pub submitter: Arc<dyn Submitter>,
     pub mime: Arc<dyn Mime>,
-    /// For uploads.
-    pub spool: Arc<net::SpoolSettings>,
+    /// Folder for large uploads. Its files have no names.
+    pub uploads: PathBuf,
     /// For messages being composed and stored.
     pub budget: net::MemoryBudget,
     pub clock: Arc<dyn Clock>,
@@ -59,7 +60,8 @@ impl Jmap {
     pub const UPLOAD_SIZE_MAX: ByteSize = ByteSize::mib(50);
 
     pub fn new(services: JmapServices) -> Self {
-        Self { services, uploads: Uploads::new() }
+        let uploads = Uploads::new(services.uploads.clone());
+        Self { services, uploads }
     }
 
     /// The session object (RFC 8620 §2). `base` is what its URLs begin with: empty, or `https://host`.

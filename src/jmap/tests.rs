@@ -8,7 +8,7 @@ use bytes::Bytes;
 use directory::{Access, Account, Directory, DirectoryError, Login, LoginError, PasswordHash, Recipient, Resolution};
 use mail::{Address, Enhanced, Envelope, ForwardPath, Status};
 use serde_json::{Value, json};
-use store::{Storage, StorageSettings};
+use store::{NewEntry, Storage, StorageSettings};
 
 use crate::plain_mime::PlainMime;
 use crate::{Jmap, JmapServices, Submitter};
@@ -91,7 +91,7 @@ impl Fixture {
             directory: Arc::new(OnlyAnna),
             submitter: outbox.clone(),
             mime: Arc::new(PlainMime),
-            spool: Arc::new(net::SpoolSettings::in_folder(folder.path())),
+            uploads: folder.path().to_path_buf(),
             budget: net::MemoryBudget::new(base::ByteSize::mib(64)),
             clock: clock.clone(),
             ids,
@@ -513,6 +513,45 @@ async fn nobody_sends_in_anothers_name() {
     }
     let sent = fixture.outbox.0.lock().unwrap().len();
     assert_eq!(sent, 1, "only the one with an unknown recipient got as far as the submitter");
+}
+
+#[tokio::test]
+async fn what_is_too_large_takes_no_memory() {
+    let fixture = Fixture::new();
+    let inbox = fixture.mailbox("inbox").await;
+    let own = fixture.import(&inbox, PLAIN).await.replace('M', "e");
+    let large = NewEntry {
+        blob: fixture.jmap.services.blobs.put(vec![Bytes::from("A: 1\r\n".repeat(9 << 20))]).await.unwrap(),
+        summary: PLAIN.as_bytes().into(),
+        flags: store::Flags::default(),
+        internal_date: NOW,
+    };
+    let mailbox = crate::id::parse_mailbox_id(&inbox).unwrap();
+    let large = fixture.mail.append(AccountId(1), mailbox, vec![large]).await.unwrap().remove(0).email;
+    let upload = fixture.upload("text/plain", &[b'x'; 40 << 20]).await["blobId"].clone();
+    // Somebody else has all but a little of the node's memory for messages: who asks for all of it waits.
+    let _share = fixture.jmap.services.budget.take(60 << 20).await;
+    let patience = std::time::Duration::from_secs(20);
+    for (blob, kind) in [
+        (format!("e{}", large.0), "tooLarge"),
+        (format!("{own}-0-4000000000-0"), "invalidProperties"),
+        (format!("{own}-4000000000-4000000000-2"), "invalidProperties"),
+    ] {
+        let email = json!({ "blobId": blob, "mailboxIds": { &inbox: true } });
+        let imported = fixture.call("Email/import", json!({ "emails": { "x": email } }));
+        let answer = tokio::time::timeout(patience, imported).await.unwrap_or_else(|_| panic!("{blob} waits"));
+        assert_eq!(answer["notCreated"]["x"]["type"], kind, "{blob}: {answer}");
+    }
+    let part = |blob: &Value| json!({ "blobId": blob, "type": "text/plain" });
+    let invented = json!(format!("{own}-0-4000000000-0"));
+    for (attachments, kind) in
+        [(json!([part(&upload), part(&upload), part(&upload)]), "tooLarge"), (json!([part(&invented)]), "blobNotFound")]
+    {
+        let draft = json!({ "mailboxIds": { &inbox: true }, "attachments": attachments });
+        let created = fixture.call("Email/set", json!({ "create": { "d": draft } }));
+        let answer = tokio::time::timeout(patience, created).await.unwrap_or_else(|_| panic!("{kind} waits"));
+        assert_eq!(answer["notCreated"]["d"]["type"], kind, "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ pub async fn run(
         directory: engines.directory.clone(),
         submitter: intake.clone(),
         mime: Arc::new(super::mime::Mime),
-        spool: Arc::clone(&spool),
+        uploads: spool.folder.clone(),
         budget: budget.clone(),
         clock: Arc::clone(&engines.clock),
         ids: Arc::clone(&engines.ids),

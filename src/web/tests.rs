@@ -128,7 +128,7 @@ impl Fixture {
             directory: registry.clone(),
             submitter: Arc::new(NoSubmitter),
             mime: Arc::new(OnePart),
-            spool: Arc::new(net::SpoolSettings::in_folder(folder.path())),
+            uploads: folder.path().to_path_buf(),
             budget: net::MemoryBudget::new(base::ByteSize::mib(64)),
             clock: clock.clone(),
             ids: Arc::clone(&ids),

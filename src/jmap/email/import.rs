@@ -45,14 +45,17 @@ impl Jmap {
         let flags = email.get("keywords").map_or(Ok(Flags::default()), keywords::parse_all)?;
         let received_at = received_at(email.get("receivedAt"), self.services.clock.utc())?;
         let blob_id = email.get("blobId").and_then(Value::as_str).unwrap_or_default();
-        let size = self.blob_size(context.account.id, blob_id).await?;
-        let _share = self.services.budget.take(size).await;
+        let no_blob = || SetError::property("blobId", "no such blob");
+        let size = self.blob_size(context.account.id, blob_id).await?.ok_or_else(no_blob)?;
+        if size > Self::UPLOAD_SIZE_MAX.0 {
+            return Err(SetError::new("tooLarge", ""));
+        }
+        // As it is stored and, of a part, as it is encoded.
+        let _share = self.services.budget.take(size * 2).await;
         let blob = match self.download(context.account.id, blob_id).await {
             Ok(blob) => blob.content,
             Err(BlobError::Store(error)) => return Err(error.into()),
-            Err(BlobError::NotFound | BlobError::TooLarge | BlobError::Busy) => {
-                return Err(SetError::property("blobId", "no such blob"));
-            }
+            Err(BlobError::NotFound | BlobError::TooLarge | BlobError::Busy) => return Err(no_blob()),
         };
         if mail::HeaderFields::of(&blob).next().is_none_or(|field| field.name.is_empty()) {
             return Err(SetError::new("invalidEmail", "the blob does not begin with a header field"));

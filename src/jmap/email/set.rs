@@ -83,7 +83,13 @@ impl Jmap {
         let mut blobs = HashMap::new();
         let mut size = 0u64;
         for id in blob_ids(draft) {
-            size = size.saturating_add(self.blob_size(context.account.id, &id).await?);
+            let found = self.blob_size(context.account.id, &id).await?;
+            size = size.saturating_add(found.ok_or_else(|| SetError::new("blobNotFound", id))?);
+        }
+        let too_large = || SetError::new("tooLarge", "the attachments are too large together");
+        // Parts of other emails are encoded still: how long they are without, only reading tells.
+        if size > Self::UPLOAD_SIZE_MAX.0 * 2 {
+            return Err(too_large());
         }
         // As they are, encoded, and the message they become part of.
         let _share = self.services.budget.take(size.min(Self::UPLOAD_SIZE_MAX.0) * 4).await;
@@ -96,7 +102,7 @@ impl Jmap {
                 }
             };
             if blobs.values().map(Bytes::len).sum::<usize>() as u64 > Self::UPLOAD_SIZE_MAX.0 {
-                return Err(SetError::new("tooLarge", "the attachments are too large together"));
+                return Err(too_large());
             }
         }
         let message_id = format!("{}@{}", self.services.ids.message(now), context.account.address.domain);
