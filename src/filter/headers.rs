@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use bytes::Bytes;
+use mail::{HeaderField, HeaderFields};
 use policy::{Decision, Disposition, Finding, Score};
 
 /// `X-Spam-Status`, `X-Spam-Score` and, where the message is tagged, `X-Spam-Flag`: whole fields with their line
@@ -28,7 +30,36 @@ pub fn spam_values(findings: &[Finding], decision: &Decision, required: Score) -
 }
 
 /// The incoming fields that only we may write.
-pub const OWN_FIELDS: [&str; 3] = ["X-Spam-Status", "X-Spam-Score", "X-Spam-Flag"];
+pub(crate) const OWN_FIELDS: [&str; 3] = ["X-Spam-Status", "X-Spam-Score", "X-Spam-Flag"];
+
+/// Which of the fields that only we may write a message keeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeps {
+    Nothing,
+    /// The spam verdict that it came with.
+    Verdict,
+}
+
+/// The message without the fields that only we may write, the rest octet for octet; the same bytes if it has none.
+/// `host_name`: ours, in whose name nobody else may write `Authentication-Results`.
+pub fn without_own_fields(message: &Bytes, host_name: &str, keeps: Keeps) -> Bytes {
+    let goes = |field: &HeaderField<'_>| {
+        mailauth::is_forged(field, host_name) || (keeps == Keeps::Nothing && OWN_FIELDS.iter().any(|own| field.is(own)))
+    };
+    if !HeaderFields::of(message).any(|field| goes(&field)) {
+        return message.clone();
+    }
+    let mut out = Vec::with_capacity(message.len());
+    let mut end = 0;
+    for field in HeaderFields::of(message) {
+        if !goes(&field) {
+            out.extend_from_slice(field.raw);
+        }
+        end = field.offset + field.raw.len();
+    }
+    out.extend_from_slice(message.get(end..).unwrap_or_default());
+    out.into()
+}
 
 const fn is_tagged(disposition: &Disposition) -> bool {
     match disposition {
@@ -46,9 +77,10 @@ fn status(findings: &[Finding], score: Score, required: Score, tagged: bool) -> 
     if findings.is_empty() {
         line.push_str("none");
     }
-    for (at, finding) in findings.iter().take(TESTS_MAX).enumerate() {
+    let told = findings.len().min(TESTS_MAX);
+    for (at, finding) in findings.iter().take(told).enumerate() {
         let name: String = finding.name.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(100).collect();
-        let test = format!("{}{name}={}", if at == 0 { "" } else { "," }, finding.score);
+        let test = format!("{name}={}{}", finding.score, if at + 1 < told { "," } else { "" });
         if line.len() + test.len() > LINE_MAX {
             out.push_str(&line);
             line = "\r\n\t".to_owned();
@@ -98,10 +130,32 @@ mod tests {
     }
 
     #[test]
+    fn forged_fields_go_and_the_rest_stays_octet_for_octet() {
+        let check = |message: &str, keeps, expected: &str| {
+            let out = without_own_fields(&Bytes::from(message.to_owned()), "mx.test", keeps);
+            assert_eq!(String::from_utf8_lossy(&out), expected);
+        };
+        for message in [
+            "A: 1\r\n\r\nbody\r\n",
+            "\r\nbody",
+            "A: 1\r\n",
+            "nonsense\r\nB: \u{e4}\r\n x\r\n\r\n",
+            "Authentication-Results: other.test; spf=pass\r\n\r\nb",
+        ] {
+            check(message, Keeps::Nothing, message);
+        }
+        let forged = "X-Spam-Flag: NO\r\nA: 1\r\nAuthentication-Results: mx.test;\r\n spf=pass\r\n\r\nb";
+        check(forged, Keeps::Nothing, "A: 1\r\n\r\nb");
+        check(forged, Keeps::Verdict, "X-Spam-Flag: NO\r\nA: 1\r\n\r\nb");
+        check("X-Spam-Flag: NO\r\n", Keeps::Nothing, "");
+    }
+
+    #[test]
     fn many_tests_fold() {
         let many: Vec<Finding> = (0..1000).map(|at| finding(&format!("RULE_NUMBER_{at}"))).collect();
         let text = fields(&many, Disposition::Deliver);
         assert!(text.lines().all(|line| line.len() <= 78) && text.contains("RULE_NUMBER_199="), "{text}");
+        assert!(text.contains(",\r\n\tRULE_") && !text.contains("\t,"), "{text}");
         assert!(!text.contains("RULE_NUMBER_200="));
     }
 }

@@ -20,7 +20,7 @@ pub mod verdict;
 pub use address::ServiceAddress;
 pub use av::{Clamd, ClamdSettings, Scanned, Scanner};
 pub use facts::{MessageFacts, Source};
-pub use milter::{Greeting, MilterSettings, Peer, Start, WhenAway};
+pub use milter::{Greeting, Login, MilterSettings, Peer, Start, WhenAway};
 pub use pipeline::{Filter, FilterParts};
 pub use stages::Stages;
 pub use verdict::{Judgement, Verdict};

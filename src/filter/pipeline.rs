@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use base::{Clock, MessageId, event};
 use mail::ReversePath;
 use mailauth::{AuthOutcome, AuthResult, Begun, ConnectionFacts, Resolver};
-use policy::{EffectivePolicy, ExternalWish, Finding, ReasonClass, Score, VirusState};
+use policy::{EffectivePolicy, Finding, ReasonClass, Score, VirusState};
 use tokio::sync::Semaphore;
 
 use crate::av::{Scanned, Scanner};
@@ -108,31 +108,22 @@ impl Filter {
     /// Never fails, and ends in bounded time: what could not be asked is part of the judgement. Cancel safe.
     pub async fn judge(&self, facts: &MessageFacts) -> Judgement {
         let mut milters = self.milters();
-        if milters.is_empty() {
-            return self.judge_in(facts, None, None, &mut milters, Vec::new(), None).await;
-        }
-        let (wish, recipients) = milters.replay(facts, self.clock.now()).await;
-        let judgement = self.judge_in(facts, None, None, &mut milters, recipients, wish).await;
+        milters.replay(facts, self.clock.now()).await;
+        let judgement = self.judge_in(facts, None, None, &mut milters).await;
         milters.close().await;
         judgement
     }
 
-    /// `recipients` and `wish`: what milters wanted before the content and nobody was told.
+    /// `milters` have heard everything before the content.
     pub(crate) async fn judge_in(
         &self,
         facts: &MessageFacts,
         id: Option<MessageId>,
         begun: Option<Begun>,
         milters: &mut Milters,
-        recipients: Vec<(usize, ExternalWish)>,
-        wish: Option<ExternalWish>,
     ) -> Judgement {
         let start = self.clock.now();
-        let external = async {
-            let mut external = milters.content(id, &facts.envelope, &facts.message, start, wish).await;
-            external.recipients.extend(recipients);
-            external
-        };
+        let external = milters.content(id, &facts.envelope, &facts.message, start);
         let (auth, scanned, external) = tokio::join!(self.authenticate(facts, begun), self.scan(facts), external);
         let External { wish, recipients, added, removed, edited, findings } = external;
         let mut seen = Seen {

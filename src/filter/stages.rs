@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use mail::{Enhanced, ForwardPath, ReversePath, Status};
+use mail::{Enhanced, ForwardPath, Status};
 use mailauth::{Begun, ConnectionFacts};
 use policy::ExternalWish;
 
@@ -14,19 +14,27 @@ use crate::verdict::Judgement;
 
 /// Follows one connection, driven by whoever receives mail: `connected`, `helo`, then for each message `sender`,
 /// `recipient`, `judge` and `message_done`. External milters are asked at their stages, and an error is what the client
-/// is to be told there. Sender checks that need no content begin at `sender` and run beside what follows.
-/// Dropped, it stops them.
+/// is to be told there. Sender checks that need no content begin with the first recipient that is accepted and run beside
+/// what follows. Dropped, it stops them.
 pub struct Stages {
     filter: Arc<Filter>,
     milters: Milters,
     helo: String,
-    begun: Option<(ConnectionFacts, Begun)>,
+    checks: Checks,
+}
+
+/// Sender checks of one message that need no content.
+enum Checks {
+    Unwanted,
+    /// Wait for a recipient: who only tries addresses costs no questions.
+    Waiting(ConnectionFacts),
+    Begun(ConnectionFacts, Begun),
 }
 
 impl Stages {
     pub fn new(filter: Arc<Filter>) -> Self {
         let milters = filter.milters();
-        Self { filter, milters, helo: String::new(), begun: None }
+        Self { filter, milters, helo: String::new(), checks: Checks::Unwanted }
     }
 
     /// A client connected, or is known better than before. A refusal is `554`, "later" is `421`: there is no other
@@ -49,7 +57,14 @@ impl Stages {
     /// MAIL. `client`: the host whose right to send for the reverse path is to be proven.
     pub async fn sender(&mut self, start: &Start<'_>, client: Option<IpAddr>) -> Result<(), Status> {
         self.message_done().await;
-        self.begun = client.and_then(|ip| self.filter.begin_checks(ip, &self.helo, start.reverse_path));
+        self.checks = client.map_or(Checks::Unwanted, |ip| {
+            Checks::Waiting(ConnectionFacts {
+                ip: Some(ip),
+                helo: self.helo.clone(),
+                reverse_path: start.reverse_path.clone(),
+                host_name: self.filter.host_name().to_owned(),
+            })
+        });
         let now = self.filter.now();
         let refused = told(self.milters.mail(start, now).await);
         if refused.is_err() {
@@ -61,44 +76,37 @@ impl Stages {
     /// RCPT. An error is for this recipient alone.
     pub async fn recipient(&mut self, start: &Start<'_>, path: &ForwardPath) -> Result<(), Status> {
         let now = self.filter.now();
-        told(self.milters.rcpt(start, path, now).await)
+        told(self.milters.rcpt(start, path, now).await)?;
+        if let (Checks::Waiting(facts), Some(resolver)) = (&self.checks, self.filter.resolver()) {
+            self.checks = Checks::Begun(facts.clone(), Begun::now(resolver, facts, AUTH_TIMEOUT));
+        }
+        Ok(())
     }
 
     /// All checks of the message that `sender` and `recipient` announced; as [`Filter::judge`].
     pub async fn judge(&mut self, id: base::MessageId, facts: &MessageFacts) -> Judgement {
-        // Begun for another envelope, it proves nothing.
-        let begun = self.begun.take().filter(|(connection, _)| {
+        let fits = |connection: &ConnectionFacts| {
             connection.ip == facts.source.client_ip()
                 && facts.source.helo() == Some(&connection.helo)
                 && connection.reverse_path == facts.envelope.reverse_path
-        });
-        self.filter.judge_in(facts, Some(id), begun.map(|(_, begun)| begun), &mut self.milters, Vec::new(), None).await
+        };
+        let begun = match std::mem::replace(&mut self.checks, Checks::Unwanted) {
+            Checks::Begun(connection, begun) if fits(&connection) => Some(begun),
+            // Begun for another envelope, it proves nothing.
+            Checks::Begun(..) | Checks::Waiting(_) | Checks::Unwanted => None,
+        };
+        self.filter.judge_in(facts, Some(id), begun, &mut self.milters).await
     }
 
     /// The message is over, judged or not.
     pub async fn message_done(&mut self) {
-        self.begun = None;
+        self.checks = Checks::Unwanted;
         self.milters.message_done().await;
     }
 
     /// The connection is over.
     pub async fn close(self) {
         self.milters.close().await;
-    }
-}
-
-impl Filter {
-    /// Begins what a client proves without a message: SPF and its reverse name.
-    fn begin_checks(&self, ip: IpAddr, helo: &str, reverse_path: &ReversePath) -> Option<(ConnectionFacts, Begun)> {
-        let resolver = self.resolver()?;
-        let facts = ConnectionFacts {
-            ip: Some(ip),
-            helo: helo.to_owned(),
-            reverse_path: reverse_path.clone(),
-            host_name: self.host_name().to_owned(),
-        };
-        let begun = Begun::now(resolver, &facts, AUTH_TIMEOUT);
-        Some((facts, begun))
     }
 }
 

@@ -1,9 +1,11 @@
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use base::{MessageId, SystemClock, UtcMillis};
+use base::{Clock, FakeClock, MessageId, SystemClock, UtcMillis};
 use bytes::Bytes;
-use mail::{BodyKind, Envelope};
+use mail::{BodyKind, Envelope, ReversePath};
 use mailauth::stub::StubServer;
 use mailauth::{Resolver, ResolverSettings};
 use policy::{EffectivePolicy, Presets, Stage};
@@ -14,7 +16,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::facts::Source;
 use crate::milter::proto::{Command, Negotiation, PacketReader, Response, step};
-use crate::milter::{MilterSettings, WhenAway};
+use crate::milter::{Login, MilterSettings, WhenAway};
 use crate::pipeline::FilterParts;
 use crate::rules::RuleSet;
 
@@ -74,7 +76,7 @@ impl Milter {
             if self.heard.lock().unwrap().last().is_some_and(|heard| heard == last) {
                 return self.heard();
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{:?}", self.heard());
     }
@@ -115,6 +117,10 @@ fn go_on(command: &Command) -> Vec<Response> {
 }
 
 fn filter(milters: &[&MilterSettings], resolver: Option<Resolver>) -> Arc<Filter> {
+    filter_at(milters, resolver, Arc::new(SystemClock))
+}
+
+fn filter_at(milters: &[&MilterSettings], resolver: Option<Resolver>, clock: Arc<dyn Clock>) -> Arc<Filter> {
     Arc::new(Filter::new(FilterParts {
         host_name: "mx.here.test".into(),
         resolver,
@@ -122,7 +128,7 @@ fn filter(milters: &[&MilterSettings], resolver: Option<Resolver>) -> Arc<Filter
         scanner: None,
         milters: milters.iter().map(|settings| (*settings).clone()).collect(),
         policy: EffectivePolicy::resolve(&Presets::shipped(), &[]),
-        clock: Arc::new(SystemClock),
+        clock,
     }))
 }
 
@@ -151,13 +157,14 @@ impl Driven {
     async fn mail(&mut self, from: &str) -> Result<(), Status> {
         self.from = ReversePath::Address(from.parse().unwrap());
         self.to.clear();
-        let start = Start { id: Some(ID), account: Some("anna".into()), reverse_path: &self.from };
+        let login = Some(Login { account: "anna".into(), mechanism: "LOGIN" });
+        let start = Start { id: Some(ID), login, reverse_path: &self.from };
         self.stages.sender(&start, Some("192.0.2.66".parse().unwrap())).await
     }
 
     async fn rcpt(&mut self, to: &str) -> Result<(), Status> {
         let path = ForwardPath::Address(to.parse().unwrap());
-        let start = Start { id: Some(ID), account: None, reverse_path: &self.from };
+        let start = Start { id: Some(ID), login: None, reverse_path: &self.from };
         let answer = self.stages.recipient(&start, &path).await;
         if answer.is_ok() {
             self.to.push(path);
@@ -210,7 +217,7 @@ async fn a_milter_hears_each_stage_with_its_macros() {
             "macros H: {tls_version}=TLSv1.3 {cipher}=X",
             "helo mail.x.test",
             &format!(
-                "macros M: i={ID} {{mail_addr}}=a@x.test {{mail_host}}=x.test {{auth_authen}}=anna {{auth_author}}=anna {{auth_type}}=PLAIN"
+                "macros M: i={ID} {{mail_addr}}=a@x.test {{mail_host}}=x.test {{auth_authen}}=anna {{auth_author}}=anna {{auth_type}}=LOGIN"
             ),
             "mail <a@x.test>",
         ]
@@ -373,19 +380,139 @@ async fn each_milter_is_away_in_its_own_way() {
 }
 
 #[tokio::test]
-async fn sender_checks_begin_at_mail() {
+async fn what_a_milter_says_of_the_client_stands_after_it_was_away() {
+    static REFUSES: AtomicBool = AtomicBool::new(false);
+    fn answer(command: &Command) -> Vec<Response> {
+        match command {
+            Command::Connect { .. } if REFUSES.load(Ordering::SeqCst) => vec![Response::Reject],
+            Command::Rcpt(_) => vec![Response::Shutdown],
+            other => go_on(other),
+        }
+    }
+    let milter = Milter::start(0, answer).await;
+    let clock = Arc::new(FakeClock::at(UtcMillis(0)));
+    let mut session = up_to_mail(&filter_at(&[&milter.settings], None, clock.clone())).await;
+    assert!(written(session.rcpt("b@here.test").await).starts_with("451 4.7.1"));
+    clock.advance(Duration::from_secs(60));
+    REFUSES.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        assert!(written(session.mail("a@x.test").await).starts_with("550 5.7.1"));
+    }
+
+    // One that wants to know nothing of this client is left alone for good.
+    static ACCEPTS: AtomicBool = AtomicBool::new(false);
+    fn accepts(command: &Command) -> Vec<Response> {
+        match command {
+            Command::Connect { .. } if ACCEPTS.load(Ordering::SeqCst) => vec![Response::Accept],
+            Command::Rcpt(_) => vec![Response::Shutdown],
+            other => go_on(other),
+        }
+    }
+    let milter = Milter::start(0, accepts).await;
+    let mut session = up_to_mail(&filter_at(&[&milter.settings], None, clock.clone())).await;
+    assert!(written(session.rcpt("b@here.test").await).starts_with("451 4.7.1"));
+    clock.advance(Duration::from_secs(60));
+    ACCEPTS.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(session.mail("a@x.test").await, Ok(()));
+        assert_eq!(session.rcpt("b@here.test").await, Ok(()));
+    }
+}
+
+#[tokio::test]
+async fn a_field_is_cut_to_what_every_milter_takes() {
+    let milter = Milter::start(0, go_on).await;
+    let mut session = up_to_mail(&filter(&[&milter.settings], None)).await;
+    session.rcpt("b@here.test").await.unwrap();
+    milter.heard();
+    let (value, name) = ("x".repeat(100_000), "N".repeat(70_000));
+    let judgement = session.data(&format!("X-Long: {value}\r\n{name}: 1\r\nA: 2\r\n\r\nHello\r\n")).await;
+    assert!(judgement.findings.is_empty(), "{:?}", judgement.findings);
+    let heard = milter.heard();
+    let fields: Vec<&str> = heard.iter().filter_map(|line| line.strip_prefix("header ")).collect();
+    // Name, value and a NUL after each in 65,535 octets.
+    let lengths: Vec<usize> = fields.iter().map(|field| field.len() + 1).collect();
+    assert_eq!(lengths, [65_535, 65_535, 4]);
+    assert!(fields[0].starts_with("X-Long:xxx") && fields[1].starts_with("NNN"));
+}
+
+#[tokio::test]
+async fn what_a_milter_may_change_is_bounded() {
+    fn many(command: &Command) -> Vec<Response> {
+        let more = |at: u32| Response::AddRecipient(format!("<r{at}@here.test>").into_bytes());
+        if *command == Command::EndOfMessage { (0..2000).map(more).collect() } else { go_on(command) }
+    }
+    fn long(command: &Command) -> Vec<Response> {
+        let field = || Response::AddHeader { name: b"X".to_vec(), value: vec![b'x'; 500_000] };
+        match command {
+            Command::EndOfMessage => (0..10).map(|_| field()).chain([Response::Continue]).collect(),
+            other => go_on(other),
+        }
+    }
+    fn body(command: &Command) -> Vec<Response> {
+        let chunk = || Response::ReplaceBody(vec![b'x'; 65_535]);
+        match command {
+            Command::EndOfMessage => (0..100).map(|_| chunk()).chain([Response::Continue]).collect(),
+            other => go_on(other),
+        }
+    }
+    for (answer, is_greedy) in [(many as Answer, true), (long, true), (body, true), (go_on, false)] {
+        let milter = Milter::start(0, answer).await;
+        let mut session = up_to_mail(&filter(&[&milter.settings], None)).await;
+        session.rcpt("b@here.test").await.unwrap();
+        let judgement = session.data(MESSAGE).await;
+        let noted: Vec<_> = judgement.findings.iter().map(|finding| &*finding.evidence).collect();
+        assert_eq!(noted, if is_greedy { vec!["asks for more than was offered"] } else { Vec::new() });
+        assert_eq!(matches!(judgement.external, Some(ExternalWish::Defer(_))), is_greedy);
+    }
+    // What grows with the message is no greed.
+    let milter = Milter::start(0, body).await;
+    let mut session = up_to_mail(&filter(&[&milter.settings], None)).await;
+    session.rcpt("b@here.test").await.unwrap();
+    let judgement = session.data(&format!("A: 1\r\n\r\n{}", "0123456789abcd\r\n".repeat(250_000))).await;
+    assert!(judgement.edited.is_some() && judgement.findings.is_empty());
+}
+
+#[tokio::test]
+async fn a_discard_at_rcpt_is_noted_as_what_it_is() {
+    fn answer(command: &Command) -> Vec<Response> {
+        if matches!(command, Command::Rcpt(_)) { vec![Response::Discard] } else { go_on(command) }
+    }
+    let milter = Milter::start(0, answer).await;
+    let mut session = up_to_mail(&filter(&[&milter.settings], None)).await;
+    assert_eq!(session.rcpt("b@here.test").await, Ok(()));
+    let judgement = session.data(MESSAGE).await;
+    let noted: Vec<_> = judgement.findings.iter().map(|finding| (&*finding.name, finding.stage)).collect();
+    assert_eq!(noted, [("MILTER_QUARANTINE", Stage::Rcpt)]);
+    assert!(matches!(judgement.external, Some(ExternalWish::Quarantine { .. })));
+}
+
+#[tokio::test]
+async fn sender_checks_begin_with_the_first_recipient_that_is_accepted() {
+    fn answer(command: &Command) -> Vec<Response> {
+        match command {
+            Command::Rcpt(words) if words[0] == b"<no@here.test>" => vec![Response::Reject],
+            other => go_on(other),
+        }
+    }
+    let milter = Milter::start(0, answer).await;
     let zone = StubServer::start("x.test TXT v=spf1 -all\n");
     let settings = ResolverSettings { name_servers: vec![zone.address()], ..ResolverSettings::default() };
-    let mut session = up_to_mail(&filter(&[], Some(Resolver::new(&settings).unwrap()))).await;
+    let resolver = Some(Resolver::new(&settings).unwrap());
+    let mut session = up_to_mail(&filter(&[&milter.settings], resolver)).await;
+    assert!(session.rcpt("no@here.test").await.is_err());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(zone.questions(), 0, "nobody was accepted");
+    session.rcpt("b@here.test").await.unwrap();
     // Answered while the client still names recipients: SPF and the reverse name.
     for _ in 0..200 {
         if zone.questions() >= 2 {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(zone.questions() >= 2);
-    session.rcpt("b@here.test").await.unwrap();
+    session.rcpt("c@here.test").await.unwrap();
     let judgement = session.data(MESSAGE).await;
     let stages: Vec<_> = judgement.findings.iter().map(|finding| (&*finding.name, finding.stage)).collect();
     assert_eq!(stages[..2], [("RDNS_NONE", Stage::Connect), ("SPF_FAIL", Stage::Mail)]);

@@ -1,52 +1,14 @@
-//! What is stored of a message: our trace in front, forged fields out, the rest octet for octet.
+//! What a message has and lacks when it is stored.
 
 use base::{MessageId, UtcMillis};
 use bytes::Bytes;
-use mail::header::body_offset;
-use mail::{HeaderField, HeaderFields};
+use mail::HeaderFields;
 
 /// More `Received` fields than any honest route has: the message runs in a circle (RFC 5321 §6.3).
 pub const HOPS_MAX: usize = 100;
 
 pub fn hops(message: &[u8]) -> usize {
     HeaderFields::of(message).filter(|field| field.is("Received")).count()
-}
-
-/// Which of the fields that only we may write a message keeps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Keeps {
-    Nothing,
-    /// The spam verdict that it came with.
-    Verdict,
-    /// All: what is left has been seen to.
-    Everything,
-}
-
-/// `front` (whole fields), then the message, without the fields that only we may write where it does not keep them.
-pub fn stored(front: &str, message: &Bytes, host_name: &str, keeps: Keeps) -> Bytes {
-    let body = body_offset(message);
-    let mut out = Vec::with_capacity(front.len() + message.len() + 256);
-    out.extend_from_slice(front.as_bytes());
-    let is_kept = |field: &HeaderField<'_>| {
-        keeps == Keeps::Everything
-            || (!mailauth::is_forged(field, host_name)
-                && (keeps == Keeps::Verdict || !filter::headers::OWN_FIELDS.iter().any(|own| field.is(own))))
-    };
-    let mut header_end = 0;
-    for field in HeaderFields::of(message) {
-        if is_kept(&field) {
-            out.extend_from_slice(field.raw);
-        }
-        header_end = field.offset + field.raw.len();
-    }
-    // The empty line as it was, or one if there was none.
-    match message.get(header_end..body).filter(|gap| !gap.is_empty()) {
-        Some(gap) => out.extend_from_slice(gap),
-        None if header_end == message.len() && body == message.len() => {}
-        None => out.extend_from_slice(b"\r\n"),
-    }
-    out.extend_from_slice(message.get(body..).unwrap_or_default());
-    out.into()
 }
 
 /// The message with `tag` before its subject.
@@ -91,24 +53,6 @@ pub fn missing_fields(message: &[u8], id: MessageId, host_name: &str, at: UtcMil
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(message: &str, expected: &str) {
-        let out = stored("Received: us\r\n", &Bytes::from(message.to_owned()), "mx.test", Keeps::Nothing);
-        assert_eq!(String::from_utf8_lossy(&out), format!("Received: us\r\n{expected}"));
-    }
-
-    #[test]
-    fn forged_fields_go_and_the_rest_stays_octet_for_octet() {
-        check("A: 1\r\n\r\nbody\r\n", "A: 1\r\n\r\nbody\r\n");
-        check("\r\nbody", "\r\nbody");
-        check("A: 1\r\n", "A: 1\r\n");
-        check("nonsense\r\nB: \u{e4}\r\n x\r\n\r\n", "nonsense\r\nB: \u{e4}\r\n x\r\n\r\n");
-        check("X-Spam-Flag: NO\r\nA: 1\r\nAuthentication-Results: mx.test;\r\n spf=pass\r\n\r\nb", "A: 1\r\n\r\nb");
-        check(
-            "Authentication-Results: other.test; spf=pass\r\n\r\nb",
-            "Authentication-Results: other.test; spf=pass\r\n\r\nb",
-        );
-    }
 
     #[test]
     fn subjects_are_tagged_once() {

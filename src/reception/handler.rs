@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use base::{MessageId, event};
-use directory::{Login, LoginError};
-use filter::{Greeting, Peer, Source, Stages, Start};
+use directory::LoginError;
+use filter::{Greeting, Login, Peer, Source, Stages, Start};
 use mail::{Enhanced, ForwardPath, ReversePath, Status};
 use net::{Spool, SpoolError, Spooled};
 use smtp::{Credentials, Handler, Identity, MailParameters, Protocol, SessionFacts, Transaction};
@@ -22,8 +22,9 @@ pub struct Reception {
     stages: Option<Stages>,
 }
 
-/// Of a message in memory while it is judged and stored: as it came, and as it is kept.
-const COPIES: u64 = 2;
+/// Of a message in memory while it is judged and stored: as it came, as milters made it, as it is kept, and so with a tag
+/// in its subject. Besides it is text that rules look into, which has bounds of its own.
+const COPIES: u64 = 4;
 const LOGIN_REFUSED: Status = Status::fixed(535, Enhanced(5, 7, 8), "Authentication failed");
 const LOGIN_TOO_MANY: Status = Status::fixed(454, Enhanced(4, 7, 0), "Too many failed attempts, try again later");
 const LOGIN_UNAVAILABLE: Status = Status::fixed(454, Enhanced(4, 7, 0), "Temporary authentication failure");
@@ -92,7 +93,7 @@ impl Handler for Reception {
     }
 
     async fn authenticate(&mut self, facts: &SessionFacts, credentials: Credentials) -> Result<Identity, Status> {
-        let login = Login {
+        let login = directory::Login {
             name: &credentials.login,
             password: &credentials.password,
             protocol: directory::Protocol::Submission,
@@ -106,7 +107,8 @@ impl Handler for Reception {
         match self.intake.parts.directory.authenticate(login).await {
             Ok(account) => {
                 tracing::info!(event = event::LOGIN_ACCEPTED, session = %facts.id, account = account.id.0);
-                let identity = Identity { account: account.id, address: account.address };
+                let mechanism = credentials.mechanism;
+                let identity = Identity { account: account.id, address: account.address, mechanism };
                 let accepted = self.event(facts, Kind::LoginAccepted, &told).party(sender_of(&identity));
                 self.intake.parts.trail.record(accepted);
                 Ok(identity)
@@ -244,7 +246,11 @@ fn sender_of(identity: &Identity) -> Party {
 }
 
 fn start<'a>(facts: &SessionFacts, id: MessageId, reverse_path: &'a ReversePath) -> Start<'a> {
-    Start { id: Some(id), account: facts.identity.as_ref().map(|identity| identity.address.to_string()), reverse_path }
+    let login = facts
+        .identity
+        .as_ref()
+        .map(|identity| Login { account: identity.address.to_string(), mechanism: identity.mechanism.as_str() });
+    Start { id: Some(id), login, reverse_path }
 }
 
 /// What milters are told of the client. A server that hands over by LMTP is not where the mail comes from.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base::{AccountId, ByteSize, Clock, IdSource, MessageId, Quota, SessionId, event};
 use bytes::Bytes;
 use directory::{Directory, Recipient, Resolution};
+use filter::headers::{Keeps, without_own_fields};
 use filter::verdict::Seen;
 use filter::{Filter, Judgement, MessageFacts, Source, Stages};
 use mail::mime::Summary;
@@ -17,7 +18,7 @@ use policy::{Decision, Disposition, SessionOutcome};
 use store::{AppendError, Committed, Delivery, Flags, Role, Storage, StoreError, StoredBlob, Target};
 use trail::{Outcome, Trail};
 
-use crate::content::{self, Keeps};
+use crate::content;
 use crate::received::{self, Way};
 use crate::story::Story;
 
@@ -89,6 +90,17 @@ struct Destination {
     recipients: Vec<Recipient>,
     decision: Decision,
     disposition: Disposition,
+}
+
+impl Destination {
+    fn gets_it(&self) -> bool {
+        match self.disposition {
+            Disposition::Deliver | Disposition::DeliverTagged { .. } | Disposition::Junk | Disposition::Quarantine => {
+                true
+            }
+            Disposition::Reject(_) | Disposition::Defer(_) => false,
+        }
+    }
 }
 
 pub(crate) const UNKNOWN: Status = Status::fixed(550, Enhanced(5, 1, 1), "No such recipient here");
@@ -177,14 +189,11 @@ impl Intake {
             Ok(destinations) => destinations,
             Err((resolved, status)) => return turn_away(&story, &resolved, &status),
         };
-        if let Err(status) = self.change_recipients(&incoming, &judgement, &mut destinations).await {
-            return vec![status; count];
-        }
+        self.change_recipients(&incoming, &judgement, &mut destinations, &story).await;
         let mut statuses = self.commit(&incoming, &judgement, &destinations, &story).await;
-        // Whom a milter added has no answer of his own: what fails for him must come again.
-        let added = statuses.split_off(count.min(statuses.len()));
-        if added.iter().any(|status| !status.is_success()) {
-            return vec![UNAVAILABLE; count];
+        // The sender does not know of recipients that a milter added.
+        for status in statuses.split_off(count.min(statuses.len())).iter().filter(|status| !status.is_success()) {
+            tracing::warn!(event = event::RECIPIENT_REFUSED, queue_id = %incoming.id, added_by = "milter", %status);
         }
         if incoming.answers_each { statuses } else { unanimous(statuses) }
     }
@@ -196,7 +205,8 @@ impl Intake {
         incoming: &Incoming<'_>,
         judgement: &Judgement,
         destinations: &mut Vec<Destination>,
-    ) -> Result<(), Status> {
+        story: &Story<'_>,
+    ) {
         let policy = self.parts.filter.policy();
         let mut added = Vec::new();
         for address in &judgement.added {
@@ -207,23 +217,23 @@ impl Intake {
                     let disposition = decision.disposition.clone();
                     added.push(Destination { recipients, decision, disposition });
                 }
-                Err(status) if status.is_transient() => return Err(status),
                 Err(status) => {
+                    story.recipient_refused(&path, &status);
                     tracing::warn!(event = event::RECIPIENT_REFUSED, queue_id = %incoming.id, added_by = "milter", %status);
                 }
             }
         }
         let is_removed = |at: usize| judgement.removed.contains(&at);
-        let is_nobody_left = added.is_empty() && (0..destinations.len()).all(is_removed);
+        let stays = destinations.iter().enumerate().filter(|(at, _)| !is_removed(*at)).map(|(_, stays)| stays);
+        let is_nobody_left = !stays.chain(&added).any(Destination::gets_it);
         for (_, destination) in destinations.iter_mut().enumerate().filter(|(at, _)| is_removed(*at)) {
-            if is_nobody_left {
-                destination.disposition = Disposition::Quarantine;
-            } else {
+            if !is_nobody_left {
                 destination.recipients.clear();
+            } else if destination.gets_it() {
+                destination.disposition = Disposition::Quarantine;
             }
         }
         destinations.append(&mut added);
-        Ok(())
     }
 
     async fn judge(&self, incoming: &Incoming<'_>, stages: Option<&mut Stages>, story: &Story<'_>) -> Judgement {
@@ -290,16 +300,20 @@ impl Intake {
         if let Some(auth) = &judgement.auth {
             front.insert_str(0, &mailauth::authentication_results(host_name, auth));
         }
-        if incoming.source.is_outbound() {
-            front.push_str(&content::missing_fields(&incoming.content, incoming.id, host_name, story.at));
-        }
-        let (kept, keeps) = match &judgement.edited {
-            Some(edited) => (edited, Keeps::Everything),
-            // What hands over by LMTP without being judged is trusted to have judged.
-            None if incoming.source == Source::Relay && !self.parts.judged.lmtp => (&incoming.content, Keeps::Verdict),
-            None => (&incoming.content, Keeps::Nothing),
+        let kept = match &judgement.edited {
+            Some(edited) => edited.clone(),
+            None => {
+                // What hands over by LMTP without being judged is trusted to have judged.
+                let is_trusted = incoming.source == Source::Relay && !self.parts.judged.lmtp;
+                let keeps = if is_trusted { Keeps::Verdict } else { Keeps::Nothing };
+                without_own_fields(&incoming.content, host_name, keeps)
+            }
         };
-        let whole = content::stored(&front, kept, host_name, keeps);
+        if incoming.source.is_outbound() {
+            front.push_str(&content::missing_fields(&kept, incoming.id, host_name, story.at));
+        }
+        let whole = Bytes::from([front.as_bytes(), kept.as_ref()].concat());
+        drop(kept);
         let mut variants = Variants { plain: None, tagged: None };
         let mut plan: Vec<(usize, &Recipient)> = Vec::new();
         let mut deliveries: Vec<Delivery> = Vec::new();

@@ -9,4 +9,6 @@ pub mod proto;
 pub mod server;
 
 pub use proto::{Command, MailParameters, Reply};
-pub use server::{Config, Credentials, Handler, Identity, Limits, Protocol, SessionFacts, Transaction, serve};
+pub use server::{
+    Config, Credentials, Handler, Identity, Limits, Mechanism, Protocol, SessionFacts, Transaction, serve,
+};

@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use base::MessageId;
 use bytes::Bytes;
-use mail::{Address, Envelope, ForwardPath, HeaderFields};
+use mail::{Address, Envelope, ForwardPath};
 use policy::{ExternalWish, Finding, ReasonClass, Stage};
 
-use super::client::{Answer, Client, Greeting, Opening, Peer, Start, Step, Word};
+use super::client::{Answer, Client, Greeting, Login, Opening, Peer, Start, Step, Word};
 use super::settings::MilterSettings;
 use crate::facts::{MessageFacts, Source};
-use crate::headers::OWN_FIELDS;
+use crate::headers::{Keeps, without_own_fields};
 use crate::proof::finding;
 
 /// What milters want for one message.
@@ -35,8 +35,9 @@ pub struct External {
 pub struct Milters {
     opening: Opening,
     clients: Vec<Client>,
-    /// The transaction's word that waits for the end of the message, and what was noticed on the way.
+    /// What waits for the end of the message: a word on all of it, words on recipients, and what was noticed.
     held: Option<ExternalWish>,
+    held_recipients: Vec<(usize, ExternalWish)>,
     of_connection: Vec<Finding>,
     of_message: Vec<Finding>,
 }
@@ -47,13 +48,10 @@ impl Milters {
             opening: Opening { host_name: Arc::from(host_name), peer: Peer::default(), greeting: None },
             clients: settings.iter().cloned().map(Client::new).collect(),
             held: None,
+            held_recipients: Vec::new(),
             of_connection: Vec::new(),
             of_message: Vec::new(),
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.clients.is_empty()
     }
 
     /// A client connected, or is known better than before. A milter that cannot be asked has its say at MAIL.
@@ -106,28 +104,30 @@ impl Milters {
         None
     }
 
-    /// Header, body and end of message; `wish`: what was wanted before and nobody was told. Each milter sees what those
-    /// before it made of the message.
+    /// DATA, header, body and end of message, once it is whole. Each milter sees what those before it made of the
+    /// message. With what was wanted before and nobody was told.
     pub async fn content(
         &mut self,
         id: Option<MessageId>,
         envelope: &Envelope,
         message: &Bytes,
         now: Instant,
-        wish: Option<ExternalWish>,
     ) -> External {
-        let mut external = External { wish: wish.or(self.held.take()), ..External::default() };
-        let mut seen = match self.clients.is_empty() {
+        let recipients = std::mem::take(&mut self.held_recipients);
+        let mut external = External { wish: self.held.take(), recipients, ..External::default() };
+        // Milters see what is kept: their places in the header are those of the message that they change.
+        let original = match self.clients.is_empty() {
             true => message.clone(),
-            false => without_our_fields(message, &self.opening.host_name),
+            false => without_own_fields(message, &self.opening.host_name, Keeps::Nothing),
         };
-        let mut is_edited = false;
+        let octets_max = message.len().saturating_mul(2).saturating_add(OCTETS_FREE);
         for at in 0..self.clients.len() {
             if matches!(external.wish, Some(ExternalWish::Reject(_) | ExternalWish::Defer(_))) {
                 break;
             }
             let Some(client) = self.clients.get_mut(at) else { break };
-            let word = match client.content(id, &seen, now).await {
+            let seen = external.edited.as_ref().unwrap_or(&original);
+            let word = match client.content(id, seen, octets_max, now).await {
                 Step::Done(word) => word,
                 Step::Left => continue,
                 Step::Away { wish, reason } => {
@@ -136,12 +136,9 @@ impl Milters {
                     continue;
                 }
             };
-            let edited = word.edit.apply(&seen);
-            is_edited |= edited != seen;
-            seen = edited;
+            external.edited = word.edit.apply(seen).or(external.edited);
             self.take_word(word, envelope, &mut external);
         }
-        external.edited = is_edited.then_some(seen);
         external.findings = self.of_connection.clone();
         external.findings.append(&mut self.of_message);
         external
@@ -150,6 +147,7 @@ impl Milters {
     /// The message is over, judged or not.
     pub async fn message_done(&mut self) {
         self.held = None;
+        self.held_recipients.clear();
         self.of_message.clear();
         for client in &mut self.clients {
             client.message_done().await;
@@ -162,23 +160,20 @@ impl Milters {
         }
     }
 
-    /// Everything before the content, for a message that did not come by a session of ours. The outer answer is for
-    /// the whole message, the others for the recipients at these places.
-    pub(crate) async fn replay(
-        &mut self,
-        facts: &MessageFacts,
-        now: Instant,
-    ) -> (Option<ExternalWish>, Vec<(usize, ExternalWish)>) {
+    /// Everything before the content, for a message that did not come by a session of ours: what is wanted waits for
+    /// the end.
+    pub(crate) async fn replay(&mut self, facts: &MessageFacts, now: Instant) {
         let (client, helo, tls) = match &facts.source {
             Source::Client { ip, helo, tls } => (Some(*ip), helo.clone(), *tls),
             Source::Submitter { ip, .. } => (*ip, self.opening.host_name.to_string(), false),
             Source::Relay | Source::File => (None, self.opening.host_name.to_string(), false),
         };
-        let account = match &facts.source {
-            Source::Submitter { account, .. } => Some(account.clone()),
+        let login = match &facts.source {
+            // Not by a dialogue that we saw (RFC 4422, appendix A).
+            Source::Submitter { account, .. } => Some(Login { account: account.clone(), mechanism: "EXTERNAL" }),
             Source::Client { .. } | Source::Relay | Source::File => None,
         };
-        let start = Start { id: None, account, reverse_path: &facts.envelope.reverse_path };
+        let start = Start { id: None, login, reverse_path: &facts.envelope.reverse_path };
         let peer = Peer { client: client.map(|ip| SocketAddr::new(ip, 0)), name: None, daemon: "ortler" };
         let greeting = Greeting { helo, tls: tls.then(|| ("TLS".to_owned(), String::new())) };
         let mut wish = self.connected(peer, now).await;
@@ -188,13 +183,14 @@ impl Milters {
         if wish.is_none() {
             wish = self.mail(&start, now).await;
         }
-        let mut recipients = Vec::new();
-        if wish.is_none() {
-            for (at, path) in facts.envelope.forward_paths.iter().enumerate() {
-                recipients.extend(self.rcpt(&start, path, now).await.map(|wish| (at, wish)));
-            }
+        if wish.is_some() {
+            self.held = wish;
+            return;
         }
-        (wish, recipients)
+        for (at, path) in facts.envelope.forward_paths.iter().enumerate() {
+            let wish = self.rcpt(&start, path, now).await;
+            self.held_recipients.extend(wish.map(|wish| (at, wish)));
+        }
     }
 
     /// What a stage's answer means now: a refusal is said, a message that is to be held is remembered.
@@ -207,17 +203,18 @@ impl Milters {
             }
             Step::Done(Answer::Wish(wish)) => wish,
         };
-        match stage {
-            Stage::Rcpt => self.note(stage, "MILTER_RECIPIENT", "An external milter refuses a recipient", of),
-            _ => self.note_wish(stage, &wish),
-        }
         match wish {
             ExternalWish::Quarantine { .. } => {
+                self.note_wish(stage, &wish);
                 self.held.get_or_insert(wish);
-                None
+                return None;
             }
-            ExternalWish::Reject(_) | ExternalWish::Defer(_) => Some(wish),
+            ExternalWish::Reject(_) | ExternalWish::Defer(_) if stage == Stage::Rcpt => {
+                self.note(stage, "MILTER_RECIPIENT", "An external milter refuses a recipient", of);
+            }
+            ExternalWish::Reject(_) | ExternalWish::Defer(_) => self.note_wish(stage, &wish),
         }
+        Some(wish)
     }
 
     fn take_word(&mut self, word: Word, envelope: &Envelope, external: &mut External) {
@@ -280,22 +277,5 @@ impl Milters {
     }
 }
 
-/// Milters see what is kept: their places in the header are those of the message that they change.
-fn without_our_fields(message: &Bytes, host_name: &str) -> Bytes {
-    let is_ours = |field: &mail::HeaderField<'_>| {
-        mailauth::is_forged(field, host_name) || OWN_FIELDS.iter().any(|own| field.is(own))
-    };
-    if !HeaderFields::of(message).any(|field| is_ours(&field)) {
-        return message.clone();
-    }
-    let mut out = Vec::with_capacity(message.len());
-    let mut end = 0;
-    for field in HeaderFields::of(message) {
-        if !is_ours(&field) {
-            out.extend_from_slice(field.raw);
-        }
-        end = field.offset + field.raw.len();
-    }
-    out.extend_from_slice(message.get(end..).unwrap_or_default());
-    out.into()
-}
+/// What milters may add to a message beyond twice its length.
+const OCTETS_FREE: usize = 1024 * 1024;

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use base::MessageId;
 use bytes::Bytes;
-use mail::{ForwardPath, HeaderFields, ReversePath};
+use mail::{ForwardPath, HeaderField, HeaderFields, ReversePath};
 use policy::{ExternalWish, Stage};
 use tokio::time::timeout;
 
 use super::edit::{Edit, HeaderChange};
 use super::link::{Link, MilterError};
-use super::proto::{Address, BODY_CHUNK_MAX, Command, ProtocolError, Response, step};
+use super::proto::{Address, Command, DATA_MAX, ProtocolError, Response, step};
 use super::settings::{MilterSettings, WhenAway};
 use super::wish::{field_name, field_value, text, wish_of};
 use crate::proof::one_line;
@@ -42,9 +42,16 @@ pub struct Greeting {
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
     pub id: Option<MessageId>,
-    /// Who signed in.
-    pub account: Option<String>,
+    pub login: Option<Login>,
     pub reverse_path: &'a ReversePath,
+}
+
+/// Who signed in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Login {
+    pub account: String,
+    /// The SASL mechanism.
+    pub mechanism: &'static str,
 }
 
 /// What every milter of a connection is told first.
@@ -107,10 +114,8 @@ pub(super) enum Step<T> {
 
 /// Before a milter that did not answer is asked again on the same connection.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
-/// A milter that wants more changes is out of its mind.
+/// A milter that wants more changes to header and recipients is out of its mind. A body comes in any number of pieces.
 const CHANGES_MAX: usize = 1000;
-/// The longest body that a milter can put in place of another.
-const BODY_MAX: usize = 64 * 1024 * 1024;
 
 impl Client {
     pub fn new(settings: MilterSettings) -> Self {
@@ -118,9 +123,7 @@ impl Client {
     }
 
     pub async fn connected(&mut self, opening: &Opening, now: Instant) -> Step<Answer> {
-        if let Some(link) = self.link.take() {
-            quit(link).await;
-        }
+        self.hang_up().await;
         (self.part, self.in_message) = (Part::Asked, false);
         let told = self.open(opening).await;
         self.settle(Stage::Connect, told, now)
@@ -140,7 +143,16 @@ impl Client {
             Part::Away { since } if now.saturating_duration_since(since) < RETRY_PAUSE => return self.still_away(),
             Part::Asked | Part::PassesMessage | Part::Away { .. } => self.part = Part::Asked,
         }
-        let told = self.tell_mail(opening, start).await;
+        if self.link.is_none() {
+            let told = self.open(opening).await;
+            if !matches!(told, Ok(Answer::GoOn)) {
+                let step = self.settle(Stage::Connect, told, now);
+                // It refuses the client, not this message: it has to say so at every MAIL.
+                self.hang_up().await;
+                return step;
+            }
+        }
+        let told = self.tell_mail(start).await;
         self.settle(Stage::Mail, told, now)
     }
 
@@ -157,15 +169,22 @@ impl Client {
         self.settle(Stage::Rcpt, told, now)
     }
 
-    /// DATA to the last word.
-    pub async fn content(&mut self, id: Option<MessageId>, message: &Bytes, now: Instant) -> Step<Word> {
+    /// DATA to the last word, whose changes hold `octets_max` at most.
+    pub async fn content(
+        &mut self,
+        id: Option<MessageId>,
+        message: &Bytes,
+        octets_max: usize,
+        now: Instant,
+    ) -> Step<Word> {
         match self.part {
             Part::PassesConnection | Part::PassesMessage => return Step::Left,
             Part::Away { .. } => return self.still_away(),
             Part::Asked => {}
         }
         let limit = self.settings.content_timeout;
-        let told = timeout(limit, self.tell_content(id, message)).await.unwrap_or(Err(MilterError::Late));
+        let told = timeout(limit, self.tell_content(id, message, octets_max)).await;
+        let told = told.unwrap_or(Err(MilterError::Late));
         match told {
             Ok(word) => Step::Done(word),
             Err(error) => self.lost(&error, now),
@@ -188,8 +207,14 @@ impl Client {
     }
 
     pub async fn close(mut self) {
-        if let Some(link) = self.link.take() {
-            quit(link).await;
+        self.hang_up().await;
+    }
+
+    /// Both ends are done with it: whether the farewell arrives does not matter.
+    async fn hang_up(&mut self) {
+        if let Some(mut link) = self.link.take() {
+            link.put(&Command::Quit);
+            let _ = link.flush().await;
         }
     }
 
@@ -274,19 +299,17 @@ impl Client {
         self.ask((b'H', macros), &command, step::NO_HELO, step::NO_REPLY_HELO).await
     }
 
-    async fn tell_mail(&mut self, opening: &Opening, start: &Start<'_>) -> Result<Answer, MilterError> {
-        if self.link.is_none() {
-            let answer = self.open(opening).await?;
-            if !matches!(answer, Answer::GoOn) {
-                return Ok(answer);
-            }
-        }
+    async fn tell_mail(&mut self, start: &Start<'_>) -> Result<Answer, MilterError> {
         let (id, sender) = (of_id(start.id), start.reverse_path.to_string());
         let host = start.reverse_path.address().map(|address| address.domain.to_string());
         let mut macros = vec![("i", id.as_str()), ("{mail_addr}", &sender)];
         macros.push(("{mail_host}", host.as_deref().unwrap_or_default()));
-        if let Some(account) = start.account.as_deref() {
-            macros.extend([("{auth_authen}", account), ("{auth_author}", account), ("{auth_type}", "PLAIN")]);
+        if let Some(Login { account, mechanism }) = &start.login {
+            macros.extend([
+                ("{auth_authen}", account.as_str()),
+                ("{auth_author}", account),
+                ("{auth_type}", mechanism),
+            ]);
         }
         self.in_message = true;
         let command = Command::Mail(vec![format!("<{sender}>").into_bytes()]);
@@ -319,18 +342,19 @@ impl Client {
         of_response(&link.response().await?)
     }
 
-    async fn tell_content(&mut self, id: Option<MessageId>, message: &Bytes) -> Result<Word, MilterError> {
+    async fn tell_content(
+        &mut self,
+        id: Option<MessageId>,
+        message: &Bytes,
+        octets_max: usize,
+    ) -> Result<Word, MilterError> {
         let id = of_id(id);
         let macros = || vec![("i", id.as_str())];
         let mut answer = self.ask((b'T', macros()), &Command::Data, step::NO_DATA, step::NO_REPLY_DATA).await?;
         let keeps_space = self.link.as_ref().is_some_and(|link| link.leaves_out(step::HEADER_LEADING_SPACE));
         let mut fields = HeaderFields::of(message).filter(|field| !field.name.is_empty());
         while let (Answer::GoOn, Some(field)) = (&answer, fields.next()) {
-            let value: Vec<u8> = field.value.iter().copied().filter(|byte| *byte != b'\r').collect();
-            let value = value.strip_suffix(b"\n").unwrap_or(&value);
-            let bare = value.strip_prefix(b" ").unwrap_or(value);
-            let value = if keeps_space { value } else { bare };
-            let command = Command::Header { name: field.name.to_vec(), value: value.to_vec() };
+            let command = told_field(&field, keeps_space);
             answer = self.ask((b'L', Vec::new()), &command, step::NO_HEADERS, step::NO_REPLY_HEADER).await?;
         }
         if let Answer::GoOn = answer {
@@ -346,7 +370,7 @@ impl Client {
                 let values = vec![(b"i".to_vec(), id.clone().into_bytes())];
                 link.put(&Command::Macros { command: b'E', values });
                 link.put(&Command::EndOfMessage);
-                let word = read_word(link).await?;
+                let word = read_word(link, octets_max).await?;
                 self.in_message = false;
                 word
             }
@@ -363,7 +387,7 @@ impl Client {
             return Ok(Answer::GoOn);
         }
         let body = message.get(mail::header::body_offset(message)..).unwrap_or_default();
-        for chunk in body.chunks(BODY_CHUNK_MAX) {
+        for chunk in body.chunks(DATA_MAX) {
             link.put(&Command::Body(chunk.to_vec()));
             if link.leaves_out(step::NO_REPLY_BODY) {
                 link.flush().await?;
@@ -381,10 +405,15 @@ impl Client {
     }
 }
 
-/// Both ends are done with it: whether the farewell arrives does not matter.
-async fn quit(mut link: Link) {
-    link.put(&Command::Quit);
-    let _ = link.flush().await;
+/// The field, cut to what every milter takes in one packet: both texts end with NUL.
+fn told_field(field: &HeaderField<'_>, keeps_space: bool) -> Command {
+    let name = field.name.get(..DATA_MAX - 2).unwrap_or(field.name);
+    let value: Vec<u8> = field.value.iter().copied().filter(|byte| *byte != b'\r').collect();
+    let value = value.strip_suffix(b"\n").unwrap_or(&value);
+    let bare = value.strip_prefix(b" ").unwrap_or(value);
+    let value = if keeps_space { value } else { bare };
+    let value = value.get(..DATA_MAX - 2 - name.len()).unwrap_or(value);
+    Command::Header { name: name.to_vec(), value: value.to_vec() }
 }
 
 fn of_id(id: Option<MessageId>) -> String {
@@ -400,10 +429,16 @@ fn of_response(response: &Response) -> Result<Answer, MilterError> {
 }
 
 /// Changes, then the last word.
-async fn read_word(link: &mut Link) -> Result<Word, MilterError> {
+async fn read_word(link: &mut Link, octets_max: usize) -> Result<Word, MilterError> {
     let mut word = Word::default();
-    for _ in 0..CHANGES_MAX {
-        match link.response().await? {
+    let (mut changes, before) = (0, link.received());
+    loop {
+        let response = link.response().await?;
+        changes += usize::from(!matches!(response, Response::ReplaceBody(_)));
+        if changes > CHANGES_MAX || link.received() - before > octets_max {
+            return Err(MilterError::Greedy);
+        }
+        match response {
             Response::Continue | Response::Accept => return Ok(word),
             Response::Quarantine(reason) => {
                 word.wish = Some(ExternalWish::Quarantine { reason: one_line(&text(&reason)).into() });
@@ -420,11 +455,7 @@ async fn read_word(link: &mut Link) -> Result<Word, MilterError> {
                 word.edit.header.push(HeaderChange::Replace { index, name: field_name(&name), value });
             }
             Response::ReplaceBody(chunk) => {
-                let body = word.edit.body.get_or_insert_default();
-                body.extend_from_slice(&chunk);
-                if body.len() > BODY_MAX {
-                    return Err(MilterError::Greedy);
-                }
+                word.edit.body.get_or_insert_default().extend_from_slice(&chunk);
             }
             Response::AddRecipient(path) => word.added.push(address_in(&path)),
             Response::AddRecipientWith(words) => word.added.extend(words.first().map(|path| address_in(path))),
@@ -437,7 +468,6 @@ async fn read_word(link: &mut Link) -> Result<Word, MilterError> {
             }
         }
     }
-    Err(MilterError::Greedy)
 }
 
 fn address_in(path: &[u8]) -> String {

@@ -68,6 +68,7 @@ pub(super) struct Link {
     out: Vec<u8>,
     reply_timeout: Duration,
     steps: u32,
+    received: usize,
 }
 
 impl Link {
@@ -84,7 +85,8 @@ impl Link {
         };
         let channel = timeout(settings.connect_timeout, connect).await.map_err(|_| MilterError::Late)??;
         let reader = PacketReader::default();
-        let mut link = Self { channel, reader, out: Vec::new(), reply_timeout: settings.reply_timeout, steps: 0 };
+        let reply_timeout = settings.reply_timeout;
+        let mut link = Self { channel, reader, out: Vec::new(), reply_timeout, steps: 0, received: 0 };
         link.put(&Command::Negotiate(Negotiation { version: VERSION, actions: ACTIONS, steps: STEPS }));
         match link.response().await? {
             Response::Negotiate(chosen) if chosen.version < 2 => Err(MilterError::Version(chosen.version)),
@@ -101,6 +103,11 @@ impl Link {
     /// What the milter agreed to, of [`step`].
     pub const fn leaves_out(&self, step: u32) -> bool {
         self.steps & step != 0
+    }
+
+    /// Octets of all answers so far.
+    pub const fn received(&self) -> usize {
+        self.received
     }
 
     /// Queues a command: it goes out with the next [`Link::response`] or [`Link::flush`].
@@ -127,6 +134,7 @@ impl Link {
         self.flush().await?;
         loop {
             while let Some(packet) = self.reader.next_packet()? {
+                self.received = self.received.saturating_add(packet.data.len() + 5);
                 let response = Response::parse(&packet)?;
                 if response != Response::Progress {
                     return Ok(response);

@@ -13,6 +13,6 @@ mod settings;
 mod wish;
 
 pub use chain::{External, Milters};
-pub use client::{Greeting, Peer, Start};
+pub use client::{Greeting, Login, Peer, Start};
 pub use serve::serve;
 pub use settings::{InvalidMilter, MilterSettings, WhenAway};

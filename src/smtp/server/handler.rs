@@ -26,11 +26,29 @@ pub struct Identity {
     pub account: AccountId,
     /// The account's primary address.
     pub address: Address,
+    pub mechanism: Mechanism,
+}
+
+/// The SASL dialogue by which a user signs in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mechanism {
+    Plain,
+    Login,
+}
+
+impl Mechanism {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+        }
+    }
 }
 
 /// A name and a password.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Credentials {
+    pub mechanism: Mechanism,
     pub login: String,
     pub password: Secret<String>,
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use mail::{Enhanced, Envelope, ForwardPath, ReversePath, Status};
 
 use crate::proto::{Command, Fault, MailParameters, Reply, parse};
-use crate::server::handler::{Credentials, Protocol, Transaction};
+use crate::server::handler::{Credentials, Mechanism, Protocol, Transaction};
 
 /// Bounds of a session.
 #[derive(Clone, Debug)]
@@ -313,13 +313,14 @@ impl Session {
                 Output::Reply(Reply::plain(334, vec![Cow::Borrowed("UGFzc3dvcmQ6")]))
             }
             State::AuthLoginPassword { login } => {
-                Output::Authenticate(Credentials { login, password: Secret::new(decoded) })
+                let password = Secret::new(decoded);
+                Output::Authenticate(Credentials { mechanism: Mechanism::Login, login, password })
             }
             // RFC 4616: [authzid] NUL authcid NUL password. Acting for others is not offered.
             State::AuthPlain => match decoded.split('\0').collect::<Vec<_>>().as_slice() {
                 [authorise, login, password] if authorise.is_empty() || authorise == login => {
-                    let password = Secret::new((*password).to_owned());
-                    Output::Authenticate(Credentials { login: (*login).to_owned(), password })
+                    let (login, password) = ((*login).to_owned(), Secret::new((*password).to_owned()));
+                    Output::Authenticate(Credentials { mechanism: Mechanism::Plain, login, password })
                 }
                 [_, _, _] => self.error(Reply::fixed(535, Enhanced(5, 7, 8), "Cannot act for another user")),
                 _ => self.error(Reply::fixed(501, Enhanced(5, 5, 2), "Malformed response")),

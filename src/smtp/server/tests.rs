@@ -36,7 +36,8 @@ impl Handler for Arc<Fake> {
     }
     async fn authenticate(&mut self, _: &SessionFacts, credentials: Credentials) -> Result<Identity, Status> {
         if credentials.login == "known@a.test" && credentials.password.reveal() == "secret" {
-            Ok(Identity { account: AccountId(1), address: "known@a.test".parse().unwrap() })
+            let address = "known@a.test".parse().unwrap();
+            Ok(Identity { account: AccountId(1), address, mechanism: credentials.mechanism })
         } else {
             Err(Status::fixed(535, Enhanced(5, 7, 8), "Authentication failed"))
         }

@@ -56,8 +56,8 @@ pub mod step {
     pub const HEADER_LEADING_SPACE: u32 = 0x10_0000;
 }
 
-/// The longest body chunk that every milter takes.
-pub const BODY_CHUNK_MAX: usize = 65_535;
+/// The longest data of a packet that every milter takes: what libmilter reads unless more was agreed on.
+pub const DATA_MAX: usize = 65_535;
 
 /// Reads the texts of a packet's data, each ended by NUL.
 pub(crate) struct Texts<'a>(pub &'a [u8]);
