@@ -64,7 +64,7 @@ enum Command {
     Audit(store::Audit),
     /// Collects garbage and says what was freed.
     Gc(store::Gc),
-    /// Snapshots of the whole node.
+    /// Snapshots of the whole node, and its move to another engine.
     #[command(subcommand)]
     Storage(store::StorageCommand),
 }

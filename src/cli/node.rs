@@ -24,6 +24,15 @@ impl Where {
         Ok(Config::load(&file)?)
     }
 
+    /// The same, or for a snapshot without a configuration the one that its files need.
+    pub fn load_or_snapshot(&self) -> anyhow::Result<Config> {
+        let is_folder = self.config.is_none() && self.dir.join("mail.sqlite").is_file();
+        if is_folder && !self.dir.join(crate::roles::DEMO_CONFIG).exists() {
+            return Ok(Config::with_defaults("snapshot", self.dir.clone(), Vec::new()));
+        }
+        self.load()
+    }
+
     /// Sends `request` to the running node, or carries it out on the stopped node's files.
     pub fn ask(&self, request: Request) -> anyhow::Result<Value> {
         self.talk(async |node, _| Ok(node.ask(request, Bytes::new()).await?.value))

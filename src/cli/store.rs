@@ -1,13 +1,22 @@
 //! `ortler audit`, `ortler gc` and `ortler storage`.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
+use base::{Clock as _, SystemClock};
+use config::Config;
+use store::CopyReport;
+
+use super::node::runtime;
 use super::{Where, print};
 use crate::roles::control::Request;
+use crate::roles::copying::Copying;
 
 #[derive(Args, Debug)]
 pub struct Audit {
@@ -65,13 +74,73 @@ pub enum StorageCommand {
         #[command(flatten)]
         node: Where,
     },
+    /// Moves a whole installation to another engine: directory and mail with all numbers that clients know. All
+    /// nodes of both sides must be stopped. May be run again: only what has changed is copied then. To be down
+    /// only shortly, copy a snapshot first (--dir), then stop the node and copy the node itself. Exit code 1 if
+    /// anything differs afterwards.
+    Copy {
+        /// Configuration of the target.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        /// Compare everything, content too; write nothing.
+        #[arg(long)]
+        verify: bool,
+        /// Tell how far it is each second, also where standard error is no terminal.
+        #[arg(long)]
+        progress: bool,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        node: Where,
+    },
 }
 
 impl StorageCommand {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Snapshot { to, json, node } = self;
-        // The node may run in another folder.
-        let to = std::path::absolute(&to).with_context(|| to.display().to_string())?;
-        node.ask_and_print(Request::Snapshot { to }, json)
+        match self {
+            Self::Snapshot { to, json, node } => {
+                // The node may run in another folder.
+                let to = std::path::absolute(&to).with_context(|| to.display().to_string())?;
+                node.ask_and_print(Request::Snapshot { to }, json)
+            }
+            Self::Copy { to, verify, progress, json, node } => {
+                let (from, to) = (node.load_or_snapshot()?, Config::load(&to)?);
+                let copying = Copying { from: &from, to: &to, is_verify: verify };
+                let progress = Progress::new(progress || std::io::stderr().is_terminal());
+                let report = runtime()?.block_on(copying.run(&|report| progress.tell(report)))?;
+                print::value(&report, json);
+                let is_equal = report["differences"].as_array().is_some_and(Vec::is_empty);
+                Ok(if is_equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            }
+        }
+    }
+}
+
+/// Tells how far a copy is, once a second.
+struct Progress {
+    is_wanted: bool,
+    told_at: Mutex<std::time::Instant>,
+}
+
+impl Progress {
+    fn new(is_wanted: bool) -> Self {
+        Self { is_wanted, told_at: Mutex::new(SystemClock.now()) }
+    }
+
+    fn tell(&self, report: &CopyReport) {
+        let Ok(mut told_at) = self.told_at.lock() else { return };
+        let now = SystemClock.now();
+        if !self.is_wanted || now.duration_since(*told_at) < Duration::from_secs(1) {
+            return;
+        }
+        *told_at = now;
+        print::line_to_stderr(&format!(
+            "{} blobs ({} MB) copied, {} there already; {} accounts done, {} unchanged",
+            report.blobs,
+            report.octets / 1_000_000,
+            report.blobs_skipped,
+            report.accounts,
+            report.accounts_skipped
+        ));
     }
 }

@@ -7,6 +7,7 @@
 //! Surprise: addresses compare without case, also in the local part.
 
 mod account;
+mod copy;
 mod directory;
 mod error;
 mod guard;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use base::{AccountId, ByteSize, DomainId, PoolId, Quota, TenantId, UtcMillis};
 use engine::EngineError;
 use engine::postgres::{Migration, Params, Pool, Row, Session, value};
+use engine::table::Place;
 use mail::{Address, Domain};
 
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
@@ -56,6 +57,10 @@ impl PgTables {
 
 #[async_trait]
 impl Tables for PgTables {
+    fn place(&self) -> Place {
+        Place::Postgres(Arc::clone(&self.pool))
+    }
+
     async fn version(&self) -> Result<u64, EngineError> {
         let found = self.rows("SELECT changes FROM directory_version", &[]).await?;
         found.first().map_or_else(|| Err(EngineError::damaged("directory_version is empty")), |row| number(row, 0))

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use base::{AccountId, Clock, PoolId, Quota, Secret};
 use engine::EngineError;
 use engine::postgres::Pool;
+use engine::table::Place;
 use mail::{Address, Domain, ForwardPath};
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
@@ -103,6 +104,10 @@ impl Registry {
             self.forget();
         }
         Ok(())
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.tables.place()
     }
 
     fn forget(&self) {

@@ -1,9 +1,11 @@
 //! The directory's rows in a database file of our own.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use base::{AccountId, ByteSize, DomainId, PoolId, Quota, TenantId, UtcMillis};
+use engine::table::Place;
 use engine::{Database, EngineError, Settings};
 use mail::{Address, Domain};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -19,13 +21,13 @@ use crate::tables::{
 };
 
 pub(crate) struct SqliteTables {
-    database: Database,
+    database: Arc<Database>,
 }
 
 impl SqliteTables {
     pub(crate) fn open(file: &Path) -> Result<Self, EngineError> {
         let settings = Settings { migrations: MIGRATIONS, readers: 4, cache_kib: 16 * 1024 };
-        Ok(Self { database: Database::open(file, &settings)? })
+        Ok(Self { database: Arc::new(Database::open(file, &settings)?) })
     }
 
     async fn change<T, F>(&self, work: F) -> Result<T, RegistryError>
@@ -54,6 +56,10 @@ impl SqliteTables {
 
 #[async_trait]
 impl Tables for SqliteTables {
+    fn place(&self) -> Place {
+        Place::Sqlite(Arc::clone(&self.database))
+    }
+
     /// No other process changes the file.
     async fn version(&self) -> Result<u64, EngineError> {
         Ok(0)

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use base::{AccountId, DomainId, PoolId, Quota, TenantId, UtcMillis};
 use engine::EngineError;
+use engine::table::Place;
 use mail::{Address, Domain};
 
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
@@ -83,6 +84,9 @@ pub(crate) struct Hits {
 /// checks within its transaction what must exist and what must not.
 #[async_trait]
 pub(crate) trait Tables: Send + Sync {
+    /// Where the rows lie, for a copy of them all.
+    fn place(&self) -> Place;
+
     /// Changes when any node changed anything.
     async fn version(&self) -> Result<u64, EngineError>;
 

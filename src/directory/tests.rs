@@ -293,3 +293,49 @@ async fn limits_come_from_account_domain_and_tenants(directory: &Registry) {
     assert!(matches!(unknown, Err(RegistryError::Missing { .. })));
     assert!(directory.limits(base::AccountId(999)).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn a_directory_goes_to_postgresql_and_back() {
+    let Some(server) = Server::start() else { return };
+    let (here, beyond) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, there, back) = (embedded(here.path()), on_server(&server, "copied").await, embedded(beyond.path()));
+    fill(&first).await;
+    first.put_alias("both@example.test", vec![address("anna@example.test")], false).await.unwrap();
+    let gone = first.add_account(account("gone")).await.unwrap();
+    first.delete_account(&address("gone@example.test")).await.unwrap();
+    for (from, to, target) in [(&first, &there, "bert"), (&there, &back, "anna")] {
+        assert_ne!(from.compare_with(to).await.unwrap(), [""; 0]);
+        assert!(from.copy_to(to).await.unwrap());
+        assert_eq!(from.compare_with(to).await.unwrap(), [""; 0]);
+        assert!(!from.copy_to(to).await.unwrap(), "once is enough");
+        assert!(sign_in(to, "anna@example.test", "pw-Anna").await.is_ok());
+        // What changes since comes along; a number that was given is not given again.
+        let target = vec![address(&format!("{target}@example.test"))];
+        from.put_alias("both@example.test", target, true).await.unwrap();
+        assert!(from.copy_to(to).await.unwrap());
+        assert_eq!(from.compare_with(to).await.unwrap(), [""; 0]);
+    }
+    assert!(back.add_account(account("new")).await.unwrap() > gone);
+    // An account that the source does not have, and one under another's number.
+    assert!(matches!(first.copy_to(&back).await, Err(RegistryError::Refused { .. })));
+    first.add_account(account("other")).await.unwrap();
+    let refused = first.copy_to(&back).await.unwrap_err().to_string();
+    assert!(refused.contains("the account new@example.test"), "{refused}");
+}
+
+/// A column that a later version adds must go along too.
+#[tokio::test]
+async fn every_column_is_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = embedded(folder.path());
+    let text = "SELECT m.name || '.' || c.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c
+                WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%' ORDER BY 1";
+    let found = directory.place().ask(text, &[engine::table::Kind::Text]).await.unwrap();
+    let found: Vec<String> = found.iter().map(|row| row[0].to_string()).collect();
+    let of = |table: &engine::table::Table| {
+        table.columns.iter().map(|(column, _)| format!("{}.{column}", table.name)).collect::<Vec<_>>()
+    };
+    let mut copied: Vec<String> = crate::copy::tables().iter().flat_map(of).collect();
+    copied.sort();
+    assert_eq!(found, copied);
+}

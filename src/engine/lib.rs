@@ -11,6 +11,7 @@ pub mod database;
 pub mod error;
 mod filesystem;
 pub mod postgres;
+pub mod table;
 pub mod waypoints;
 mod writer;
 

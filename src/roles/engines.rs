@@ -29,8 +29,8 @@ pub struct Engines {
     pub postgres: Option<Arc<Pool>>,
     data: PathBuf,
     worker: Option<Worker>,
-    /// Held as long as the engines are open.
-    _lock: File,
+    /// Held as long as the engines are open, but by those that are opened beside others.
+    _lock: Option<File>,
 }
 
 /// Rounds of garbage collection in one command.
@@ -39,12 +39,22 @@ const GC_ROUNDS_MAX: usize = 10_000;
 impl Engines {
     /// Opens what lies in the configuration's data folder or on its server, or makes it.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let (at, folder) = (config.data.clone(), config.data.clone());
+        let folder = config.data.clone();
         let lock = tokio::task::spawn_blocking(move || {
             std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
             lock(&folder)
         });
         let lock = lock.await??;
+        Self::open_with(config, Some(lock)).await
+    }
+
+    /// For a folder that other engines of this process hold, which keep their data elsewhere in it.
+    pub(super) async fn open_beside(config: &Config) -> anyhow::Result<Self> {
+        Self::open_with(config, None).await
+    }
+
+    async fn open_with(config: &Config, lock: Option<File>) -> anyhow::Result<Self> {
+        let at = config.data.clone();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids = Arc::new(IdSource::system());
         let postgres = config.postgres.as_ref().map(server).transpose()?.map(|server| Arc::new(Pool::new(server)));
@@ -229,6 +239,27 @@ pub fn objects(store: &ObjectStore) -> anyhow::Result<S3Settings> {
 pub fn server(postgres: &Postgres) -> anyhow::Result<PgSettings> {
     let settings = PgSettings::parse(postgres.url.reveal(), postgres.connections).context("`storage.postgresql`")?;
     with_options(settings, postgres)
+}
+
+/// Connections of nodes and commands to the server's database, but for the one that asks.
+pub(super) async fn others_connected(postgres: &Postgres) -> anyhow::Result<i64> {
+    let pool = Pool::new(server(postgres)?);
+    let text = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'ortler' AND pid <> pg_backend_pid()";
+    let found = pool.query(text, &[]).await?;
+    let row = found.first().context("PostgreSQL does not say who is connected")?;
+    Ok(engine::postgres::value(row, 0)?)
+}
+
+/// Whether both lead to one database: a lock that one holds is seen by the other.
+pub(super) async fn is_same_database(one: &Pool, other: &Pool) -> anyhow::Result<bool> {
+    const COPYING: i64 = 0x6f72_746c_6370;
+    let holder = one.begin(false).await?;
+    let taken = holder.row("SELECT pg_try_advisory_xact_lock($1)", &[&COPYING]).await?;
+    let seen = other.query("SELECT pg_try_advisory_xact_lock($1)", &[&COPYING]).await?;
+    let is_taken = engine::postgres::value::<bool>(&taken, 0)?;
+    let is_free = seen.first().map(|row| engine::postgres::value::<bool>(row, 0)).transpose()?.unwrap_or(false);
+    Ok(holder.end(Ok::<bool, engine::EngineError>(!(is_taken && is_free))).await?)
 }
 
 /// The log has connections of its own, so that it never waits for mail nor mail for it; perhaps on a server of its own.

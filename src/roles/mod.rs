@@ -2,6 +2,7 @@
 
 pub mod auditor;
 pub mod control;
+pub mod copying;
 mod engines;
 mod hints;
 mod judge;

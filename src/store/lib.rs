@@ -17,6 +17,7 @@ pub mod content;
 mod contract;
 #[cfg(test)]
 mod contract_quota;
+mod copy;
 mod damage;
 pub mod error;
 mod gc;
@@ -45,6 +46,7 @@ pub use audit::{AuditOptions, AuditPlace, AuditReport, AuditTurn, Problem};
 pub use blob::{SegmentSettings, SegmentStore};
 pub use bucket::S3Settings;
 pub use content::{EntryContent, Steps};
+pub use copy::{CopyError, CopyReport};
 pub use error::{AppendError, MailboxError, StoreError};
 pub use gc::{GcReport, GcSettings};
 pub use model::{

@@ -15,7 +15,7 @@ use crate::model::{Role, Target};
 use crate::{AuditOptions, S3Settings, Storage, StorageSettings};
 
 /// An object store on a folder.
-struct ObjectStore {
+pub(crate) struct ObjectStore {
     program: PathBuf,
     folder: tempfile::TempDir,
     port: u16,
@@ -24,7 +24,7 @@ struct ObjectStore {
 
 impl ObjectStore {
     /// `None` where its program is not named and that is fine.
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         #[expect(clippy::disallowed_methods, reason = "says where the program is and which tests may be left out")]
         let (program, mode) = (std::env::var_os("ORTLER_S3_SERVER"), std::env::var("ORTLER_TESTS"));
         let Some(program) = program.map(PathBuf::from) else {
@@ -48,7 +48,11 @@ impl ObjectStore {
         self.child = serve(&self.program, self.folder.path(), self.port);
     }
 
-    fn settings(&self, endpoints: &[u16]) -> S3Settings {
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn settings(&self, endpoints: &[u16]) -> S3Settings {
         S3Settings {
             endpoints: endpoints.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
             bucket: "mail".to_owned(),
@@ -61,7 +65,7 @@ impl ObjectStore {
     }
 
     /// Files of objects.
-    fn objects(&self) -> Vec<PathBuf> {
+    pub(crate) fn objects(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.path().join("mail")];
         while let Some(folder) = folders.pop() {

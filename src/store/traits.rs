@@ -23,6 +23,9 @@ pub trait BlobStore: Send + Sync {
     /// [`StoreError::Full`] while too little space is left for anything new: for whoever asks before content comes.
     fn check_room(&self) -> Result<(), StoreError>;
 
+    /// [`BlobStore::put`] of content that has this id elsewhere: the caller knows that it is not here.
+    async fn put_as(&self, id: BlobId, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError>;
+
     /// Bytes `range` of the uncompressed content; shorter if the content ends before. Cost follows the range.
     async fn read(&self, blob: BlobId, range: Range<u64>) -> Result<Bytes, StoreError>;
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base::{MessageId, UtcMillis, event};
+use engine::table::Place;
 use engine::{Database, EngineError};
 use jiff::civil::Date;
 use parking_lot::Mutex;
@@ -231,6 +232,20 @@ impl TrailStore for Days {
                 let _ = std::fs::remove_file(path);
             }
         }
+        Ok(())
+    }
+
+    async fn days(&self) -> Result<Vec<Date>, EngineError> {
+        Ok(self.stored())
+    }
+
+    async fn place_of(&self, day: Date) -> Result<Place, EngineError> {
+        self.day(day).map(Place::Sqlite)
+    }
+
+    async fn go_on_after(&self, last: u64) -> Result<(), EngineError> {
+        self.given.fetch_max(last, Ordering::SeqCst);
+        self.last_seq.fetch_max(last, Ordering::SeqCst);
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 //! not take waits on the node's disk.
 //! Surprise: a message's rows lie in the file or partition of the day its id was made, so that one place tells its story.
 
+mod copy;
 mod count;
 mod day;
 mod days;
@@ -28,6 +29,7 @@ mod tests;
 mod trail;
 mod worker;
 
+pub use copy::TrailCopy;
 pub use count::{Bucket, Span};
 pub use event::{Event, Kind, Outcome, Party};
 pub use live::Live;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base::{MessageId, UtcMillis};
 use engine::EngineError;
+use engine::table::Place;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
@@ -69,6 +70,15 @@ pub(crate) trait TrailStore: Send + Sync {
 
     /// Drops whole days before `oldest` and makes ready for those to come.
     async fn keep_days(&self, oldest: Date, today: Date) -> Result<(), EngineError>;
+
+    /// Days that have a file or partitions, oldest first.
+    async fn days(&self) -> Result<Vec<Date>, EngineError>;
+
+    /// Where the rows of a day lie, for a copy of them all; made if need be.
+    async fn place_of(&self, day: Date) -> Result<Place, EngineError>;
+
+    /// Numbers given from now on are above this one.
+    async fn go_on_after(&self, last: u64) -> Result<(), EngineError>;
 
     /// Resolves when another node has written, or may have. Cancel safe.
     async fn changed(&self);

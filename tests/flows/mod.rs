@@ -20,6 +20,7 @@ mod quota;
 mod service;
 mod shared_log;
 mod snapshot;
+mod storage_copy;
 mod submission;
 mod undelete;
 mod web;

@@ -25,8 +25,7 @@ const BATCH: usize = 1 << 20;
 
 impl SegmentStore {
     /// Packs and writes where that may block.
-    pub(super) async fn put_large(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
-        let id = self.ids.blob(self.clock.utc());
+    pub(super) async fn put_large(&self, id: BlobId, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
         let (folder, newest) = (self.folder.clone(), Arc::clone(&self.newest_large));
         let (contexts, waypoints) = (Arc::clone(&self.contexts), self.waypoints);
         let written = tokio::task::spawn_blocking(move || {

@@ -382,12 +382,15 @@ impl SegmentStore {
 #[async_trait]
 impl BlobStore for SegmentStore {
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
+        self.put_as(self.ids.blob(self.clock.utc()), pieces).await
+    }
+
+    async fn put_as(&self, id: BlobId, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
         self.room.check()?;
         let size: usize = pieces.iter().map(Bytes::len).sum();
         if size > LARGE_MIN {
-            return self.put_large(pieces).await;
+            return self.put_large(id, pieces).await;
         }
-        let id = self.ids.blob(self.clock.utc());
         let contexts = Arc::clone(&self.contexts);
         let pack = move || contexts.encode(id, &pieces);
         let packed = if size <= PACK_INLINE_MAX {

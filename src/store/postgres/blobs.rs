@@ -117,15 +117,14 @@ impl PgBlobs {
         Arc::new(Self { store, ids, clock, damages: Damages::new(), contexts: Arc::default(), bucket })
     }
 
-    /// An id for new content, with the time under which it is on the list of garbage from now on.
-    pub(super) async fn list_new(&self) -> Result<(BlobId, UtcMillis), StoreError> {
+    /// Puts new content on the list of garbage; gives the time under which it is there from now on.
+    pub(super) async fn list_new(&self, id: BlobId) -> Result<UtcMillis, StoreError> {
         let now = self.clock.utc();
-        let id = self.ids.blob(now);
         let sql = self.store.pool.session().await?;
-        let text = "INSERT INTO blob_release (released_at, blob_id) VALUES ($1, $2)";
+        let text = "INSERT INTO blob_release (released_at, blob_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
         sql.execute(text, &[&now.0, &id.to_bytes().as_slice()]).await?;
         sql.give_back();
-        Ok((id, now))
+        Ok(now)
     }
 }
 
@@ -136,29 +135,17 @@ fn damaged(blob: BlobId, what: &str) -> StoreError {
 #[async_trait]
 impl BlobStore for PgBlobs {
     async fn put(&self, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
-        let size = pieces.iter().map(Bytes::len).sum::<usize>();
-        match &self.bucket {
-            Some(bucket) if size as u64 >= bucket.from_bytes => return objects::put(self, bucket, &pieces).await,
-            _ if size > IN_ONE_MAX => return self.put_chunks(&pieces).await,
-            _ => {}
-        }
-        let (packer, chunks) = packing(move || pack(&pieces)).await?;
-        let now = self.clock.utc();
-        let id = self.ids.blob(now);
-        // On the list of garbage from the start: it goes off it, or away, when its grace period ends.
-        let text = "WITH made AS (
-                 INSERT INTO blob (blob_id, size_bytes, digest) VALUES ($1, $2, $3)
-             ), listed AS (
-                 INSERT INTO blob_release (released_at, blob_id) VALUES ($4, $1)
-             )
-             INSERT INTO blob_chunk (blob_id, nth, data)
-             SELECT $1, n.nth - 1, n.data FROM unnest($5::bytea[]) WITH ORDINALITY AS n (data, nth)";
-        let (raw, size, digest) = (id.to_bytes(), rows::param(packer.size_bytes), packer.digest());
+        self.store_new(self.ids.blob(self.clock.utc()), pieces).await
+    }
+
+    async fn put_as(&self, id: BlobId, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
+        // What an earlier try left, or garbage collection was about to delete.
+        let text = "WITH chunks AS (DELETE FROM blob_chunk WHERE blob_id = $1)
+             DELETE FROM object_release WHERE blob_id = $1";
         let sql = self.store.pool.session().await?;
-        let params: Params<'_> = &[&raw.as_slice(), &size, &digest.as_slice(), &now.0, &chunks];
-        sql.execute(text, params).await?;
+        sql.execute(text, &[&id.to_bytes().as_slice()]).await?;
         sql.give_back();
-        Ok(StoredBlob { id, size_bytes: packer.size_bytes, locator: raw.to_vec(), digest })
+        self.store_new(id, pieces).await
     }
 
     fn check_room(&self) -> Result<(), StoreError> {
@@ -174,6 +161,31 @@ impl BlobStore for PgBlobs {
 const STRETCH: u64 = 4 << 20;
 
 impl PgBlobs {
+    async fn store_new(&self, id: BlobId, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
+        let size = pieces.iter().map(Bytes::len).sum::<usize>();
+        match &self.bucket {
+            Some(bucket) if size as u64 >= bucket.from_bytes => return objects::put(self, bucket, id, &pieces).await,
+            _ if size > IN_ONE_MAX => return self.put_chunks(id, &pieces).await,
+            _ => {}
+        }
+        let (packer, chunks) = packing(move || pack(&pieces)).await?;
+        let now = self.clock.utc();
+        // On the list of garbage from the start: it goes off it, or away, when its grace period ends.
+        let text = "WITH made AS (
+                 INSERT INTO blob (blob_id, size_bytes, digest) VALUES ($1, $2, $3)
+             ), listed AS (
+                 INSERT INTO blob_release (released_at, blob_id) VALUES ($4, $1) ON CONFLICT DO NOTHING
+             )
+             INSERT INTO blob_chunk (blob_id, nth, data)
+             SELECT $1, n.nth - 1, n.data FROM unnest($5::bytea[]) WITH ORDINALITY AS n (data, nth)";
+        let (raw, size, digest) = (id.to_bytes(), rows::param(packer.size_bytes), packer.digest());
+        let sql = self.store.pool.session().await?;
+        let params: Params<'_> = &[&raw.as_slice(), &size, &digest.as_slice(), &now.0, &chunks];
+        sql.execute(text, params).await?;
+        sql.give_back();
+        Ok(StoredBlob { id, size_bytes: packer.size_bytes, locator: raw.to_vec(), digest })
+    }
+
     /// Reads all of a blob, a stretch at a time, and compares its digest. For the auditor: damage found here is not one
     /// that a reader met.
     pub(super) async fn verify(&self, blob: BlobId, size: u64, digest: &[u8]) -> Result<(), StoreError> {
@@ -243,8 +255,8 @@ impl PgBlobs {
 impl PgBlobs {
     /// Chunk by chunk. The blob's own row comes last, so that nothing ever refers to half a blob; the list of garbage
     /// knows of it first.
-    async fn put_chunks(&self, pieces: &[Bytes]) -> Result<StoredBlob, StoreError> {
-        let (id, listed_at) = self.list_new().await?;
+    async fn put_chunks(&self, id: BlobId, pieces: &[Bytes]) -> Result<StoredBlob, StoreError> {
+        let listed_at = self.list_new(id).await?;
         let (mut packer, mut written) = (Packer::new(), 0);
         for piece in pieces {
             for start in (0..piece.len()).step_by(CHUNK) {

@@ -30,6 +30,7 @@ use async_trait::async_trait;
 use base::{AccountId, ByteSize, Clock, MailboxId, ModSeq, PoolId, Quota, Uid};
 use engine::EngineError;
 use engine::postgres::{Pool, Session};
+use engine::table::Place;
 
 pub use blobs::PgBlobs;
 pub(crate) use gc::PgGc;
@@ -103,6 +104,10 @@ impl PgStore {
     pub async fn open(pool: Arc<Pool>, signals: Arc<Signals>, clock: Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
         engine::postgres::migrate(&pool, schema::COMPONENT, schema::MIGRATIONS).await?;
         Ok(Arc::new(Self { pool, signals, clock }))
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place::Postgres(Arc::clone(&self.pool))
     }
 
     /// A transaction that holds the account, if it exists.

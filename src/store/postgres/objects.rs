@@ -16,8 +16,13 @@ use crate::error::StoreError;
 use crate::model::StoredBlob;
 
 /// Stores content as an object.
-pub(super) async fn put(blobs: &PgBlobs, bucket: &Bucket, pieces: &[Bytes]) -> Result<StoredBlob, StoreError> {
-    let mut object = ObjectDraft::begin(blobs, bucket).await?;
+pub(super) async fn put(
+    blobs: &PgBlobs,
+    bucket: &Bucket,
+    id: BlobId,
+    pieces: &[Bytes],
+) -> Result<StoredBlob, StoreError> {
+    let mut object = ObjectDraft::begin(blobs, bucket, id).await?;
     for piece in pieces {
         object.write(piece).await?;
     }
@@ -38,9 +43,8 @@ struct ObjectDraft<'a> {
 const STEP: usize = 1 << 20;
 
 impl<'a> ObjectDraft<'a> {
-    async fn begin(blobs: &'a PgBlobs, bucket: &'a Bucket) -> Result<Self, StoreError> {
-        let writing_id = blobs.list_new().await?;
-        let (id, listed_at) = writing_id;
+    async fn begin(blobs: &'a PgBlobs, bucket: &'a Bucket, id: BlobId) -> Result<Self, StoreError> {
+        let listed_at = blobs.list_new(id).await?;
         let writing = bucket.create(id).await?;
         Ok(Self { blobs, id, listed_at, packer: Some(Packer::new(id)), writing })
     }

@@ -56,6 +56,26 @@ pub(super) fn release(sql: &Connection, blob: BlobId, now: UtcMillis) -> Result<
     Ok(())
 }
 
+impl SqliteStore {
+    /// Names blobs that nothing refers to yet; garbage collection looks at them when their grace is over.
+    pub(crate) async fn list_stored(&self, blobs: Vec<StoredBlob>) -> std::result::Result<(), StoreError> {
+        let now = self.clock.utc();
+        self.write_sql(move |sql| {
+            let mut add = sql.prepare_cached(
+                "INSERT INTO blob (blob_id, locator, size_bytes, digest, refs) VALUES (?1, ?2, ?3, ?4, 0)",
+            )?;
+            let mut list =
+                sql.prepare_cached("INSERT OR IGNORE INTO blob_release (released_at, blob_id) VALUES (?1, ?2)")?;
+            for blob in &blobs {
+                add.execute((blob.id.to_bytes(), &blob.locator, blob.size_bytes, blob.digest))?;
+                list.execute((now.0, blob.id.to_bytes()))?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
 #[async_trait]
 impl BlobIndex for SqliteStore {
     async fn locate(&self, blob: BlobId) -> Result<Option<StoredBlob>, StoreError> {

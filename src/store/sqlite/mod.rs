@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use base::{AccountId, Clock, MailboxId, ModSeq, PoolId, Quota, Uid};
+use engine::table::Place;
 use engine::{Database, EngineError, Waypoints};
 use rusqlite::Connection;
 
@@ -53,7 +54,7 @@ impl Default for SqliteSettings {
 
 /// [`MailStore`] and [`crate::BlobIndex`] on `mail.sqlite`.
 pub struct SqliteStore {
-    db: Database,
+    db: Arc<Database>,
     signals: Arc<Signals>,
     clock: Arc<dyn Clock>,
     is_writable: AtomicBool,
@@ -79,7 +80,7 @@ impl SqliteStore {
             cache_kib: settings.cache_kib,
         };
         let waypoints = settings.waypoints;
-        let db = Database::open_watched(&dir.join("mail.sqlite"), &engine, waypoints)?;
+        let db = Arc::new(Database::open_watched(&dir.join("mail.sqlite"), &engine, waypoints)?);
         let (is_writable, room) = (AtomicBool::new(true), std::sync::OnceLock::new());
         Ok(Arc::new(Self { db, signals, clock, is_writable, room, waypoints }))
     }
@@ -87,6 +88,10 @@ impl SqliteStore {
     /// Copies are refused while there is too little of it.
     pub(crate) fn watch(&self, room: &Arc<Room>) {
         let _ = self.room.set(Arc::clone(room));
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place::Sqlite(Arc::clone(&self.db))
     }
 
     pub fn file(&self) -> &Path {

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use base::{Clock, MessageId};
 use engine::EngineError;
 use engine::postgres::{Migration, Notices, PgSettings, Pool, Session, migrate};
+use engine::table::Place;
 use jiff::civil::Date;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -31,7 +32,7 @@ use crate::store::{Batch, Changes, TrailStore, day_of};
 const MIGRATIONS: &[Migration] = &[Migration { text: include_str!("schema-1.sql"), oldest: 1 }];
 
 pub(crate) struct Partitions {
-    readers: Pool,
+    readers: Arc<Pool>,
     writers: Pool,
     /// The writing connection. When it breaks, the server may have forgotten what it acknowledged.
     writing: tokio::sync::Mutex<Option<Session>>,
@@ -63,7 +64,7 @@ impl Partitions {
         let mut listener = JoinSet::new();
         listener.spawn(listen(settings.clone(), Arc::clone(&changed), Arc::clone(&wrote)));
         let partitions = Self {
-            readers: Pool::new(settings.clone()),
+            readers: Arc::new(Pool::new(settings.clone())),
             writers: Pool::new(settings),
             writing: tokio::sync::Mutex::default(),
             retention,
@@ -156,6 +157,25 @@ impl TrailStore for Partitions {
         self.make_schema().await?;
         self.make_days(partition::days_ahead(today)).await?;
         partition::drop_before(&self.readers, oldest).await
+    }
+
+    async fn days(&self) -> Result<Vec<Date>, EngineError> {
+        self.make_schema().await?;
+        partition::stored(&self.readers).await
+    }
+
+    async fn place_of(&self, day: Date) -> Result<Place, EngineError> {
+        self.make_schema().await?;
+        self.make_days(vec![day]).await?;
+        Ok(Place::Postgres(Arc::clone(&self.readers)))
+    }
+
+    async fn go_on_after(&self, last: u64) -> Result<(), EngineError> {
+        let sql = self.readers.session().await?;
+        let last = i64::try_from(last).unwrap_or(i64::MAX);
+        sql.execute("UPDATE trail_state SET seq = greatest(seq, $1)", &[&last]).await?;
+        sql.give_back();
+        Ok(())
     }
 
     async fn changed(&self) {

@@ -1,5 +1,7 @@
 //! Days come and go as whole partitions.
 
+use std::collections::BTreeSet;
+
 use base::{MessageId, UtcMillis};
 use engine::EngineError;
 use engine::postgres::{Pool, Session, value};
@@ -95,6 +97,17 @@ const STORED: &str = "SELECT c.relname::text, i.inhrelid IS NOT NULL, coalesce(i
     WHERE c.relkind = 'r' AND c.relname ~ '^trail_(event|message|party|minute)_[0-9]{8}$'
       AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'trail_event'::regclass)
     ORDER BY c.relname";
+
+/// Days that have partitions, oldest first.
+pub(super) async fn stored(pool: &Pool) -> Result<Vec<Date>, EngineError> {
+    let mut days = BTreeSet::new();
+    for row in pool.query(STORED, &[]).await? {
+        let (name, attached): (String, bool) = (value(&row, 0)?, value(&row, 1)?);
+        let day = name.strip_prefix("trail_event_").filter(|_| attached);
+        days.extend(day.and_then(|day| Date::strptime("%Y%m%d", day).ok()));
+    }
+    Ok(days.into_iter().collect())
+}
 
 /// Drops days before `oldest`, but for the last of them: a clock that goes before ours may still write it. Nodes take turns.
 pub(super) async fn drop_before(pool: &Pool, oldest: Date) -> Result<(), EngineError> {

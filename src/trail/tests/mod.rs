@@ -1,4 +1,5 @@
 mod contract;
+mod copy;
 mod days;
 mod disk;
 mod postgres;

@@ -1,0 +1,171 @@
+//! Moves the directory from one installation to another. It is small: it goes as a whole, in one transaction.
+
+use engine::EngineError;
+use engine::table::Kind::{Bool, Int, Text};
+use engine::table::{Between, Kind, Merge, Place, Row, Side, Step, Table, Value, differences};
+
+use crate::error::RegistryError;
+use crate::registry::Registry;
+
+type Columns = &'static [(&'static str, Kind)];
+
+const TENANT: Columns = &[
+    ("id", Int),
+    ("name", Text),
+    ("kind", Text),
+    ("parent", Int),
+    ("quota_bytes", Int),
+    ("quota_messages", Int),
+    ("created_at", Int),
+];
+
+const DOMAIN: Columns =
+    &[("id", Int), ("name", Text), ("tenant", Int), ("quota_bytes", Int), ("quota_messages", Int), ("created_at", Int)];
+
+const ACCOUNT: Columns = &[
+    ("id", Int),
+    ("domain", Int),
+    ("folded", Text),
+    ("address", Text),
+    ("name", Text),
+    ("access", Text),
+    ("enabled", Bool),
+    ("quota_bytes", Int),
+    ("quota_messages", Int),
+    ("password", Text),
+    ("created_at", Int),
+];
+
+const ALIAS: Columns = &[("id", Int), ("domain", Int), ("folded", Text), ("created_at", Int)];
+const ALIAS_TARGET: Columns = &[("alias", Int), ("folded", Text)];
+
+/// Each after those that it refers to.
+pub(crate) fn tables() -> [Table; 5] {
+    [
+        Table::plain("tenant", ("tenant", "directory_tenant"), TENANT, 1, false),
+        Table::plain("domain", ("domain", "directory_domain"), DOMAIN, 1, false),
+        Table::plain("account", ("account", "directory_account"), ACCOUNT, 1, false),
+        Table::plain("alias", ("alias", "directory_alias"), ALIAS, 1, false),
+        Table::plain("alias_target", ("alias_target", "directory_alias_target"), ALIAS_TARGET, 2, false),
+    ]
+}
+
+/// Tables whose rows are numbered; a number is never given twice.
+const NUMBERED: [&str; 4] = ["tenant", "domain", "account", "alias"];
+
+impl Registry {
+    /// Makes the directory in `to` what it is here, and compares it; gives whether something was written. Nobody may use
+    /// either meanwhile.
+    ///
+    /// # Errors
+    /// [`RegistryError::Refused`] as [`Registry::check_target`]. Whatever the error, `to` is as it was.
+    pub async fn copy_to(&self, to: &Self) -> Result<bool, RegistryError> {
+        self.check_target(to).await?;
+        if self.compare_with(to).await?.is_empty() {
+            return Ok(false);
+        }
+        let (from, to) = (self.place(), to.place());
+        let mut change = to.begin().await?;
+        for table in tables().iter().rev() {
+            let (sqlite, postgres) = (&table.sqlite.from, &table.postgres.from);
+            change.run(&format!("DELETE FROM {sqlite}"), &format!("DELETE FROM {postgres}")).await?;
+        }
+        for table in &tables() {
+            let mut after: Option<Row> = None;
+            loop {
+                let rows = from.rows(table, None, after.as_deref(), BATCH).await?;
+                let Some(last) = rows.last().cloned() else { break };
+                change.insert(table, rows).await?;
+                after = last.get(..table.key).map(<[Value]>::to_vec);
+            }
+        }
+        for (name, last) in last_numbers(&from).await? {
+            // One below the next.
+            let (first, is_given) = (last.max(1), last > 0);
+            change
+                .run(
+                    &format!(
+                        "INSERT OR REPLACE INTO sqlite_sequence (rowid, name, seq)
+                         SELECT (SELECT rowid FROM sqlite_sequence WHERE name = '{name}'), '{name}', {last}"
+                    ),
+                    &format!("SELECT setval(pg_get_serial_sequence('directory_{name}', 'id'), {first}, {is_given})"),
+                )
+                .await?;
+        }
+        change.run("", "UPDATE directory_version SET changes = changes + 1").await?;
+        change.commit().await?;
+        Ok(true)
+    }
+
+    /// Where the directory in `to` differs, in words.
+    pub async fn compare_with(&self, to: &Self) -> Result<Vec<String>, EngineError> {
+        let (from, to) = (self.place(), to.place());
+        let between = Between { from: &from, to: &to, owner: None };
+        let mut found = Vec::new();
+        for table in &tables() {
+            let some = differences(between, table, DIFFERENCES_MAX).await?;
+            found.extend(some.into_iter().map(|what| format!("directory, {what}")));
+        }
+        let numbers = (last_numbers(&from).await?, last_numbers(&to).await?);
+        for ((name, one), (_, other)) in numbers.0.iter().zip(&numbers.1) {
+            if one != other {
+                found.push(format!("directory, {name}: the last number given was {one}, in the target {other}"));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks whether all accounts and domains in `to` came from here.
+    ///
+    /// # Errors
+    /// [`RegistryError::Refused`] names one that did not.
+    pub async fn check_target(&self, to: &Self) -> Result<(), RegistryError> {
+        let (from, to) = (self.place(), to.place());
+        let [_, domain, account, ..] = tables();
+        for (table, name) in [(account, 2), (domain, 1)] {
+            let mut merge = Merge::new(Side { place: &from, table: &table }, Side { place: &to, table: &table }, None);
+            while let Some(step) = merge.next().await? {
+                let foreign = match &step {
+                    Step::Gone(row) => row.get(name),
+                    Step::Changed { is, was } if is.get(name) != was.get(name) => was.get(name),
+                    Step::Changed { .. } | Step::New(_) | Step::Same(_) => None,
+                };
+                if let Some(foreign) = foreign {
+                    let kind = table.name;
+                    return Err(RegistryError::Refused {
+                        why: format!(
+                            "the target has the {kind} {foreign}, which the source does not have; if it was deleted in the source, \
+                         delete it in the target too"
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The last number given in each of the numbered tables.
+async fn last_numbers(place: &Place) -> Result<Vec<(&'static str, i64)>, EngineError> {
+    let mut found = Vec::new();
+    for name in NUMBERED {
+        let text = match place {
+            Place::Sqlite(_) => {
+                format!("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{name}'), 0)")
+            }
+            Place::Postgres(_) => format!(
+                "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('directory_{name}', 'id')::regclass), 0)"
+            ),
+        };
+        let rows = place.ask(&text, &[Int]).await?;
+        let last =
+            rows.first().and_then(|row| if let Some(Value::Int(last)) = row.first() { Some(*last) } else { None });
+        found.push((name, last.unwrap_or(0)));
+    }
+    Ok(found)
+}
+
+/// Rows written at a time.
+const BATCH: usize = 500;
+/// Differences named of one table.
+const DIFFERENCES_MAX: usize = 100;
