@@ -44,16 +44,17 @@ pub(crate) async fn body(
         }
     };
     let (text, is_html) = (shown.text.text, shown.is_html);
+    let host = host(&headers).map(|host| host_name(host).to_owned());
     // Sanitising a large message takes milliseconds: not on a thread that serves others.
     let page = tokio::task::spawn_blocking(move || {
-        if is_html { sanitize::html_page(&text, remote, images) } else { sanitize::text_page(&text) }
+        if is_html { sanitize::html_page(&text, remote, host.as_deref(), images) } else { sanitize::text_page(&text) }
     });
     let page = page.await.map_err(|_| ApiError::Failed)?;
     let mut response = axum::response::Html(page).into_response();
     let mut sources = image_source(&headers, peer, &folder);
     if remote == Remote::Shown {
         sources.push_str(" https: http:");
-        // Whoever keeps the pictures need not learn where they are shown.
+        // Ours is among these: the page names no picture there. Whoever keeps the pictures need not learn where they are shown.
         let none = HeaderValue::from_static("no-referrer");
         response.headers_mut().insert(header::REFERRER_POLICY, none);
     }
@@ -61,14 +62,27 @@ pub(crate) async fn body(
     Ok(response)
 }
 
+/// Our host and port as the browser asked for them; `None` if they cannot be trusted.
+fn host(headers: &HeaderMap) -> Option<&str> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let is_host = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    is_host.then_some(host)
+}
+
+/// Without the port; an IPv6 address keeps its brackets.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
 /// The folder of this message's pictures as a source for a policy; none if the host's name cannot be trusted.
 fn image_source(headers: &HeaderMap, peer: Peer, folder: &str) -> String {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let is_host = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
-    match (is_host, peer.is_tls) {
-        (true, true) => format!("https://{host}{folder}"),
-        (true, false) => format!("http://{host}{folder}"),
-        (false, _) => String::new(),
+    match (host(headers), peer.is_tls) {
+        (Some(host), true) => format!("https://{host}{folder}"),
+        (Some(host), false) => format!("http://{host}{folder}"),
+        (None, _) => String::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ammonia::{Builder, UrlRelative};
+use ammonia::{Builder, Url, UrlRelative};
 use maud::{DOCTYPE, PreEscaped, html};
 
 /// Layout and text; no scripts, forms, frames, media, SVG or MathML.
@@ -170,7 +170,7 @@ const PROPERTIES: &[&str] = &[
 /// Deeper nesting than any message needs is a burden for whoever shows it; such HTML is shown as text.
 const SIZE_MAX: usize = 8 << 20;
 
-/// Pictures that lie elsewhere tell their owner who reads when and where.
+/// Pictures that lie on other hosts tell their owner who reads when and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Remote {
     /// Left out, their text stays.
@@ -179,15 +179,17 @@ pub enum Remote {
     Shown,
 }
 
-/// A page of the HTML. `image` says where the part lies that `cid:` names. `data-blocked` of the body is the number of
-/// pictures left out.
+/// A page of the HTML. `host` is ours as the browser knows it, without a port: a picture there is never shown, for the
+/// reader's cookie would go along; without it no remote picture is. `image` says where the part lies that `cid:` names.
+/// `data-blocked` of the body is the number of pictures left out that lie on other hosts.
 pub fn html_page(
     source: &str,
     remote: Remote,
+    host: Option<&str>,
     image: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
 ) -> String {
     let source = source.get(..source.floor_char_boundary(SIZE_MAX)).unwrap_or_default();
-    let (content, blocked) = fragment(source, remote, image);
+    let (content, blocked) = fragment(source, remote, host, image);
     page(PreEscaped(content), false, blocked)
 }
 
@@ -212,10 +214,12 @@ pub(crate) fn text_page(text: &str) -> String {
 fn fragment(
     source: &str,
     remote: Remote,
+    host: Option<&str>,
     image: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
 ) -> (String, usize) {
     let blocked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&blocked);
+    let host = host.map(str::to_owned);
     let set = |names: &'static [&'static str]| names.iter().copied().collect::<HashSet<_>>();
     let clean = Builder::empty()
         .tags(set(TAGS))
@@ -223,18 +227,19 @@ fn fragment(
         .generic_attributes(set(ATTRIBUTES))
         .tag_attributes(HashMap::from([("a", HashSet::from(["href"])), ("img", HashSet::from(["src", "alt"]))]))
         .url_schemes(HashSet::from(["http", "https", "mailto", "tel", "cid", "data"]))
-        // What the filter lets through is absolute, or our own path to a picture of this message.
+        // What the filter lets through is absolute and on another host, or our own path to a picture of this message.
         .url_relative(UrlRelative::PassThrough)
         .link_rel(Some("noopener noreferrer"))
         .set_tag_attribute_value("a", "target", "_blank")
         .filter_style_properties(set(PROPERTIES))
         .strip_comments(true)
         .attribute_filter(move |element, attribute, value| {
-            let is_remote = element == "img" && attribute == "src" && is_remote(value);
-            match remote {
-                Remote::Shown if is_remote => return Some(Cow::Borrowed(value)),
-                Remote::Blocked if is_remote => drop(count.fetch_add(1, Ordering::Relaxed)),
-                Remote::Shown | Remote::Blocked => {}
+            let picture = (element == "img" && attribute == "src").then(|| remote_address(value, host.as_deref()?));
+            match (remote, picture.flatten()) {
+                // As it was understood: one spelling leads to one place.
+                (Remote::Shown, Some(url)) => return Some(Cow::Owned(url.into())),
+                (Remote::Blocked, Some(_)) => drop(count.fetch_add(1, Ordering::Relaxed)),
+                (Remote::Shown | Remote::Blocked, None) => {}
             }
             filter(element, attribute, value, &image)
         })
@@ -243,10 +248,12 @@ fn fragment(
     (clean, blocked.load(Ordering::Relaxed))
 }
 
-/// An absolute address; anything else would lead to a path of ours.
-fn is_remote(value: &str) -> bool {
-    let lower = value.trim_start().to_ascii_lowercase();
-    lower.starts_with("https://") || lower.starts_with("http://")
+/// The address on another host that a browser reads there. Everything else would lead to a path of ours; so would
+/// our own name at any port, for cookies know no ports.
+fn remote_address(value: &str, host: &str) -> Option<Url> {
+    let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https"))?;
+    let is_own = url.host_str()?.trim_end_matches('.').eq_ignore_ascii_case(host.trim_end_matches('.'));
+    (!is_own).then_some(url)
 }
 
 fn filter<'a>(
@@ -319,7 +326,10 @@ mod tests {
     use super::*;
 
     fn clean(source: &str) -> String {
-        fragment(source, Remote::Blocked, |cid| (cid == "known@x").then(|| "/own/e1-2-3-2".to_owned())).0
+        fragment(source, Remote::Blocked, Some("mail.test"), |cid| {
+            (cid == "known@x").then(|| "/own/e1-2-3-2".to_owned())
+        })
+        .0
     }
 
     /// What is hostile leaves no trace that a browser would act on.
@@ -363,7 +373,7 @@ mod tests {
             "<img src=\"cid:unknown@x\">",
         ] {
             let out = clean(source).to_ascii_lowercase();
-            let page = html_page(source, Remote::Blocked, |_| None);
+            let page = html_page(source, Remote::Blocked, Some("mail.test"), |_| None);
             assert!(page.starts_with("<!DOCTYPE html>"));
             for word in [
                 "<script",
@@ -422,13 +432,48 @@ mod tests {
     fn remote_pictures_are_counted_and_come_on_request_alone() {
         let source = "<img src=https://t.example/a.gif><img src=\"http://t.example/b\" onerror=x><img src=/api/v1/node>\
             <img src=//t.example/c><img src=cid:known@x><p style=\"background:url(https://t.example/d)\">x</p>";
-        let show = |remote| fragment(source, remote, |_| None);
+        let show = |remote| fragment(source, remote, Some("mail.test"), |_| None);
         let (blocked, count) = show(Remote::Blocked);
         assert_eq!((count, blocked.matches("src=").count()), (2, 0), "{blocked}");
         let (shown, count) = show(Remote::Shown);
         assert_eq!((count, shown.matches("src=\"http").count(), shown.matches("src=").count()), (0, 2, 2), "{shown}");
         assert!(!shown.contains("onerror") && !shown.contains("url("));
-        assert!(html_page(source, Remote::Blocked, |_| None).contains("data-blocked=\"2\""));
+        assert!(html_page(source, Remote::Blocked, Some("mail.test"), |_| None).contains("data-blocked=\"2\""));
+    }
+
+    /// However it is spelled: the reader's cookie would go along.
+    #[test]
+    fn our_own_paths_are_no_remote_pictures() {
+        for source in [
+            "https://mail.test/api/v1/node",
+            "HTTP://MAIL.test:8080/x",
+            "http://mail.test./x",
+            "http:///mail.test/x",
+            "https:\\\\mail.test\\x",
+            "http://user@mail.test/x",
+            "http://m&#9;ail.test/x",
+            "http://m%61il.test/x",
+            "http://\u{ff4d}ail.test/x",
+            " https:mail.test/x",
+        ] {
+            for remote in [Remote::Blocked, Remote::Shown] {
+                let (out, count) = fragment(&format!("<img src=\"{source}\">"), remote, Some("mail.test"), |_| None);
+                assert_eq!((out.as_str(), count), ("<img>", 0), "{source}");
+            }
+        }
+        for (source, host, is_shown) in [
+            ("https://mail.test.example/x", Some("mail.test"), true),
+            ("https://example/mail.test", Some("mail.test"), true),
+            ("https:mail.example/x", Some("mail.test"), true),
+            ("http://[::1]:8080/x", Some("[::1]"), false),
+            ("http://127.1/x", Some("127.0.0.1"), false),
+            // Without a name to compare with, none is let through.
+            ("https://example/x", None, false),
+        ] {
+            let (out, _) = fragment(&format!("<img src=\"{source}\">"), Remote::Shown, host, |_| None);
+            assert_eq!(out.contains("src=\"http"), is_shown, "{source}");
+            assert!(!out.contains("https:mail"), "relative to a page of ours: {out}");
+        }
     }
 
     #[test]

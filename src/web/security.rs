@@ -14,8 +14,9 @@ pub(crate) const PLAIN_POLICY: &str =
 /// Downloads: nothing runs, nothing loads, wherever it is opened.
 pub(crate) const DOWNLOAD_POLICY: &str = "sandbox; default-src 'none'; frame-ancestors 'none'";
 
-/// A message's own page. Pictures come from this message's inline parts alone: `'self'` would let hostile mail ask any
-/// path of ours.
+/// A message's own page. `images` are the sources of its pictures: the folder of this message's inline parts and, where
+/// the reader asked for remote ones, any host; a policy cannot leave ours out of these, so the page itself names no
+/// other path of ours. Never `'self'`, by which hostile mail could ask for any path.
 pub(crate) fn message_policy(images: &str) -> String {
     format!(
         "sandbox allow-same-origin allow-popups allow-popups-to-escape-sandbox; default-src 'none'; \

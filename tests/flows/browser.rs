@@ -6,7 +6,8 @@ use crate::harness::{Browser, Conversation, Node, PASSWORD, Trap, letter, skip, 
 
 /// Everything that mail has been seen to try, each with the listener's address.
 pub(super) fn hostile(trap: u16) -> Vec<u8> {
-    let bait = format!("http://127.0.0.1:{trap}");
+    // Not the name that our own pages have here: pictures of our own host are not even named.
+    let bait = format!("http://localhost:{trap}");
     let attack = "top.owned=1;top.document.title=1";
     format!(
         "From: evil@x.example\r\nTo: user1@example.test\r\nSubject: Hostile\r\nMessage-ID: <h@x.example>\r\n\

@@ -292,7 +292,7 @@ pub fn message_html(data: &[u8]) {
     let source = String::from_utf8_lossy(data);
     let own = |cid: &str| (cid == "known@x").then(|| "/api/v1/message/M1/inline/e1-2-3-2".to_owned());
     for remote in [web::Remote::Blocked, web::Remote::Shown] {
-        let page = web::html_page(&source, remote, own);
+        let page = web::html_page(&source, remote, Some("mail.test"), own);
         if let Err(why) = harmless(&page, remote == web::Remote::Shown) {
             panic!("{why}: {page}");
         }
@@ -371,7 +371,14 @@ fn attribute_is_harmless(element: &str, attribute: &str, value: &str, with_remot
         {
             Ok(())
         }
-        "src" if element == "img" && with_remote && begins(&["http://", "https://"]) => Ok(()),
+        "src"
+            if element == "img"
+                && with_remote
+                && begins(&["http://", "https://"])
+                && !begins(&["http://mail.test/", "http://mail.test:", "https://mail.test/", "https://mail.test:"]) =>
+        {
+            Ok(())
+        }
         "href" | "src" | "srcset" | "srcdoc" | "action" | "formaction" | "background" | "poster" | "data" | "ping"
         | "xlink:href" | "id" | "name" | "class" => wrong(),
         "style" => {
