@@ -1,5 +1,5 @@
 // Webmail: an ordinary JMAP client. The address holds what is shown: /mail/MAILBOX/EMAIL?q=WORDS&show=VIEW.
-import { html, useCallback, useEffect, useRef, useState } from '../lib/html.js';
+import { html, useCallback, useEffect, useLayoutEffect, useRef, useState } from '../lib/html.js';
 import { count, people } from '../lib/format.js';
 import { request, set, start, watch } from '../lib/jmap.js';
 import { t } from '../lib/i18n.js';
@@ -158,7 +158,8 @@ export function Mail({ session, place, go, note, desk, mail }) {
 
   const back = () => { go(href()); setTimeout(focusRow, 50); };
   const isFlagged = (id) => { const email = list.emails.get(at(id)); return Boolean(email && email.keywords.$flagged); };
-  useEffect(() => {
+  // With the rendering and not after the painting: the next key may come before that.
+  useLayoutEffect(() => {
     const pressed = (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector('dialog[open]')) return;
       const inList = event.target.closest && event.target.closest('.list .rows');
