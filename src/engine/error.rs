@@ -63,14 +63,22 @@ impl EngineError {
         let code = error.sqlite_error_code();
         match code {
             Some(ErrorCode::DiskFull) => Self::DiskFull { file },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Damaged { file, reason: error.to_string() }
-            }
+            _ if tells_of_damage(&error) => Self::Damaged { file, reason: error.to_string() },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse { file },
             _ if is_out_of_space(&error) => Self::DiskFull { file },
             _ => Self::Failed { file, source: Arc::new(error) },
         }
     }
+}
+
+/// True if the file contradicts itself, or holds what strict tables never do.
+pub fn tells_of_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+        || matches!(
+            error,
+            InvalidColumnType(..) | IntegralValueOutOfRange(..) | FromSqlConversionFailure(..) | Utf8Error(..)
+        )
 }
 
 /// A write that meets ENOSPC outside SQLite's own check (the WAL, the shared-memory index) shows as an I/O error.

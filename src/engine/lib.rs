@@ -17,5 +17,5 @@ mod writer;
 
 pub use crc::add_row_crc;
 pub use database::{Database, Settings, copy};
-pub use error::EngineError;
+pub use error::{EngineError, tells_of_damage};
 pub use waypoints::Waypoints;

@@ -187,19 +187,37 @@ async fn step(
         }
         AuditPlace::Blobs(from) => {
             let mut report = AuditReport::default();
-            let some = sqlite.located(from, vec![u8::MAX; 16], BATCH).await?;
-            for blob in &some {
-                report.checked.blobs += 1;
-                if let Some(what) = look_at_blob(sqlite, segments, blob, options.deep).await? {
-                    let places = sqlite.holders(blob.id()).await?;
-                    let location = format!("blob {}", blob.id());
-                    report.add_damage(what, [vec![location], places].concat().join("; "));
+            let next = match look_at_blobs(sqlite, segments, from, options.deep, &mut report).await {
+                Err(StoreError::Damaged { what }) => {
+                    report.add_damage(what, "the index of blobs; those after it were not looked at");
+                    None
                 }
-            }
-            let last = some.last().filter(|_| some.len() == BATCH);
-            Ok((report, last.map(|last| AuditPlace::Blobs([last.locator.as_slice(), &[0]].concat()))))
+                next => next?,
+            };
+            Ok((report, next.map(AuditPlace::Blobs)))
         }
     }
+}
+
+/// Looks at the next blobs from the place on; gives where to go on.
+async fn look_at_blobs(
+    sqlite: &SqliteStore,
+    segments: &Arc<SegmentStore>,
+    from: Vec<u8>,
+    is_deep: bool,
+    report: &mut AuditReport,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let some = sqlite.located(from, vec![u8::MAX; 16], BATCH).await?;
+    for blob in &some {
+        report.checked.blobs += 1;
+        if let Some(what) = look_at_blob(sqlite, segments, blob, is_deep).await? {
+            let places = sqlite.holders(blob.id()).await?;
+            let location = format!("blob {}", blob.id());
+            report.add_damage(what, [vec![location], places].concat().join("; "));
+        }
+    }
+    let last = some.last().filter(|_| some.len() == BATCH);
+    Ok(last.map(|last| [last.locator.as_slice(), &[0]].concat()))
 }
 
 /// What is wrong with the blob.

@@ -1,6 +1,6 @@
 //! Rows that the disk changed: their check (`crc`, a generated column) does not fit.
 
-use rusqlite::{Connection, Error, ErrorCode, Result};
+use rusqlite::{Connection, Result};
 
 use crate::audit::{AuditReport, PROBLEMS_MAX};
 
@@ -92,15 +92,7 @@ pub(super) fn accept(sql: &Connection) -> Result<()> {
 /// Lets an audit go on where the file contradicts itself: what could not be asked is a problem like others.
 pub(super) fn contain(sql: &Connection, asked: &str, outcome: Result<()>, report: &mut AuditReport) -> Result<()> {
     let Err(error) = outcome else { return Ok(()) };
-    let is_damage = matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
-        || matches!(
-            error,
-            Error::InvalidColumnType(..)
-                | Error::IntegralValueOutOfRange(..)
-                | Error::FromSqlConversionFailure(..)
-                | Error::Utf8Error(..)
-        );
-    if !is_damage {
+    if !engine::tells_of_damage(&error) {
         return Err(error);
     }
     report.add_damage(format!("SQLite: {error}"), format!("{}, asked for: {asked}", sql.path().unwrap_or_default()));
