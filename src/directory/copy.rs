@@ -2,7 +2,7 @@
 
 use engine::EngineError;
 use engine::table::Kind::{Bool, Int, Text};
-use engine::table::{Between, Kind, Merge, Place, Row, Side, Step, Table, Value, differences};
+use engine::table::{Between, DIFFERENCES_MAX, Kind, Merge, Place, Row, Side, Step, Table, Value, differences};
 
 use crate::error::RegistryError;
 use crate::registry::Registry;
@@ -167,5 +167,3 @@ async fn last_numbers(place: &Place) -> Result<Vec<(&'static str, i64)>, EngineE
 
 /// Rows written at a time.
 const BATCH: usize = 500;
-/// Differences named of one table.
-const DIFFERENCES_MAX: usize = 100;

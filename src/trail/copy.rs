@@ -3,7 +3,7 @@
 
 use engine::EngineError;
 use engine::table::Kind::{Bool, Bytes, Int, Small, Text};
-use engine::table::{Between, Kind, Place, Row, Table, Value, differences, sync};
+use engine::table::{Between, DIFFERENCES_MAX, Kind, Place, Row, Table, Value, differences, sync};
 use jiff::civil::{Date, date};
 
 use crate::trail::{Trail, TrailError};
@@ -59,8 +59,6 @@ const PARTY: Columns = &[
     ("mailbox", Text),
     ("reason", Text),
 ];
-
-const DIFFERENCES_MAX: usize = 100;
 
 /// Days since 1970 in UTC.
 fn number_of(day: Date) -> i64 {

@@ -150,6 +150,9 @@ pub async fn sync(of: Between<'_>, table: &Table, change: &mut Change) -> Result
     Ok(tally)
 }
 
+/// Differences that a report names; a copy with more was not cut short but goes wrong as such.
+pub const DIFFERENCES_MAX: usize = 100;
+
 /// Where the table in `to` differs from that in `from`, in words, at most `limit`: the table, the key and what is wrong.
 pub async fn differences(of: Between<'_>, table: &Table, limit: usize) -> Result<Vec<String>, EngineError> {
     let (from, to) = (Side { place: of.from, table }, Side { place: of.to, table });

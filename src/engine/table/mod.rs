@@ -12,7 +12,7 @@ use crate::database::Database;
 use crate::error::EngineError;
 use crate::postgres::{Pool, Session};
 
-pub use merge::{Between, Merge, Side, Step, Tally, differences, sync};
+pub use merge::{Between, DIFFERENCES_MAX, Merge, Side, Step, Tally, differences, sync};
 
 /// What a column holds. The embedded engine keeps truths and small numbers as integers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,6 +108,34 @@ impl Table {
     pub fn list(&self) -> String {
         let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
         names.join(", ")
+    }
+
+    /// Asks for the next rows as [`Place::rows`] gives them: the text and its values, marked `mark` and a number each.
+    /// `sorted` is a column as keys sort by it.
+    fn page(
+        &self,
+        (from, mark): (&str, char),
+        sorted: impl Fn(&str, Kind) -> String,
+        owner: Option<i64>,
+        after: Option<&[Value]>,
+        limit: usize,
+    ) -> (String, Vec<(Kind, Value)>) {
+        let key: Vec<String> = self.columns.iter().take(self.key).map(|(name, kind)| sorted(name, *kind)).collect();
+        let (mut bounds, mut values) = (Vec::new(), Vec::new());
+        let (of_owner, rest) = key.split_at(usize::from(owner.is_some()).min(key.len()));
+        for (name, owner) in of_owner.iter().zip(owner) {
+            bounds.push(format!("{name} = {mark}1"));
+            values.push((Kind::Int, Value::Int(owner)));
+        }
+        if let Some(after) = after.filter(|_| !rest.is_empty()) {
+            let marks: Vec<String> = (values.len() + 1..).take(rest.len()).map(|nth| format!("{mark}{nth}")).collect();
+            bounds.push(format!("({}) > ({})", rest.join(", "), marks.join(", ")));
+            let kinds = self.columns.iter().map(|(_, kind)| *kind);
+            values.extend(kinds.zip(after.iter().cloned()).take(self.key).skip(of_owner.len()));
+        }
+        let bounds = if bounds.is_empty() { String::new() } else { format!("WHERE {}", bounds.join(" AND ")) };
+        let text = format!("SELECT {} FROM {from} {bounds} ORDER BY {} LIMIT {limit}", self.list(), key.join(", "));
+        (text, values)
     }
 
     fn compare_keys(&self, a: &Row, b: &Row) -> Ordering {

@@ -33,29 +33,9 @@ pub(super) async fn rows(
     after: Option<&[Value]>,
     limit: usize,
 ) -> Result<Vec<Row>, EngineError> {
-    let key: Vec<String> = table.columns.iter().take(table.key).map(|(name, kind)| sorted(name, *kind)).collect();
-    let (mut values, mut bounds): (Vec<Param>, Vec<String>) = (Vec::new(), Vec::new());
-    let mut skipped = 0;
-    if let Some(owner) = owner {
-        values.push(Box::new(owner));
-        bounds.push(format!("{} = $1", key.first().map(String::as_str).unwrap_or_default()));
-        skipped = 1;
-    }
-    let rest = key.get(skipped..).unwrap_or_default();
-    if let Some(after) = after.filter(|_| !rest.is_empty()) {
-        let marks: Vec<String> = (values.len() + 1..).take(rest.len()).map(|nth| format!("${nth}")).collect();
-        bounds.push(format!("({}) > ({})", rest.join(", "), marks.join(", ")));
-        for (value, (_, kind)) in after.iter().zip(&table.columns).take(table.key).skip(skipped) {
-            values.extend(column(*kind, std::iter::once(value), false));
-        }
-    }
-    let bounds = if bounds.is_empty() { String::new() } else { format!("WHERE {}", bounds.join(" AND ")) };
-    let text = format!(
-        "SELECT {} FROM {} {bounds} ORDER BY {} LIMIT {limit}",
-        table.list(),
-        table.postgres.from,
-        key.join(", ")
-    );
+    let (text, values) = table.page((&table.postgres.from, '$'), sorted, owner, after, limit);
+    let values: Vec<Param> =
+        values.iter().filter_map(|(kind, value)| column(*kind, std::iter::once(value), false)).collect();
     let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value.as_ref() as _).collect();
     let found = pool.query(&text, &values).await?;
     found.iter().map(|row| read(row, table.columns.iter().map(|(_, kind)| *kind))).collect()

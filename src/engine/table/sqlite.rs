@@ -52,28 +52,9 @@ pub(super) async fn rows(
     after: Option<&[Value]>,
     limit: usize,
 ) -> Result<Vec<Row>, EngineError> {
-    let key: Vec<&str> = table.columns.iter().take(table.key).map(|(name, _)| *name).collect();
-    let (mut values, mut bounds) = (Vec::new(), Vec::new());
-    let mut rest = key.as_slice();
-    if let Some(owner) = owner {
-        values.push(Value::Int(owner));
-        bounds.push(format!("{} = ?1", key.first().copied().unwrap_or_default()));
-        rest = rest.get(1..).unwrap_or_default();
-    }
-    if let Some(after) = after.map(|after| after.get(key.len() - rest.len()..).unwrap_or_default())
-        && !after.is_empty()
-    {
-        let marks: Vec<String> = (values.len() + 1..).take(rest.len()).map(|nth| format!("?{nth}")).collect();
-        bounds.push(format!("({}) > ({})", rest.join(", "), marks.join(", ")));
-        values.extend(after.iter().take(rest.len()).cloned());
-    }
-    let bounds = if bounds.is_empty() { String::new() } else { format!("WHERE {}", bounds.join(" AND ")) };
-    let text = format!(
-        "SELECT {} FROM {} {bounds} ORDER BY {} LIMIT {limit}",
-        table.list(),
-        table.sqlite.from,
-        key.join(", ")
-    );
+    let plain = |name: &str, _| name.to_owned();
+    let (text, values) = table.page((&table.sqlite.from, '?'), plain, owner, after, limit);
+    let values: Vec<Value> = values.into_iter().map(|(_, value)| value).collect();
     let columns = table.columns.len();
     database.read(move |sql| collect(sql, &text, &values, columns)).await
 }

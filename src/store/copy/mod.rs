@@ -9,7 +9,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use engine::table::{Between, Kind, Merge, Place, Row, Side, Step, Table, Value, differences, sync};
+use engine::table::{Between, DIFFERENCES_MAX, Kind, Merge, Place, Row, Side, Step, Table, Value, differences, sync};
 
 use crate::error::StoreError;
 use crate::model::StoredBlob;
@@ -33,9 +33,6 @@ pub struct CopyReport {
     /// What is not the same on both sides, at most [`DIFFERENCES_MAX`].
     pub differences: Vec<String>,
 }
-
-/// Differences named; a copy with more was not cut short but goes wrong as such.
-pub const DIFFERENCES_MAX: usize = 100;
 
 /// Why nothing was written, or not all.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -72,9 +69,7 @@ impl Storage {
     pub async fn copy_to(&self, to: &Self, progress: Progress<'_>) -> Result<CopyReport, CopyError> {
         self.check_target(to).await?;
         let mut copying = Copying { from: self, to, is_verify: false, progress, report: CopyReport::default() };
-        copying.content().await?;
-        copying.accounts().await?;
-        copying.shared().await?;
+        copying.run().await?;
         if copying.report.rows_written > 0 {
             to.place().take_stock(&tables::KNOWN_TO_PLANNER).await?;
         }
@@ -84,9 +79,7 @@ impl Storage {
     /// Compares all mail in `to`, content too, with what is here.
     pub async fn compare_with(&self, to: &Self, progress: Progress<'_>) -> Result<CopyReport, CopyError> {
         let mut copying = Copying { from: self, to, is_verify: true, progress, report: CopyReport::default() };
-        copying.content().await?;
-        copying.accounts().await?;
-        copying.shared().await?;
+        copying.run().await?;
         Ok(copying.report)
     }
 
@@ -135,6 +128,12 @@ impl Storage {
 }
 
 impl Copying<'_> {
+    async fn run(&mut self) -> Result<(), StoreError> {
+        self.content().await?;
+        self.accounts().await?;
+        self.shared().await
+    }
+
     fn differs(&mut self, what: String) {
         if self.report.differences.len() < DIFFERENCES_MAX {
             self.report.differences.push(what);
@@ -160,13 +159,7 @@ impl Copying<'_> {
             } else if is_equal(between, &tables).await? {
                 self.report.accounts_skipped += 1;
             } else {
-                let mut change = to.begin().await?;
-                for table in &tables {
-                    let tally = sync(between, table, &mut change).await?;
-                    self.report.rows_written += tally.written;
-                    self.report.rows_removed += tally.removed;
-                }
-                change.commit().await?;
+                self.write(between, &tables).await?;
                 self.compare(between, &tables).await?;
             }
             let text = format!("SELECT messages FROM account WHERE account_id = {account}");
@@ -176,6 +169,17 @@ impl Copying<'_> {
             self.tell();
         }
         Ok(())
+    }
+
+    /// Makes the tables equal, in one transaction of the target.
+    async fn write(&mut self, between: Between<'_>, tables: &[Table]) -> Result<(), StoreError> {
+        let mut change = between.to.begin().await?;
+        for table in tables {
+            let tally = sync(between, table, &mut change).await?;
+            self.report.rows_written += tally.written;
+            self.report.rows_removed += tally.removed;
+        }
+        Ok(change.commit().await?)
     }
 
     async fn compare(&mut self, between: Between<'_>, tables: &[Table]) -> Result<(), StoreError> {
@@ -196,13 +200,7 @@ impl Copying<'_> {
         let between = Between { from: &from, to: &to, owner: None };
         let tables = tables::of_all();
         if !self.is_verify {
-            let mut change = to.begin().await?;
-            for table in &tables {
-                let tally = sync(between, table, &mut change).await?;
-                self.report.rows_written += tally.written;
-                self.report.rows_removed += tally.removed;
-            }
-            change.commit().await?;
+            self.write(between, &tables).await?;
         }
         self.compare(between, &tables).await
     }
