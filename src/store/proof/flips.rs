@@ -8,6 +8,7 @@ use base::{AccountId, BlobId, Quota};
 use rusqlite::types::ValueRef;
 
 use super::Model;
+use super::crash::wants_all;
 use super::play::{Player, Script};
 use crate::audit::AuditOptions;
 use crate::contract::{NOW, Random};
@@ -89,7 +90,7 @@ async fn a_changed_octet_is_told_or_has_changed_nothing() {
     let before = fill(first.path()).await;
     let mut random = Random(7);
     let (mut told, mut refused, mut harmless) = (0, 0, 0);
-    let rounds = if std::env::var_os("ORTLER_TESTS").is_some_and(|wish| wish == "all") { 600 } else { 60 };
+    let rounds = if wants_all() { 600 } else { 60 };
     for round in 0..rounds {
         let dir = tempfile::tempdir().unwrap();
         copy(first.path(), dir.path());

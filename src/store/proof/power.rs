@@ -14,9 +14,15 @@ struct PowerLoss {
 }
 
 impl PowerLoss {
-    /// Builds the library that listens to syncs; `None` without a C compiler or a file system in memory, whose inode
-    /// numbers are not used again.
+    /// Builds the library that listens to syncs. `None`, and only where not all tests are wanted, without a C compiler or a
+    /// file system in memory, whose inode numbers are not used again.
     fn new() -> Option<Self> {
+        let built = Self::build();
+        assert!(built.is_some() || !wants_all(), "a C compiler and /dev/shm are needed");
+        built
+    }
+
+    fn build() -> Option<Self> {
         let library = tempfile::tempdir_in("/dev/shm").ok()?;
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("proof/unsynced.c");
         let mut compile = Command::new("cc");
@@ -78,10 +84,7 @@ const PAGE: usize = 4096;
 
 #[test]
 fn a_power_loss_at_any_step_keeps_every_promise() {
-    let Some(power) = PowerLoss::new() else {
-        println!("skipped: no C compiler or no /dev/shm");
-        return;
-    };
+    let Some(power) = PowerLoss::new() else { return };
     let (most, operations) = if wants_all() { (3, 100) } else { (1, 60) };
     let dir = folder();
     let alone = Task { dir: dir.path().to_path_buf(), seed: 11, actors: 1, operations, place: "-".to_owned(), hit: 0 };
@@ -105,10 +108,7 @@ fn a_power_loss_at_any_step_keeps_every_promise() {
 /// A sync or a read that fails is told, never taken for done: what was acknowledged survives a loss of power right after.
 #[test]
 fn a_disk_that_fails_is_told_and_loses_nothing_acknowledged() {
-    let Some(power) = PowerLoss::new() else {
-        println!("skipped: no C compiler or no /dev/shm");
-        return;
-    };
+    let Some(power) = PowerLoss::new() else { return };
     let runtime = runtime();
     let each = if wants_all() { 40 } else { 8 };
     let mut failures = 0;
