@@ -213,7 +213,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "storage.postgresql_connections",
         count(2, 1000),
         "16",
-        "Open connections to the server at a time for mail and accounts. One more hears of changes, and the log has six of its own.",
+        "Open connections to the server at a time for mail and accounts. One more hears of changes, one is held while the node audits, and the log has six of its own.",
     ),
     with("storage.postgresql_connect_wait", span(1, 60), "\"3 s\"", "Longest wait for each named host to answer."),
     with(

@@ -2,7 +2,7 @@
 //! that several nodes share.
 //!
 //! Floor: 1. It must never know what the tables mean: store, directory and trail bring their own schema.
-//! Main types: [`Database`], [`postgres::Pool`], [`EngineError`], [`Waypoints`].
+//! Main types: [`Database`], [`postgres::Pool`], [`table::Table`], [`EngineError`], [`Waypoints`].
 //! Surprise: a write's result is handed out only after the commit it was part of is on disk (WAL,
 //! `synchronous=FULL`), so whoever holds the result holds proof of durability.
 
