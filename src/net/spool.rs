@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use base::ByteSize;
+use base::{ByteSize, event};
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -104,8 +104,19 @@ impl Spool {
             };
             file.write_all(&bytes).map(|()| file)
         });
-        self.file = Some(spilled.await.map_err(std::io::Error::other)??);
+        let spilled = spilled.await.map_err(std::io::Error::other).flatten().map_err(SpoolError::from);
+        self.file = Some(spilled.inspect_err(|error| self.tell(error))?);
         Ok(())
+    }
+
+    /// Whoever sends hears of it in a word: what the disk said is for the operator.
+    fn tell(&self, error: &SpoolError) {
+        let folder = self.settings.folder.display();
+        match error {
+            SpoolError::TooLarge(_) => {}
+            SpoolError::Full => tracing::warn!(event = event::DISK_FULL, %folder, %error),
+            SpoolError::Failed(_) => tracing::error!(event = event::STORE_FAILED, what = "spool", %folder, %error),
+        }
     }
 
     /// The content is whole.

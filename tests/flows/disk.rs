@@ -41,6 +41,25 @@ fn outcome(imap: &mut crate::harness::Conversation, command: &str) -> String {
     }
 }
 
+#[test]
+fn a_message_that_finds_no_room_on_its_way_in_is_told_to_the_operator_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = Small::mount(folder.path().join("small")) else {
+        return skip("a small file system can be mounted by root only");
+    };
+    let node = Node::start_at(Some(disk.0.clone()), &[]);
+    let send =
+        |size: usize| node.send("a@x.example", &["user1@example.test"], &letter("room", &"words ".repeat(size / 6)));
+    // Above the mark, and less than the message takes.
+    let size = usize::try_from(disk.free() - 14_000_000).unwrap();
+    std::fs::File::create(disk.0.join("ballast")).unwrap().write_all_at(&vec![1; size], 0).unwrap();
+    assert!(send(1000).starts_with("250"));
+    assert_eq!(send(30_000_000), "452 4.3.1 Insufficient storage, try again later");
+    let log = node.log();
+    assert!(log.contains("disk.full") && log.contains("/spool"), "{log}");
+    assert!(send(1000).starts_with("250"));
+}
+
 /// A twentieth of the file system is the mark here: the configured gigabyte would be more than it has.
 #[test]
 fn below_the_mark_nothing_new_comes_in_and_everything_else_goes_on() {

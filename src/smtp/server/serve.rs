@@ -513,10 +513,7 @@ impl Content {
             self.refuse(match error {
                 SpoolError::TooLarge(_) => session.too_large(),
                 SpoolError::Full => FULL.into(),
-                SpoolError::Failed(error) => {
-                    tracing::error!(event = event::STORE_FAILED, what = "spool", %error);
-                    BROKEN.into()
-                }
+                SpoolError::Failed(_) => BROKEN.into(),
             });
         }
     }
