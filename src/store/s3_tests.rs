@@ -52,16 +52,10 @@ impl ObjectStore {
         self.port
     }
 
-    pub(crate) fn settings(&self, endpoints: &[u16]) -> S3Settings {
-        S3Settings {
-            endpoints: endpoints.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
-            bucket: "mail".to_owned(),
-            region: "us-east-1".to_owned(),
-            access_key: "ortler".to_owned(),
-            secret: Secret::new("a secret of the test".to_owned()),
-            path_style: true,
-            from_bytes: 100_000,
-        }
+    /// Makes a bucket; gives its name.
+    pub(crate) fn bucket(&self, name: &str) -> String {
+        std::fs::create_dir(self.folder.path().join(name)).unwrap();
+        name.to_owned()
     }
 
     /// Files of objects.
@@ -81,6 +75,19 @@ impl ObjectStore {
 impl Drop for ObjectStore {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// For one bucket, `mail`.
+pub(crate) fn settings(endpoints: &[u16]) -> S3Settings {
+    S3Settings {
+        endpoints: endpoints.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
+        bucket: "mail".to_owned(),
+        region: "us-east-1".to_owned(),
+        access_key: "ortler".to_owned(),
+        secret: Secret::new("a secret of the test".to_owned()),
+        path_style: true,
+        from_bytes: 100_000,
     }
 }
 
@@ -150,7 +157,7 @@ impl Node {
 async fn keeps_the_contract() {
     let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
     // The first endpoint is down: the other one is asked.
-    let node = node(&server, objects.settings(&[free_port(), objects.port])).await;
+    let node = node(&server, settings(&[free_port(), objects.port])).await;
     contract::all(&node.subject).await;
     assert!(objects.objects().len() > 5);
 }
@@ -158,7 +165,7 @@ async fn keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn large_content_is_an_object_and_goes_when_nothing_refers_to_it() {
     let (Some(mut objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
-    let node = node(&server, objects.settings(&[objects.port])).await;
+    let node = node(&server, settings(&[objects.port])).await;
     let account = AccountId(1);
     let content = Random(1).bytes(700_000);
     node.deliver(account, b"small").await;
@@ -221,7 +228,7 @@ async fn large_content_is_an_object_and_goes_when_nothing_refers_to_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn content_below_the_threshold_goes_to_the_database_whatever_its_size() {
     let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
-    let settings = S3Settings { from_bytes: 8_000_000, ..objects.settings(&[objects.port]) };
+    let settings = S3Settings { from_bytes: 8_000_000, ..settings(&[objects.port]) };
     let node = node(&server, settings).await;
     let content = Random(4).bytes(3_000_000);
     let blob = node.deliver(AccountId(1), &content).await;
@@ -233,7 +240,7 @@ async fn content_below_the_threshold_goes_to_the_database_whatever_its_size() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_ranged_read_asks_only_for_its_frames_and_damage_is_named() {
     let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
-    let node = node(&server, objects.settings(&[objects.port])).await;
+    let node = node(&server, settings(&[objects.port])).await;
     let account = AccountId(1);
     let content = Random(3).bytes(900_000);
     let blob = node.deliver(account, &content).await;

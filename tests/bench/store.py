@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""The store beside Dovecot's formats in one run: tests/bench/store.py [--quick] [--only deliver,big,search,open] [--reps N]
+"""The store beside Dovecot's formats in one run:
+tests/bench/store.py [--quick] [--only deliver,space,big,search,open,growth] [--formats sdbox,mdbox,maildir] [--engines embedded,postgresql]
+[--reps N]
 
-Root; a release build of Ortler must exist. Dovecot is started as shipped (LMTP and APPEND fsync), Ortler unfiltered. Every
-repetition visits all servers in turn. CPU is that of the server's process tree; bytes written are those of the whole block
-device between two syncs, so nothing else should write meanwhile. Prints one table; medians, with minimum and maximum.
+Root; a release build of Ortler must exist. Dovecot is started as shipped (LMTP and APPEND fsync), Ortler unfiltered, on a
+PostgreSQL server of its own with 1 GB of shared buffers too. Every repetition visits all servers in turn. CPU is that of the
+server's process tree, the database's included; bytes written are those of the whole block device between two syncs, so
+nothing else should write meanwhile. Prints one table; medians, with minimum and maximum.
 """
-import argparse, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, glob, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPO = os.path.dirname(os.path.dirname(HERE))
@@ -13,8 +16,8 @@ PEERS = os.environ.get("ORTLER_BENCH", os.path.join(REPO, "../shared/bench"))
 BINARY = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(REPO, "target")), "release/ortler")
 
 
-def tree(root):
-    """Process ids below root, itself included."""
+def tree(roots):
+    """Process ids below the roots, themselves included."""
     children = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -23,16 +26,16 @@ def tree(root):
             except OSError:
                 continue
             children.setdefault(parent, []).append(int(name))
-    found = [root]
+    found = list(roots)
     for process in found:
         found.extend(children.get(process, []))
     return found
 
 
-def cpu(root):
-    """Seconds of the tree, children that ended included."""
+def cpu(roots):
+    """Seconds of the trees, children that ended included."""
     ticks = 0
-    for process in tree(root):
+    for process in tree(roots):
         try:
             ticks += sum(int(x) for x in open(f"/proc/{process}/stat").read().rsplit(")", 1)[1].split()[11:15])
         except OSError:
@@ -40,10 +43,10 @@ def cpu(root):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def pss(root):
-    """Proportional resident bytes of the tree."""
+def pss(roots):
+    """Proportional resident bytes of the trees."""
     total = 0
-    for process in tree(root):
+    for process in tree(roots):
         try:
             total += int(re.search(r"^Pss:\s+(\d+)", open(f"/proc/{process}/smaps_rollup").read(), re.M)[1]) * 1024
         except (OSError, TypeError):
@@ -144,13 +147,15 @@ class Dovecot:
             subprocess.run(script, stdout=out, check=True)
             out.seek(0)
             told = out.read()
-        self.pid = int(re.search(r"DOVECOT_PID=(\d+)", told)[1])
+        self.pids = [int(re.search(r"DOVECOT_PID=(\d+)", told)[1])]
 
     def stop(self, clean=False):
         subprocess.run([f"{PEERS}/peers/dovecot.sh", "clean" if clean else "stop", "-d", self.dir], capture_output=True)
 
 
 class Ortler:
+    """On the embedded engine."""
+
     password, name = "demo", "ortler"
 
     def __init__(self, work, port, users):
@@ -165,7 +170,7 @@ class Ortler:
         out = open(self.dir + ".out", "w+")
         command = [BINARY, "demo", "--dir", self.dir, "--base-port", str(self.port), "--accounts", str(self.users), "--unfiltered"]
         self.process = subprocess.Popen(command, stdout=out, stderr=open(self.dir + ".err", "a"))
-        self.pid = self.process.pid
+        self.pids = [self.process.pid]
         for _ in range(600):
             if "\nready" in open(self.dir + ".out").read():
                 return
@@ -175,6 +180,63 @@ class Ortler:
     def stop(self, clean=False):
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
+
+
+class OnPostgres(Ortler):
+    """The same node on a PostgreSQL server: what the embedded engine holds is copied there first."""
+
+    name = "ortler, PostgreSQL"
+    postmaster = None
+
+    def __init__(self, work, port, users):
+        self.server = f"{work}/server"
+        super().__init__(work + "/pg", port, users)
+        super().stop()
+        os.mkdir(self.server)
+        shutil.chown(self.server, "postgres")
+        self.run("initdb", "-D", f"{self.server}/data", "-U", "ortler", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+        options = f"-c listen_addresses='' -c unix_socket_directories={self.server} -c shared_buffers=1GB -c max_wal_size=4GB"
+        self.run("pg_ctl", "-D", f"{self.server}/data", "-w", "-l", f"{self.server}/log", "-o", options, "start")
+        self.postmaster = int(open(f"{self.server}/data/postmaster.pid").readline())
+        text = open(f"{self.dir}/ortler.toml").read()
+        self.config, self.data = f"{self.dir}/node/ortler.toml", self.server
+        os.mkdir(f"{self.dir}/node")
+        storage = f'[storage]\nengine = "postgresql"\npostgresql = "host={self.server} user=ortler dbname=postgres"\n'
+        open(self.config, "w").write(text.replace("[log]", storage + "[log]"))
+        subprocess.run([BINARY, "storage", "copy", "--config", f"{self.dir}/ortler.toml", "--to", self.config], check=True, stdout=subprocess.DEVNULL)
+        self.start()
+
+    def run(self, program, *arguments):
+        program = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1] + "/" + program
+        done = subprocess.run(["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", program, *arguments],
+                              cwd=self.server, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        if done.returncode:
+            sys.exit(f"{program}: {done.stdout}")
+        return done.stdout
+
+    def commits(self):
+        """Committed transactions so far; the server counts them some time after."""
+        time.sleep(1.5)
+        return int(self.run("psql", "-h", self.server, "-U", "ortler", "-d", "postgres", "-Atc",
+                            "SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'"))
+
+    def start(self):
+        if not self.postmaster:
+            return super().start()
+        self.process = subprocess.Popen([BINARY, "serve", "--config", self.config], stderr=open(self.dir + ".err", "a"))
+        self.pids = [self.process.pid, self.postmaster]
+        for _ in range(600):
+            try:
+                Imap(self, 1).close()
+                return
+            except (OSError, EOFError):
+                time.sleep(0.1)
+        sys.exit(f"ortler does not start: {open(self.dir + '.err').read()}")
+
+    def stop(self, clean=False):
+        super().stop()
+        if clean:
+            self.run("pg_ctl", "-D", f"{self.server}/data", "-m", "immediate", "-w", "stop")
 
 
 def message(number, size=2000):
@@ -204,9 +266,9 @@ class Table:
                 values = row.get(name)
                 span = f" ({min(values):.3g}..{max(values):.3g})" if values and len(values) > 1 else ""
                 cells.append(f"{medians[name]:,.3g}{span}" if values else "")
-            peers = [value for name, value in medians.items() if name != "ortler"]
+            peers = [value for name, value in medians.items() if not name.startswith("ortler")]
             best = max(peers) if case.endswith("/s") and peers else min(peers, default=0)
-            cells.append(f"{medians['ortler'] / best:.2f}" if best and "ortler" in medians else "")
+            cells.append(f"{medians['ortler'] / best:.3g}" if best and "ortler" in medians else "")
             print(f"| {case} | " + " | ".join(cells) + " |")
 
 
@@ -223,13 +285,15 @@ def deliver(servers, table, reps, scale):
     for _ in range(reps):
         for writers, count in ((1, 400), (16, 1600), (64, 1600)):
             for server in servers:
-                before, used = written(server.data), allocated(server.data)
+                before, commits = written(server.data), getattr(server, "commits", int)()
                 got = mailbench("smtp", "--lmtp", "--addr", f"127.0.0.1:{server.lmtp}", "--conns", writers, "--messages", int(count * scale),
-                                "--users", 100, "--rcpt", server.recipient, "--pids", f"s={server.pid}")
+                                "--users", 100, "--rcpt", server.recipient, "--pids", "s=" + "+".join(map(str, server.pids)))
                 case = f"LMTP, size mix, {writers} writers"
                 sent = got.get("mb", 0) or got["mb_per_s"] * got["secs"]
                 table.add(f"{case}: messages/s", server.name, got["accepted_per_s"])
                 table.add(f"{case}: CPU s per 1,000", server.name, got["server_cpu_ms_per_op"])
+                if isinstance(server, OnPostgres):
+                    table.add(f"{case}: transactions per message", server.name, (server.commits() - commits) / int(count * scale))
                 if writers == 16:
                     table.add("bytes written per byte delivered", server.name, (written(server.data) - before) / (sent * 1e6))
 
@@ -247,10 +311,10 @@ def space(servers, table, scale):
 
 
 def timed(server, table, case, work):
-    used, start = cpu(server.pid), time.monotonic()
+    used, start = cpu(server.pids), time.monotonic()
     out = work()
     table.add(f"{case}: ms", server.name, (time.monotonic() - start) * 1000)
-    table.add(f"{case}: CPU ms", server.name, (cpu(server.pid) - used) * 1000)
+    table.add(f"{case}: CPU ms", server.name, (cpu(server.pids) - used) * 1000)
     return out
 
 
@@ -307,7 +371,7 @@ def search(servers, table, reps, scale):
 def opened(servers, table, scale):
     count = int(1000 * scale)
     for server in servers:
-        if server.name not in ("ortler", "dovecot sdbox"):
+        if server.name not in ("ortler", "ortler, PostgreSQL", "dovecot sdbox"):
             continue
         for user in range(1, count + 1):
             client = Imap(server, user)
@@ -316,27 +380,51 @@ def opened(servers, table, scale):
         server.stop()
         server.start()
         # Every account signs in once before, so that memory for hashing and for caches is not counted.
-        limit = count if server.name == "ortler" else min(count, 100)
+        limit = count if isinstance(server, Ortler) else min(count, 100)
         for user in range(1, limit + 1):
             Imap(server, user).close()
         warm = Imap(server, 1)
         time.sleep(3)
-        before = pss(server.pid)
+        before = pss(server.pids)
         clients = [Imap(server, user) for user in range(1, limit + 1)]
         for client in clients:
             client.ask("SELECT INBOX")
         time.sleep(3)
-        table.add("memory for each of 1,000 (Dovecot: 100) open mailboxes, KB", server.name, (pss(server.pid) - before) / limit / 1000)
+        table.add("memory for each of 1,000 (Dovecot: 100) open mailboxes, KB", server.name, (pss(server.pids) - before) / limit / 1000)
         for client in clients:
             client.close()
         warm.close()
 
 
+def growth(servers, table, scale):
+    """What one more message costs a folder that grows: CPU of the last 1,000 appends, and of 300 deliveries after them."""
+    for server in servers:
+        client, there = Imap(server, 203), 0
+        last = 1_000_000 if server.name == "ortler" else 100_000
+        for size in (1000, 10_000, 100_000, 1_000_000):
+            if size > last * scale:
+                break
+            used = cpu(server.pids)
+            while there < size:
+                if there == size - 1000:
+                    used = cpu(server.pids)
+                client.append("INBOX", [message(number, 600) for number in range(there, there + 250)])
+                there += 250
+            table.add(f"APPEND to a folder of {size:,}: CPU ms", server.name, cpu(server.pids) - used)
+            recipient = server.recipient.replace("{}", "203")
+            got = mailbench("smtp", "--lmtp", "--addr", f"127.0.0.1:{server.lmtp}", "--conns", 4, "--messages", 1000, "--size", 2000,
+                            "--users", 1, "--rcpt", recipient, "--pids", "s=" + "+".join(map(str, server.pids)))
+            there += 1000
+            table.add(f"LMTP to a folder of {size:,}: CPU ms", server.name, got["server_cpu_ms_per_op"])
+        client.close()
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="a tenth of everything")
-    options.add_argument("--only", default="deliver,space,big,search,open")
+    options.add_argument("--only", default="deliver,space,big,search,open,growth")
     options.add_argument("--formats", default="sdbox,mdbox,maildir")
+    options.add_argument("--engines", default="embedded,postgresql")
     options.add_argument("--reps", type=int, default=3)
     options = options.parse_args()
     if not os.path.exists(BINARY):
@@ -350,9 +438,12 @@ def main():
         os.environ["MAILBENCH"] = f"{target}/release/mailbench"
     scale, wanted, table, servers = 0.1 if options.quick else 1.0, options.only.split(","), Table(), []
     try:
-        for at, form in enumerate(options.formats.split(",")):
+        for at, form in enumerate(options.formats.split(",") if options.formats else []):
             servers.append(Dovecot(work, form, 26100 + 20 * at, 2100))
-        servers.append(Ortler(work, 25000, 1000))
+        os.mkdir(f"{work}/pg")
+        for at, (engine, kind) in enumerate({"embedded": Ortler, "postgresql": OnPostgres}.items()):
+            if engine in options.engines.split(","):
+                servers.append(kind(work, 24000 + 1000 * at, 1000))
         if "deliver" in wanted:
             deliver(servers, table, options.reps, scale)
         if "space" in wanted:
@@ -363,6 +454,8 @@ def main():
             search(servers, table, options.reps, scale)
         if "open" in wanted:
             opened(servers, table, scale)
+        if "growth" in wanted:
+            growth(servers, table, scale)
     finally:
         for server in servers:
             server.stop(clean=True)

@@ -29,11 +29,11 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS ortler_component (
 /// is. A server before version 15.
 pub async fn migrate(pool: &Pool, component: &str, steps: &[Migration]) -> Result<(), EngineError> {
     let sql = pool.begin(false).await?;
-    let done = run(&sql, component, steps).await;
+    let done = run(pool, &sql, component, steps).await;
     sql.end(done).await
 }
 
-async fn run(sql: &Session, component: &str, steps: &[Migration]) -> Result<(), EngineError> {
+async fn run(pool: &Pool, sql: &Session, component: &str, steps: &[Migration]) -> Result<(), EngineError> {
     let server = sql.row("SELECT current_setting('server_version_num')::int", &[]).await?;
     let server: i32 = value(&server, 0)?;
     if server < SERVER_OLDEST {
@@ -62,7 +62,9 @@ async fn run(sql: &Session, component: &str, steps: &[Migration]) -> Result<(), 
         return if oldest <= known { Ok(()) } else { Err(EngineError::TooNew { file, found, known }) };
     }
     for (version, step) in (1i64..).zip(steps).skip(usize::try_from(found).unwrap_or(usize::MAX)) {
+        pool.waypoints().pass("migrate.step");
         sql.batch_unbounded(step.text).await?;
+        pool.waypoints().pass("migrate.changed");
         let text = "INSERT INTO ortler_component (component, version, oldest) VALUES ($1, $2, $3)
                     ON CONFLICT (component) DO UPDATE SET version = $2, oldest = $3";
         sql.execute(text, &[&component, &version, &i64::from(step.oldest)]).await?;

@@ -18,6 +18,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notificati
 
 use super::tls::{Connector, PgTls};
 use crate::error::EngineError;
+use crate::waypoints::Waypoints;
 
 /// How the server is reached.
 #[derive(Clone)]
@@ -27,6 +28,7 @@ pub struct PgSettings {
     connections: usize,
     statement_wait: Duration,
     tls: Option<Connector>,
+    waypoints: Waypoints,
 }
 
 impl PgSettings {
@@ -45,7 +47,14 @@ impl PgSettings {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_WAIT);
         }
-        Ok(Self { config, connections: connections.max(1), statement_wait: STATEMENT_WAIT, tls: None })
+        let (connections, statement_wait) = (connections.max(1), STATEMENT_WAIT);
+        Ok(Self { config, connections, statement_wait, tls: None, waypoints: Waypoints::default() })
+    }
+
+    /// Told of each statement and commit.
+    pub const fn with_waypoints(mut self, waypoints: Waypoints) -> Self {
+        self.waypoints = waypoints;
+        self
     }
 
     pub fn with_connections(mut self, connections: usize) -> Self {
@@ -149,6 +158,7 @@ struct Link {
     /// The pool's.
     is_reachable: Arc<AtomicBool>,
     wait: Duration,
+    waypoints: Waypoints,
     _driver: JoinSet<()>,
 }
 
@@ -172,6 +182,10 @@ impl Pool {
 
     pub const fn settings(&self) -> &PgSettings {
         &self.settings
+    }
+
+    pub const fn waypoints(&self) -> Waypoints {
+        self.settings.waypoints
     }
 
     /// A connection outside a transaction.
@@ -219,6 +233,7 @@ impl Pool {
             is_read_only: AtomicBool::new(false),
             is_reachable: Arc::clone(&self.is_reachable),
             wait,
+            waypoints: self.settings.waypoints,
             _driver: driver,
         })
     }
@@ -273,7 +288,13 @@ impl Pool {
 impl Session {
     /// Commits if the work was done, else rolls back. An error of the commit itself leaves open whether it happened.
     pub async fn end<T, E: From<EngineError>>(self, done: Result<T, E>) -> Result<T, E> {
+        if done.is_ok() {
+            self.link.waypoints.pass("server.commit");
+        }
         let ended = self.batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await;
+        if done.is_ok() && ended.is_ok() {
+            self.link.waypoints.pass("server.committed");
+        }
         match (done, ended) {
             (Ok(value), Ok(())) => {
                 self.give_back();
@@ -348,8 +369,12 @@ impl Link {
     }
 
     async fn asked<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
+        self.waypoints.pass("server.ask");
         match tokio::time::timeout(self.wait, work).await {
-            Ok(answer) => self.answered(answer),
+            Ok(answer) => {
+                self.waypoints.pass("server.answered");
+                self.answered(answer)
+            }
             Err(_) => {
                 self.is_silent.store(true, Ordering::Relaxed);
                 self.is_reachable.store(false, Ordering::Relaxed);

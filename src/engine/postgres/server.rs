@@ -20,6 +20,15 @@ fn installed() -> Option<PathBuf> {
 impl Server {
     /// `None` where PostgreSQL is not installed and that is fine.
     pub fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// One whose own loss is not looked at: it does not wait for the disk.
+    pub fn start_unsynced() -> Option<Self> {
+        Self::start_with("-c fsync=off -c full_page_writes=off")
+    }
+
+    fn start_with(more: &str) -> Option<Self> {
         let Some(programs) = installed() else {
             #[expect(clippy::disallowed_methods, reason = "says which tests may be left out")]
             let mode = std::env::var("ORTLER_TESTS");
@@ -35,7 +44,7 @@ impl Server {
         let data = server.data();
         server.run("initdb", &["-D", &data, "-U", "ortler", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]);
         let folder = server.socket_dir().display();
-        let options = format!("-c listen_addresses='' -c unix_socket_directories='{folder}'");
+        let options = format!("-c listen_addresses='' -c unix_socket_directories='{folder}' {more}");
         server.control(&["-l", &format!("{data}.log"), "-o", &options, "start"]);
         Some(server)
     }
@@ -90,6 +99,18 @@ impl Server {
             assert!(status.is_ok(), "createdb");
         }
         format!("host={} user=ortler dbname={name}", self.socket_dir().display())
+    }
+
+    /// Connection string of the new database `name` with all that `template` has.
+    pub fn database_like(&self, template: &str, name: &str) -> String {
+        let folder = self.socket_dir().display().to_string();
+        self.run("createdb", &["-h", &folder, "-U", "ortler", "-T", template, name]);
+        format!("host={folder} user=ortler dbname={name}")
+    }
+
+    /// Ends its connections as well.
+    pub fn drop_database(&self, name: &str) {
+        self.run("dropdb", &["-h", &self.socket_dir().display().to_string(), "-U", "ortler", "--force", name]);
     }
 
     pub fn settings(&self, connections: usize) -> PgSettings {

@@ -196,7 +196,7 @@ async fn a_store_goes_to_postgresql_and_back() {
 async fn large_content_goes_to_an_object_store_and_back() {
     let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
     let (first, back) = (embedded(), embedded());
-    let there = shared(&server, "postgres", Some(objects.settings(&[objects.port()]))).await;
+    let there = shared(&server, "postgres", Some(crate::s3_tests::settings(&[objects.port()]))).await;
     for n in [10, 99_999, 100_000, 3_000_000, 20_000_000] {
         first.deliver(1, Bytes::from(Random(n).bytes(usize::try_from(n).unwrap()))).await;
     }

@@ -139,8 +139,11 @@ impl BlobStore for PgBlobs {
     }
 
     async fn put_as(&self, id: BlobId, pieces: Vec<Bytes>) -> Result<StoredBlob, StoreError> {
-        // What an earlier try left, or garbage collection was about to delete.
-        let text = "WITH chunks AS (DELETE FROM blob_chunk WHERE blob_id = $1)
+        // What an earlier try left, or garbage collection was about to delete. The earlier try may even come to its end
+        // now, on a server that has not seen that nobody waits for it: then both wrote the same.
+        let text = "WITH chunks AS (
+                 DELETE FROM blob_chunk WHERE blob_id = $1 AND NOT EXISTS (SELECT 1 FROM blob WHERE blob_id = $1)
+             )
              DELETE FROM object_release WHERE blob_id = $1";
         let sql = self.store.pool.session().await?;
         sql.execute(text, &[&id.to_bytes().as_slice()]).await?;
@@ -173,11 +176,13 @@ impl PgBlobs {
         // On the list of garbage from the start: it goes off it, or away, when its grace period ends.
         let text = "WITH made AS (
                  INSERT INTO blob (blob_id, size_bytes, digest) VALUES ($1, $2, $3)
+                 ON CONFLICT (blob_id) DO UPDATE SET digest = excluded.digest
              ), listed AS (
                  INSERT INTO blob_release (released_at, blob_id) VALUES ($4, $1) ON CONFLICT DO NOTHING
              )
              INSERT INTO blob_chunk (blob_id, nth, data)
-             SELECT $1, n.nth - 1, n.data FROM unnest($5::bytea[]) WITH ORDINALITY AS n (data, nth)";
+             SELECT $1, n.nth - 1, n.data FROM unnest($5::bytea[]) WITH ORDINALITY AS n (data, nth)
+             ON CONFLICT (blob_id, nth) DO UPDATE SET data = excluded.data";
         let (raw, size, digest) = (id.to_bytes(), rows::param(packer.size_bytes), packer.digest());
         let sql = self.store.pool.session().await?;
         let params: Params<'_> = &[&raw.as_slice(), &size, &digest.as_slice(), &now.0, &chunks];
@@ -278,7 +283,8 @@ impl PgBlobs {
                  SELECT 1 FROM blob_release WHERE released_at = $4 AND blob_id = $1 FOR KEY SHARE
              )
              INSERT INTO blob (blob_id, size_bytes, digest) SELECT $1, $2, $3::bytea FROM held
-             WHERE (SELECT count(*) FROM blob_chunk WHERE blob_id = $1) = $5";
+             WHERE (SELECT count(*) FROM blob_chunk WHERE blob_id = $1) = $5
+             ON CONFLICT (blob_id) DO UPDATE SET digest = excluded.digest";
         let (raw, digest) = (id.to_bytes(), packer.digest());
         let (size, chunks) = (rows::param(packer.size_bytes), rows::param(written));
         let sql = self.store.pool.session().await?;
@@ -295,7 +301,8 @@ impl PgBlobs {
         let sql = self.store.pool.session().await?;
         // The commit of the blob's row makes the chunks durable too; it counts them, should a failover have lost one.
         let text = "INSERT INTO blob_chunk (blob_id, nth, data)
-             SELECT $1, $2, $3::bytea FROM set_config('synchronous_commit', 'off', true)";
+             SELECT $1, $2, $3::bytea FROM set_config('synchronous_commit', 'off', true)
+             ON CONFLICT (blob_id, nth) DO UPDATE SET data = excluded.data";
         sql.execute(text, &[&id.to_bytes().as_slice(), &rows::param(nth), &data]).await?;
         sql.give_back();
         Ok(())

@@ -57,7 +57,9 @@ impl PgGc {
             holder.give_back();
             return Ok(GcReport::default());
         }
+        self.settings.waypoints.pass("gc.begun");
         let done = self.work(&mut at).await;
+        self.settings.waypoints.pass("gc.done");
         // A connection that is not given back is closed, and the lock with it.
         holder.rows("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
         holder.give_back();
@@ -75,6 +77,7 @@ impl PgGc {
         for (due, kept) in due {
             self.work_off(due, now.minus(kept), now, &mut report).await?;
         }
+        self.settings.waypoints.pass("gc.forgotten");
         let sql = self.store.pool.begin(true).await?;
         let done = with_dead_threads(&sql, at.account).await;
         let (last, accounts) = sql.end(done).await?;
@@ -84,6 +87,7 @@ impl PgGc {
             let done = forget_threads(&sql, one).await;
             sql.end(done).await?;
         }
+        self.settings.waypoints.pass("gc.tidied");
         if let Some(bucket) = &self.bucket {
             self.delete_objects(bucket, &mut report).await?;
             self.sweep(bucket, at, now, &mut report).await?;
@@ -100,6 +104,9 @@ impl PgGc {
             sql.give_back();
             let ids = due.iter().map(|row| rows::blob_id(row, 0)).collect::<Result<Vec<_>, _>>()?;
             bucket.delete(ids.iter().copied().map(bucket::key).collect()).await?;
+            if !ids.is_empty() {
+                self.settings.waypoints.pass("gc.dropped");
+            }
             let raw: Vec<Vec<u8>> = ids.iter().map(|id| id.to_bytes().to_vec()).collect();
             let sql = self.store.pool.session().await?;
             sql.execute("DELETE FROM object_release WHERE blob_id = ANY ($1::bytea[])", &[&raw]).await?;

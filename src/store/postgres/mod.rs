@@ -185,6 +185,7 @@ impl PgStore {
     }
 
     fn publish(&self, account: AccountId, modseq: ModSeq) {
+        self.pool.waypoints().pass("change.committed");
         self.signals.publish(account, modseq);
     }
 }

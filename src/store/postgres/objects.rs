@@ -45,6 +45,7 @@ const STEP: usize = 1 << 20;
 impl<'a> ObjectDraft<'a> {
     async fn begin(blobs: &'a PgBlobs, bucket: &'a Bucket, id: BlobId) -> Result<Self, StoreError> {
         let listed_at = blobs.list_new(id).await?;
+        blobs.store.pool.waypoints().pass("object.listed");
         let writing = bucket.create(id).await?;
         Ok(Self { blobs, id, listed_at, packer: Some(Packer::new(id)), writing })
     }
@@ -78,12 +79,15 @@ impl<'a> ObjectDraft<'a> {
     async fn finish(mut self) -> Result<StoredBlob, StoreError> {
         let packer = self.packer.take().ok_or(StoreError::Unavailable(EngineError::Closing))?;
         let apart = packer.finish_apart(&self.blobs.contexts, self.writing.buffer());
+        self.blobs.store.pool.waypoints().pass("object.filled");
         self.writing.finish().await?;
+        self.blobs.store.pool.waypoints().pass("object.stored");
         // Unless garbage collection has given it up already.
         let text = "WITH held AS (
                  SELECT 1 FROM blob_release WHERE released_at = $4 AND blob_id = $1 FOR KEY SHARE
              )
-             INSERT INTO blob (blob_id, size_bytes, digest, frames) SELECT $1, $2, $3::bytea, $5::bytea FROM held";
+             INSERT INTO blob (blob_id, size_bytes, digest, frames) SELECT $1, $2, $3::bytea, $5::bytea FROM held
+             ON CONFLICT (blob_id) DO UPDATE SET digest = excluded.digest";
         let (raw, size) = (self.id.to_bytes(), rows::param(apart.size_bytes));
         let params: Params<'_> =
             &[&raw.as_slice(), &size, &apart.digest.as_slice(), &self.listed_at.0, &apart.table.as_slice()];

@@ -264,3 +264,52 @@ async fn a_folder_deleted_long_ago_comes_back() {
     let back = storage.restore_folder(AccountId(1), &contract::name("Old"), None).await.unwrap();
     assert_eq!((back.messages, node.mailbox(AccountId(1), "Old").await.messages), (1, 1));
 }
+
+/// The earlier of two tries may come to its end after the later one has begun.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn content_that_comes_twice_at_once_is_there_once() {
+    let Some(server) = Server::start() else { return };
+    let node = node(&server).await;
+    for (nth, size) in [0, 2000, 300_000, 4_000_000].into_iter().enumerate() {
+        let content = Bytes::from(contract::Random(7).bytes(size));
+        for _ in 0..8 {
+            let id = node.ids.blob(NOW);
+            let mut tries = tokio::task::JoinSet::new();
+            for _ in 0..3 {
+                let (blobs, content) = (Arc::clone(&node.blobs), content.clone());
+                tries.spawn(async move { blobs.put_as(id, vec![content]).await });
+            }
+            for tried in tries.join_all().await {
+                tried.unwrap();
+            }
+            assert_eq!(node.blobs.read(id, 0..u64::MAX).await.unwrap(), content, "size {nth}");
+        }
+    }
+}
+
+/// What the server is asked for: content once, then one statement, which is a transaction, for each account.
+#[tokio::test]
+async fn a_delivery_is_one_round_trip_for_each_account() {
+    static ASKED: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let Some(server) = Server::start() else { return };
+    let watcher = |place| {
+        if place == "server.ask" {
+            ASKED.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    };
+    let settings = server.settings(1).with_waypoints(engine::Waypoints::watched_by(Box::leak(Box::new(watcher))));
+    let (clock, ids) = (Arc::new(FakeClock::at(NOW)), Arc::new(IdSource::system()));
+    let mail = PgStore::open(Arc::new(Pool::new(settings)), Arc::new(Signals::new()), clock.clone()).await.unwrap();
+    let blobs = PgBlobs::new(Arc::clone(&mail), Arc::clone(&ids), clock.clone());
+    let node = Subject { mail, blobs, ids, clock };
+    for round in 0..3 {
+        let before = ASKED.load(std::sync::atomic::Ordering::SeqCst);
+        let one = node.delivery(AccountId(1), &format!("letter {round}"), Target::Role(Role::Inbox)).await;
+        let others = (2..=3).map(|account| Delivery { account: AccountId(account), ..one.clone() });
+        let deliveries = std::iter::once(one.clone()).chain(others).collect();
+        assert!(node.mail.deliver(deliveries).await.iter().all(Result::is_ok));
+        let asked = ASKED.load(std::sync::atomic::Ordering::SeqCst) - before;
+        // At first accounts are made and statements prepared.
+        assert!(round == 0 || asked == 1 + 3, "{asked}");
+    }
+}

@@ -1,4 +1,4 @@
-//! The crash matrix of the embedded engine: a process plays scripts and aborts at a named place; what it was told is there.
+//! The crash matrix: a process plays scripts on an engine and aborts at a named place; what it was told is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use base::{AccountId, FakeClock, IdSource, UtcMillis};
 use engine::Waypoints;
+use engine::postgres::{PgSettings, Pool, Server};
 use parking_lot::Mutex;
 
 use super::play::{self, Player, Script};
 use super::{Model, Op};
 use crate::audit::AuditOptions;
 use crate::blob::SegmentSettings;
+use crate::bucket::S3Settings;
 use crate::contract::Subject;
 use crate::error::StoreError;
 use crate::gc::GcSettings;
+use crate::s3_tests::{self, ObjectStore};
 use crate::sqlite::SqliteSettings;
 use crate::storage::{Storage, StorageSettings};
 
@@ -26,35 +29,67 @@ use crate::storage::{Storage, StorageSettings};
 /// of one actor: nothing is being delivered while it runs.
 const LATER: UtcMillis = UtcMillis(4_000_000_000_000);
 
+/// Where the child process keeps what it stores.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Home {
+    /// In the task's folder.
+    #[default]
+    Folder,
+    /// In a database, by its connection string; large content in an object store, by its port and a bucket, if any.
+    Server { url: String, objects: Option<(u16, String)> },
+}
+
 /// What the child process does; travels in its environment.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
+    pub(super) home: Home,
     pub(super) dir: PathBuf,
     pub(super) seed: u64,
     pub(super) actors: u64,
     pub(super) operations: u32,
-    /// Where to abort, and at which time of passing.
+    /// Where to abort, and at which time of passing: at once, or with `+` behind the name a moment later.
     pub(super) place: String,
     pub(super) hit: u32,
 }
 
 impl Task {
+    /// To its end, in a folder.
+    pub(super) fn new(dir: &Path, seed: u64, actors: u64, operations: u32) -> Self {
+        Self { home: Home::Folder, dir: dir.to_path_buf(), seed, actors, operations, place: "-".to_owned(), hit: 0 }
+    }
+
     fn encode(&self) -> String {
-        let Self { dir, seed, actors, operations, place, hit } = self;
-        format!("{seed} {actors} {operations} {place} {hit} {}", dir.display())
+        let Self { home, dir, seed, actors, operations, place, hit } = self;
+        let (port, bucket, url) = match home {
+            Home::Folder => (0, "-", ""),
+            Home::Server { url, objects: None } => (0, "-", url.as_str()),
+            Home::Server { url, objects: Some((port, bucket)) } => (*port, bucket.as_str(), url.as_str()),
+        };
+        format!("{seed} {actors} {operations} {place} {hit} {} {port} {bucket} {url}", dir.display())
     }
 
     fn decode(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(6, ' ');
+        let mut parts = text.splitn(9, ' ');
         let mut next = || parts.next();
-        Some(Self {
+        let mut task = Self {
+            home: Home::Folder,
             seed: next()?.parse().ok()?,
             actors: next()?.parse().ok()?,
             operations: next()?.parse().ok()?,
             place: next()?.to_owned(),
             hit: next()?.parse().ok()?,
             dir: next()?.into(),
-        })
+        };
+        let (port, bucket, url) = (next()?.parse().ok()?, next()?.to_owned(), next()?.to_owned());
+        if !url.is_empty() {
+            task.home = Home::Server { url, objects: (port > 0).then_some((port, bucket)) };
+        }
+        Some(task)
+    }
+
+    /// How long after the place it is passed.
+    fn delay(&self) -> Option<Duration> {
+        self.place.ends_with('+').then(|| Duration::from_micros(u64::from(self.hit % 16) * 100))
     }
 
     fn born(&self) -> UtcMillis {
@@ -66,23 +101,34 @@ impl Task {
     }
 }
 
-fn open(dir: &Path, now: UtcMillis, born: UtcMillis, waypoints: Waypoints) -> Player {
-    try_open(dir, now, born, waypoints).unwrap()
-}
-
-fn try_open(dir: &Path, now: UtcMillis, born: UtcMillis, waypoints: Waypoints) -> Result<Player, StoreError> {
+async fn open(task: &Task, now: UtcMillis, waypoints: Waypoints) -> Result<Player, StoreError> {
+    // Where others collect garbage the clock goes hours ahead in no time. A server takes content that is on its way for
+    // given up then.
+    let is_shared = task.actors > 1 && matches!(task.home, Home::Server { .. });
+    let grace = Duration::from_secs(if is_shared { 48 * 3600 } else { 60 });
     let settings = StorageSettings {
         sqlite: SqliteSettings { waypoints, readers: 2, ..SqliteSettings::default() },
         segments: SegmentSettings { segment_size: 64 * 1024, waypoints, ..SegmentSettings::default() },
-        gc: GcSettings { grace: Duration::from_secs(60), waypoints, ..GcSettings::default() },
+        gc: GcSettings { grace, waypoints, ..GcSettings::default() },
         ..StorageSettings::default()
     };
     let clock = Arc::new(FakeClock::at(now));
     let ids = Arc::new(IdSource::system());
-    let storage = Arc::new(Storage::open(dir, settings, clock.clone(), Arc::clone(&ids))?);
+    let (to, at, by) = (&task.dir, Arc::clone(&clock), Arc::clone(&ids));
+    let storage = match &task.home {
+        Home::Folder => Storage::open(to, settings, at, by)?,
+        Home::Server { url, objects } => {
+            let pool = Pool::new(PgSettings::parse(url, 4)?.with_waypoints(waypoints));
+            let objects = objects
+                .as_ref()
+                .map(|(port, bucket)| S3Settings { bucket: bucket.clone(), ..s3_tests::settings(&[*port]) });
+            Storage::open_postgres_with(to, Arc::new(pool), objects, settings, at, by).await?
+        }
+    };
+    let storage = Arc::new(storage);
     let (mail, blobs) = (Arc::clone(&storage.mail), Arc::clone(&storage.blobs));
     let subject = Subject { mail, blobs, ids, clock: clock.clone() };
-    Ok(Player { subject, storage: Some(storage), clock, born, folder: dir.to_path_buf() })
+    Ok(Player { subject, storage: Some(storage), clock, born: task.born(), folder: task.dir.clone() })
 }
 
 pub(super) fn runtime() -> tokio::runtime::Runtime {
@@ -99,17 +145,22 @@ fn say(line: &str) {
 #[ignore = "run by the tests of this file"]
 fn child() {
     let Some(task) = std::env::var_os("STORE_PROOF").and_then(|text| Task::decode(text.to_str()?)) else { return };
-    let (place, hit, passed) = (task.place.clone(), task.hit, AtomicU32::new(0));
+    let (place, hit, passed) = (task.place.trim_end_matches('+').to_owned(), task.hit, AtomicU32::new(0));
+    let delay = task.delay();
     let watcher = move |at: &'static str| {
         if place == "-" {
             say(&format!("pass {at}"));
         } else if place == at && passed.fetch_add(1, Ordering::SeqCst) + 1 == hit {
-            std::process::abort();
+            let Some(delay) = delay else { std::process::abort() };
+            std::thread::spawn(move || {
+                std::thread::sleep(delay);
+                std::process::abort();
+            });
         }
     };
     let waypoints = Waypoints::watched_by(Box::leak(Box::new(watcher)));
     runtime().block_on(async {
-        let player = match try_open(&task.dir, task.born(), task.born(), waypoints) {
+        let player = match open(&task, task.born(), waypoints).await {
             Ok(player) => player,
             Err(error) => return say(&format!("failed {error}")),
         };
@@ -137,7 +188,8 @@ fn child() {
 /// Runs the child to its end; gives its lines. A line that the end cut short said nothing.
 pub(super) fn run(task: &Task) -> Vec<String> {
     let lines = run_with(task, &[]);
-    assert!(!has_failed(&lines), "{task:?}: {lines:?}");
+    let failed: Vec<&String> = lines.iter().filter(|line| line.starts_with("failed")).collect();
+    assert!(failed.is_empty(), "{task:?}: {failed:?}");
     lines
 }
 
@@ -200,12 +252,28 @@ async fn audit(player: &Player, about: &str) {
     assert_eq!(report.problems, [], "{about}");
 }
 
+/// Waits until the server has seen that whoever used the database is gone: what it was asked for may still be done.
+async fn alone(url: &str) {
+    let pool = Pool::new(PgSettings::parse(url, 1).unwrap());
+    let text = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    for _ in 0..1000 {
+        if pool.query(text, &[]).await.unwrap().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the server still works for a process that is gone");
+}
+
 /// Opens what the child left, finds every promise kept and nothing half done, and goes on from there.
 pub(super) async fn verify(task: &Task, lines: &[String]) {
     let about = format!("{task:?}, after {:?}", lines.iter().rev().take(3).collect::<Vec<_>>());
     let progress = progress(task, lines);
     let elapsed: Duration = progress.iter().map(|actor| actor.elapsed).sum();
-    let player = open(&task.dir, task.born().plus(elapsed), task.born(), Waypoints::default());
+    if let Home::Server { url, .. } = &task.home {
+        alone(url).await;
+    }
+    let player = open(task, task.born().plus(elapsed), Waypoints::default()).await.unwrap();
     audit(&player, &about).await;
     for Progress { model, mut script, open, .. } in progress {
         let seen = player.look(model.account).await.unwrap();
@@ -268,34 +336,115 @@ pub(super) fn matrix(task: &Task, lines: &[String], most: u32) -> Vec<(String, u
     out.into_iter().collect()
 }
 
-/// Steps of a start, which sets right what the interruption left: those that come again are interrupted as well.
-const RECOVERY: [&str; 3] = ["migrate.step", "open.tidied", "open.cleared"];
+/// Where tasks find a place of their own.
+enum Ground {
+    /// The embedded engine's, in folders.
+    Folders,
+    Server {
+        server: Server,
+        objects: Option<ObjectStore>,
+    },
+}
+
+/// The database that others are copied from.
+const TEMPLATE: &str = "like_this";
+
+impl Ground {
+    /// A server whose database [`TEMPLATE`] has its tables already.
+    fn server(objects: Option<ObjectStore>) -> Option<Self> {
+        let server = Server::start_unsynced()?;
+        let (url, dir) = (server.database(TEMPLATE), folder());
+        let home = Home::Server { url: url.clone(), objects: None };
+        run(&Task { home, ..Task::new(dir.path(), 0, 1, 0) });
+        runtime().block_on(alone(&url));
+        Some(Self::Server { server, objects })
+    }
+
+    /// A home of `name`; without tables if they are to be made under way.
+    fn home(&self, name: &str, is_bare: bool) -> Home {
+        let Self::Server { server, objects } = self else { return Home::Folder };
+        let url = if is_bare { server.database(name) } else { server.database_like(TEMPLATE, name) };
+        let objects = objects.as_ref().map(|store| (store.port(), store.bucket(name)));
+        Home::Server { url, objects }
+    }
+
+    fn clear(&self, name: &str) {
+        if let Self::Server { server, .. } = self {
+            server.drop_database(name);
+        }
+    }
+
+    /// Steps of a start that come again after an interruption, to set right what it left.
+    const fn recovery(&self) -> &'static [&'static str] {
+        match self {
+            Self::Folders => &["migrate.step", "open.tidied", "open.cleared"],
+            Self::Server { .. } => &["migrate.step"],
+        }
+    }
+}
 
 /// Runs each interruption on a store of its own; gives how many hit. After the first at each place the starts that follow
-/// are interrupted, one at each step of [`RECOVERY`]: `again` collects those that were.
-fn interrupt(task: &Task, matrix: &[(String, u32)], again: &Mutex<BTreeSet<&str>>) -> usize {
+/// are interrupted, one at each step of [`Ground::recovery`]: `again` collects those that were.
+fn interrupt(ground: &Ground, task: &Task, matrix: &[(String, u32)], again: &Mutex<BTreeSet<&str>>) -> usize {
     let (next, hits) = (AtomicU32::new(0), AtomicU32::new(0));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let runtime = runtime();
-                while let Some((place, hit)) = matrix.get(next.fetch_add(1, Ordering::SeqCst) as usize) {
-                    let dir = folder();
-                    let task = Task { dir: dir.path().to_path_buf(), place: place.clone(), hit: *hit, ..task.clone() };
+                loop {
+                    let nth = next.fetch_add(1, Ordering::SeqCst);
+                    let Some((place, hit)) = matrix.get(nth as usize) else { return };
+                    let (dir, name) = (folder(), format!("mail-{}-{nth}", task.seed));
+                    let home = ground.home(&name, place.starts_with("migrate"));
+                    let (dir, place, hit) = (dir.path().to_path_buf(), place.clone(), *hit);
+                    let task = Task { home, dir, place, hit, ..task.clone() };
                     let lines = run(&task);
                     hits.fetch_add(u32::from(!has_ended(&lines)), Ordering::SeqCst);
-                    for step in RECOVERY.into_iter().filter(|_| *hit == 1) {
+                    for step in ground.recovery().iter().copied().filter(|_| hit == 1) {
                         let start = Task { place: step.to_owned(), operations: 0, ..task.clone() };
                         if !has_ended(&run(&start)) {
                             again.lock().insert(step);
                         }
                     }
                     runtime.block_on(verify(&task, &lines));
+                    ground.clear(&name);
                 }
             });
         }
     });
     hits.into_inner() as usize
+}
+
+/// Interrupts a script of one actor, and one of several at once, where commits go in groups and others have work under
+/// way. `places` must all be passed; `later` are those that are interrupted a moment later as well.
+fn prove(ground: &Ground, most: u32, operations: u32, places: &[&str], later: &[&str]) -> usize {
+    let dir = folder();
+    let task = Task { home: ground.home("alone", true), ..Task::new(dir.path(), 3, 1, operations) };
+    let lines = run(&task);
+    assert!(has_ended(&lines), "{lines:?}");
+    let matrix = |task: &Task, lines: &[String]| {
+        let mut all = matrix(task, lines, most);
+        let and = all.iter().filter(|(place, _)| later.contains(&place.as_str()));
+        let and: Vec<_> = and.map(|(place, hit)| (format!("{place}+"), *hit)).collect();
+        all.extend(and);
+        all
+    };
+    let found = matrix(&task, &lines);
+    let named: BTreeSet<&str> = found.iter().map(|(place, _)| place.as_str()).collect();
+    let missing: Vec<_> = places.iter().filter(|place| !named.contains(*place)).collect();
+    assert!(missing.is_empty(), "never passed: {missing:?}");
+    runtime().block_on(verify(&task, &lines));
+    let again = Mutex::default();
+    let mut hits = interrupt(ground, &task, &found, &again);
+    assert_eq!(*again.lock(), ground.recovery().iter().copied().collect(), "starts interrupted again");
+
+    let dir = folder();
+    let home = ground.home("crowd", false);
+    let crowd = Task { home, ..Task::new(dir.path(), 5, 3, operations.min(40)) };
+    let lines = run(&crowd);
+    hits += interrupt(ground, &crowd, &matrix(&crowd, &lines), &again);
+    println!("{hits} interruptions");
+    hits
 }
 
 /// Places that a process must be interrupted at; a new step in a commit path gets its name here.
@@ -335,29 +484,38 @@ const PLACES: [&str; 33] = [
     "snapshot.begun",
 ];
 
+/// The same of a process that works on a server.
+const SERVER_PLACES: [&str; 15] = [
+    "change.committed",
+    "gc.begun",
+    "gc.done",
+    "gc.dropped",
+    "gc.forgotten",
+    "gc.tidied",
+    "migrate.changed",
+    "migrate.step",
+    "object.filled",
+    "object.listed",
+    "object.stored",
+    "server.answered",
+    "server.ask",
+    "server.commit",
+    "server.committed",
+];
+
 #[test]
 fn a_process_that_dies_at_any_step_keeps_every_promise() {
     let most = if wants_all() { 5 } else { 1 };
-    let dir = folder();
-    let alone =
-        Task { dir: dir.path().to_path_buf(), seed: 3, actors: 1, operations: 150, place: "-".to_owned(), hit: 0 };
-    let lines = run(&alone);
-    assert!(has_ended(&lines), "{lines:?}");
-    let places = matrix(&alone, &lines, most);
-    let named: BTreeSet<&str> = places.iter().map(|(place, _)| place.as_str()).collect();
-    let missing: Vec<_> = PLACES.iter().filter(|place| !named.contains(*place)).collect();
-    assert!(missing.is_empty(), "never passed: {missing:?}");
-    runtime().block_on(verify(&alone, &lines));
-    let again = Mutex::default();
-    let mut hits = interrupt(&alone, &places, &again);
-    assert_eq!(*again.lock(), RECOVERY.into_iter().collect(), "starts interrupted again");
-
-    // Several actors at once: groups of commits, and work that others have under way.
-    let dir = folder();
-    let crowd = Task { dir: dir.path().to_path_buf(), seed: 5, actors: 3, operations: 40, ..alone };
-    let lines = run(&crowd);
-    let places = matrix(&crowd, &lines, most);
-    hits += interrupt(&crowd, &places, &again);
-    println!("{hits} interruptions");
+    let hits = prove(&Ground::Folders, most, 150, &PLACES, &[]);
     assert!(hits >= if wants_all() { 200 } else { 40 }, "{hits} interruptions");
+}
+
+#[test]
+fn a_node_that_dies_at_any_step_keeps_every_promise_on_postgresql() {
+    let Some(objects) = ObjectStore::start() else { return };
+    let Some(ground) = Ground::server(Some(objects)) else { return };
+    let (most, operations) = if wants_all() { (7, 150) } else { (1, 60) };
+    let places = if wants_all() { &SERVER_PLACES[..] } else { &[] };
+    let hits = prove(&ground, most, operations, places, &["server.ask", "server.commit"]);
+    assert!(hits >= if wants_all() { 200 } else { 10 }, "{hits} interruptions");
 }

@@ -1,4 +1,5 @@
-//! The model on PostgreSQL while connections are cut: what was told stays true, and nobody waits for ever.
+//! The model on PostgreSQL while connections are cut and the server crashes: what was told stays true, and nobody waits
+//! for ever.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,10 +19,12 @@ const CONNECTIONS: usize = 4;
 /// Longer than any statement may take, and than the wait for a connection.
 const FOR_EVER: Duration = Duration::from_secs(90);
 
-/// Ends some connections of others, now and then, but not while somebody looks at what is there.
+/// Ends some connections of others, now and then, but not while somebody looks at what is there. Now and then it kills a
+/// process of the server, which then ends all others and recovers from its log.
 struct Cutter {
     is_over: AtomicBool,
     cuts: AtomicUsize,
+    crashes: AtomicUsize,
     looking: tokio::sync::RwLock<()>,
 }
 
@@ -32,11 +35,23 @@ impl Cutter {
         while !self.is_over.load(Ordering::SeqCst) {
             tokio::time::sleep(Duration::from_millis(random.below(60) as u64)).await;
             let _nobody_looks = self.looking.write().await;
-            let text = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-                 WHERE application_name = 'ortler' AND pid <> pg_backend_pid() ORDER BY random() LIMIT $1";
-            let most = 1 + i64::try_from(random.below(2)).unwrap();
-            let cut = pool.query(text, &[&most]).await.unwrap().len();
-            self.cuts.fetch_add(cut, Ordering::SeqCst);
+            let is_crash = random.below(20) == 0;
+            let what = if is_crash { "pid" } else { "pid, pg_terminate_backend(pid)" };
+            let text = format!(
+                "SELECT {what} FROM pg_stat_activity
+                 WHERE application_name = 'ortler' AND pid <> pg_backend_pid() ORDER BY random() LIMIT $1"
+            );
+            let most = if is_crash { 1 } else { 1 + i64::try_from(random.below(2)).unwrap() };
+            // Not while it recovers.
+            let Ok(found) = pool.query(&text, &[&most]).await else { continue };
+            for row in found {
+                if is_crash {
+                    let pid = nix::unistd::Pid::from_raw(row.get::<_, i32>(0));
+                    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+                    self.crashes.fetch_add(1, Ordering::SeqCst);
+                }
+                self.cuts.fetch_add(1, Ordering::SeqCst);
+            }
         }
     }
 }
@@ -64,13 +79,14 @@ async fn act(player: &Player, cutter: &Cutter, account: AccountId) -> (Model, us
     (model, unknown)
 }
 
-/// Connections that were cut a moment ago are found so, one by one.
+/// Connections that were cut a moment ago are found so, one by one, and a server may be recovering.
 async fn look(player: &Player, account: AccountId) -> super::model::Seen {
-    for _ in 0..4 * CONNECTIONS {
+    for _ in 0..200 {
         let looked = tokio::time::timeout(FOR_EVER, player.look(account)).await;
         if let Ok(seen) = looked.expect("it waits for ever") {
             return seen;
         }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("account {} cannot be looked at", account.0);
 }
@@ -87,7 +103,12 @@ async fn connections_that_are_cut_lose_and_double_nothing() {
     let subject = Subject { mail, blobs, ids, clock: clock.clone() };
     let player = Player { subject, storage: None, clock, born: NOW, folder: folder.path().to_path_buf() };
     let looking = tokio::sync::RwLock::default();
-    let cutter = Arc::new(Cutter { is_over: AtomicBool::new(false), cuts: AtomicUsize::new(0), looking });
+    let cutter = Arc::new(Cutter {
+        is_over: AtomicBool::new(false),
+        cuts: AtomicUsize::new(0),
+        crashes: AtomicUsize::new(0),
+        looking,
+    });
 
     let mut actors = tokio::task::JoinSet::new();
     for account in 1..=ACTORS {
@@ -107,8 +128,10 @@ async fn connections_that_are_cut_lose_and_double_nothing() {
         assert_eq!(look(&player, model.account).await, model.seen());
     }
     let cuts = cutter.cuts.load(Ordering::SeqCst);
-    println!("{cuts} cuts, {unknown} unknown outcomes");
-    assert!(cuts >= 50 && unknown >= 5, "{cuts} cuts, {unknown} unknown outcomes");
+    let crashes = cutter.crashes.load(Ordering::SeqCst);
+    let told = format!("{cuts} cuts, {crashes} of them crashes of the server, {unknown} unknown outcomes");
+    println!("{told}");
+    assert!(cuts >= 50 && crashes >= 3 && unknown >= 5, "{told}");
     let took = SystemClock.now().saturating_duration_since(begun);
     assert!(took < Duration::from_secs(60), "{took:?}");
     let report = storage.audit(AuditOptions { deep: true, ..AuditOptions::default() }).await.unwrap();

@@ -12,7 +12,7 @@ use super::model::{Model, Op, PREFIX, Seen, letter, summary};
 use crate::contract::{EVERYTHING, NOW, Random, Subject, name, uid};
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{Delivery, EmailId, Entry, Flags, NewEntry, Target};
-use crate::storage::Storage;
+use crate::storage::{Kept, Storage};
 
 /// The operations of one actor, the same whenever they are asked for: each follows from the seed and the model before it.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ impl Script {
 #[derive(Clone)]
 pub(crate) struct Player {
     pub subject: Subject,
-    /// The embedded engine's, which can collect garbage and copy itself.
+    /// For what concerns all accounts: garbage collection and, of the embedded engine, snapshots.
     pub storage: Option<Arc<Storage>>,
     pub clock: Arc<FakeClock>,
     /// When message ids are made.
@@ -153,7 +153,7 @@ impl Player {
             }
             Op::Collect { is_late } => self.collect(*is_late).await?,
             Op::Snapshot => {
-                if let Some(storage) = &self.storage {
+                if let Some(storage) = self.storage.as_ref().filter(|it| matches!(it.kept, Kept::Embedded { .. })) {
                     let to = tempfile::tempdir_in(&self.folder).expect("a folder for the snapshot");
                     storage.snapshot(to.path()).await?;
                 }

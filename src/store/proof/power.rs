@@ -87,7 +87,7 @@ fn a_power_loss_at_any_step_keeps_every_promise() {
     let Some(power) = PowerLoss::new() else { return };
     let (most, operations) = if wants_all() { (3, 100) } else { (1, 60) };
     let dir = folder();
-    let alone = Task { dir: dir.path().to_path_buf(), seed: 11, actors: 1, operations, place: "-".to_owned(), hit: 0 };
+    let alone = Task::new(dir.path(), 11, 1, operations);
     let lines = run(&alone);
     let places = matrix(&alone, &lines, most);
     let runtime = runtime();
@@ -115,8 +115,7 @@ fn a_disk_that_fails_is_told_and_loses_nothing_acknowledged() {
     for nth in 0..each {
         for kind in ["sync", "read"] {
             let dir = folder();
-            let place = "-".to_owned();
-            let task = Task { dir: dir.path().to_path_buf(), seed: nth, actors: 1, operations: 40, place, hit: 0 };
+            let task = Task::new(dir.path(), nth, 1, 40);
             let call = format!("{kind} {}", 1 + nth * nth % 97);
             let (lines, left) = power.run(&task, None, Some(&call));
             assert!(has_failed(&lines) || has_ended(&lines), "{call}: {lines:?}");
