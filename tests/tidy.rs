@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("directory", 2),
     ("store", 2),
     ("trail", 2),
+    ("cluster", 2),
     ("filter", 3),
     ("imap", 3),
     ("pop3", 3),

@@ -3,6 +3,8 @@
 pub const NODE_READY: &str = "node.ready";
 pub const NODE_STOPPING: &str = "node.stopping";
 pub const NODE_STOPPED: &str = "node.stopped";
+pub const NODE_STATE: &str = "node.state";
+pub const CLUSTER_LOST: &str = "cluster.lost";
 pub const LISTENER_FAILED: &str = "listener.failed";
 pub const SESSION_OPENED: &str = "session.opened";
 pub const SESSION_CLOSED: &str = "session.closed";

@@ -1,6 +1,7 @@
 //! The command line: one file for each group of commands. Results go to stdout, talk to stderr.
 //! Exit code 0: success, 1: failed, 2: wrong usage.
 
+mod cluster;
 mod config;
 mod directory;
 mod export;
@@ -64,6 +65,9 @@ enum Command {
     Audit(store::Audit),
     /// Collects garbage and says what was freed.
     Gc(store::Gc),
+    /// The nodes of this system.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Snapshots of the whole node, and its move to another engine.
     #[command(subcommand)]
     Storage(store::StorageCommand),
@@ -97,6 +101,7 @@ pub fn run() -> ExitCode {
         Command::Trace(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Gc(command) => command.run(),
+        Command::Cluster(command) => command.run(),
         Command::Storage(command) => command.run(),
     };
     match outcome {

@@ -328,6 +328,7 @@ impl Reader<'_> {
             object_store,
             undelete: self.take("storage.undelete").map(Value::into_span).unwrap_or_default(),
             audit_every: self.take("storage.audit_every").map(Value::into_span).unwrap_or_default(),
+            cluster_address: self.take("cluster.address").map(Value::into_text),
             trail_retention: self.take("trail.retention").map(Value::into_span).unwrap_or_default(),
             log_level: self.text("log.level"),
             log_format: if self.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Text },

@@ -134,6 +134,8 @@ pub struct Config {
     pub audit_every: Duration,
     /// Of the embedded engine: below, nothing new comes in.
     pub free_space_min: ByteSize,
+    /// `host:port` for other nodes.
+    pub cluster_address: Option<String>,
     pub trail_retention: Duration,
     pub log_level: String,
     pub log_format: LogFormat,

@@ -213,7 +213,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "storage.postgresql_connections",
         count(2, 1000),
         "16",
-        "Open connections to the server at a time for mail and accounts. One more hears of changes, one is held while the node audits, and the log has six of its own.",
+        "Open connections to the server at a time for mail and accounts. Of the others one hears of changes, one tells that the node is there, one is held while the node audits, and the log has six of its own.",
     ),
     with("storage.postgresql_connect_wait", span(1, 60), "\"3 s\"", "Longest wait for each named host to answer."),
     with(
@@ -262,6 +262,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         "\"7 d\"",
         "How often the node checks all of its store in the background, slowly, content included; 0 for never. Nodes that share a store take turns. \
          `ortler audit --last` shows what it found, and so does /metrics.",
+    ),
+    optional(
+        "cluster.address",
+        Kind::Text,
+        "`host:port` where the other nodes on the same PostgreSQL server reach this one.",
     ),
     optional(
         "trail.postgresql",

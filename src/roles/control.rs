@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use base::{MessageId, PoolId, Quota, Secret};
 use bytes::Bytes;
+use cluster::{Member, Wish};
 use directory::{
     Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, RegistryError, Tenant,
     TenantKind,
@@ -53,6 +54,9 @@ pub enum Request {
     AuditLast,
     Gc,
     Snapshot { to: PathBuf },
+    ClusterStatus,
+    ClusterWish { node: Option<String>, drain: bool },
+    ClusterRemove { node: String },
     Mail(MailRequest),
 }
 
@@ -372,6 +376,17 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         Request::AuditLast => super::auditor::last(engines.data()),
         Request::Audit { deep, repair } => engines.audit(deep, repair).await,
         Request::Gc => engines.gc().await,
+        Request::ClusterStatus => Ok(engines.membership.list().await?.iter().map(member_value).collect()),
+        Request::ClusterWish { node, drain } => {
+            let node = node.unwrap_or_else(|| engines.membership.name().to_owned());
+            engines.membership.set_wish(&node, if drain { Wish::Drain } else { Wish::Serve }).await?;
+            let all = engines.membership.list().await?;
+            Ok(all.iter().find(|one| one.name == node).map(member_value).unwrap_or_default())
+        }
+        Request::ClusterRemove { node } => {
+            engines.membership.remove(&node).await?;
+            Ok(Value::Null)
+        }
         Request::Snapshot { to } => engines.snapshot(&to).await,
         Request::Mail(request) => Ok(mailboxes::execute(engines, request, Bytes::new()).await?.value),
     }
@@ -463,6 +478,19 @@ fn tenant_value(tenant: &Tenant) -> Value {
         "quota": tenant.quota.size.map(|size| size.to_string()),
         "quota_messages": tenant.quota.messages,
         "created": mail::date::format_utc(tenant.created_at),
+    })
+}
+
+fn member_value(member: &Member) -> Value {
+    json!({
+        "name": member.name,
+        "state": member.state().as_str(),
+        "roles": member.role_names(),
+        "address": member.address,
+        "version": member.version,
+        "sessions": member.sessions,
+        "seen": member.silent.map(|silent| format!("{} ms ago", silent.as_millis())),
+        "started": mail::date::format_utc(member.started_at),
     })
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use base::{AccountId, ByteSize, Clock, IdSource, Secret, SystemClock};
+use cluster::Membership;
 use config::{Config, ObjectStore, Postgres, PostgresTls};
 use directory::{LoginGuard, Registry};
 use engine::postgres::{PgSettings, PgTls, Pool};
@@ -21,6 +22,8 @@ pub struct Engines {
     pub storage: Arc<Storage>,
     pub directory: Arc<Registry>,
     pub trail: Arc<Trail>,
+    /// This node's place among those that share the server; a running node takes it.
+    pub membership: Arc<Membership>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
     /// No message is larger.
@@ -72,10 +75,15 @@ impl Engines {
             Some(postgres) => Trail::open_postgres(settings, trail_server(postgres)?, trail_clock, &ids).await?,
             None => tokio::task::spawn_blocking(move || Trail::open(settings, trail_clock)).await??,
         };
+        let membership = match &postgres {
+            Some(pool) => Membership::on(pool.settings(), &at, member(config), &*clock).await?,
+            None => Membership::alone(member(config), &*clock),
+        };
         Ok(Self {
             storage: Arc::new(storage),
             directory: Arc::new(directory),
             trail,
+            membership: Arc::new(membership),
             clock,
             ids,
             message_size_max: config.message_size_max,
@@ -188,6 +196,16 @@ impl Engines {
             "removed_objects": objects,
             "moved_messages": moved,
         }))
+    }
+}
+
+/// What the node says of itself to the others.
+fn member(config: &Config) -> cluster::Settings {
+    cluster::Settings {
+        name: config.node_name.clone(),
+        address: config.cluster_address.clone(),
+        roles: config.roles.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
 

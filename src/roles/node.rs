@@ -50,6 +50,7 @@ pub async fn run(
     machine::drop_privileges(&config)?;
     let mut engines = Engines::open(&config).await?;
     prepare(&engines).await?;
+    engines.membership.enter().await?;
     let control_socket = bind_control(&config)?;
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot start metrics")?;
     let draining = Arc::new(AtomicBool::new(false));
@@ -92,13 +93,15 @@ pub async fn run(
             registry: Arc::clone(&engines.directory),
             trail: Arc::clone(&engines.trail),
             jmap,
+            membership: Arc::clone(&engines.membership),
             clock: Arc::clone(&engines.clock),
         },
         web::WebSettings { node_name: config.node_name.clone(), plain_login_on_loopback: config.plaintext_on_loopback },
     ));
     let health = {
         let (metrics, draining, storage) = (metrics.clone(), Arc::clone(&draining), Arc::clone(&engines.storage));
-        let is_draining = move || draining.load(Ordering::Relaxed);
+        let membership = Arc::clone(&engines.membership);
+        let is_draining = move || draining.load(Ordering::Relaxed) || membership.is_draining();
         let render = move || {
             let health = storage.health();
             let free_mib = u32::try_from(health.free_bytes >> 20).unwrap_or(u32::MAX);
@@ -131,6 +134,8 @@ pub async fn run(
     let engines = Arc::new(engines);
     spawn_gc(&engines, &accepting);
     spawn_sharing(&engines, &background);
+    let (membership, counted, stop) = (Arc::clone(&engines.membership), sessions.clone(), accepting.stopping());
+    accepting.spawn("cluster", async move { membership.run(|| counted.running() as u64, stop).await });
     let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
     accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
     let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());

@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use cluster::ClusterError;
 use directory::{DirectoryError, RegistryError};
 use jmap::BlobError;
 use serde_json::json;
@@ -87,6 +88,17 @@ impl From<BlobError> for ApiError {
             BlobError::TooLarge => Self::TooLarge,
             BlobError::Busy => Self::Busy,
             BlobError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ClusterError> for ApiError {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::NoNode(_) => Self::NotFound,
+            ClusterError::IsUp(_) | ClusterError::NameTaken { .. } => Self::Conflict(error.to_string()),
+            ClusterError::Alone | ClusterError::NotRunning(_) => Self::Invalid(error.to_string()),
+            ClusterError::Engine(error) => failed(&error),
         }
     }
 }

@@ -17,6 +17,7 @@ mod jmap_http;
 mod log;
 mod login;
 mod message;
+mod nodes;
 mod openapi;
 mod recipients;
 mod removed;

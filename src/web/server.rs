@@ -10,6 +10,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, Request, Response, header};
 use axum::routing::{get, post};
 use base::Clock;
+use cluster::Membership;
 use directory::{Directory, Registry};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,7 +26,7 @@ use trail::Trail;
 use crate::assets::Assets;
 use crate::error::ApiError;
 use crate::session_table::{Session, SessionTable};
-use crate::{about, admin, api, assets, jmap_http, log, login, message, openapi, recipients, removed, security};
+use crate::{about, admin, api, assets, jmap_http, log, login, message, nodes, openapi, recipients, removed, security};
 
 /// What the web role is built from.
 pub struct WebServices {
@@ -35,6 +36,8 @@ pub struct WebServices {
     pub registry: Arc<Registry>,
     pub trail: Arc<Trail>,
     pub jmap: Arc<Jmap>,
+    /// The nodes of the system.
+    pub membership: Arc<Membership>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -205,6 +208,8 @@ fn api_router() -> Router<Arc<Inner>> {
         .route("/api/v1/log/messages/{id}/events", get(log::story))
         .route("/api/v1/log/histogram", get(log::histogram))
         .route("/api/v1/log/stream", get(log::stream))
+        .route("/api/v1/nodes", get(nodes::list))
+        .route("/api/v1/nodes/{name}", axum::routing::patch(nodes::set).delete(nodes::remove))
         .route("/api/v1/domains", get(admin::domains).post(admin::add_domain))
         .route("/api/v1/domains/{name}", axum::routing::patch(admin::set_domain).delete(admin::delete_domain))
         .route("/api/v1/accounts", get(admin::accounts).post(admin::add_account))

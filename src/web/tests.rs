@@ -133,12 +133,17 @@ impl Fixture {
             clock: clock.clone(),
             ids: Arc::clone(&ids),
         }));
+        let of_node =
+            cluster::Settings { name: "test".to_owned(), address: None, roles: Vec::new(), version: String::new() };
+        let membership = Arc::new(cluster::Membership::alone(of_node, &*clock));
+        membership.enter().await.unwrap();
         let services = WebServices {
             storage: Arc::clone(&storage),
             directory: registry.clone(),
             registry,
             trail: Arc::clone(&trail),
             jmap,
+            membership,
             clock,
         };
         let settings = WebSettings { node_name: "test".to_owned(), plain_login_on_loopback: true };

@@ -4,6 +4,7 @@ mod accessibility;
 mod bad_input;
 mod browser;
 mod clients;
+mod cluster;
 mod commands;
 mod corpora;
 mod crash;

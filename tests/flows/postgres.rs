@@ -90,7 +90,7 @@ fn until(session: &mut Conversation, words: &str) {
 
 /// Asks again until it holds; a change of another node counts within 5 s.
 #[track_caller]
-fn soon(mut holds: impl FnMut() -> bool) {
+pub fn soon(mut holds: impl FnMut() -> bool) {
     let deadline = SystemClock.now() + Duration::from_secs(5);
     while !holds() {
         assert!(SystemClock.now() < deadline, "not within 5 s");

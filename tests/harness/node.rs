@@ -79,7 +79,7 @@ impl Node {
         ];
         let (base, dir) = (take_base(), tempfile::tempdir().unwrap());
         let mut text = format!(
-            "[node]\nname = \"mx.example.test\"\ndata = \".\"\nshutdown_wait = \"10 s\"\n[dns]\nservers = [\"{}\"]\n\
+            "[node]\nname = \"mx{base}.example.test\"\ndata = \".\"\nshutdown_wait = \"10 s\"\n[dns]\nservers = [\"{}\"]\n\
              [login]\nplaintext = \"loopback\"\n[log]\nlevel = \"warn\"\n[storage]\nengine = \"postgresql\"\n\
              postgresql = \"{url}\"\n{storage}\n",
             dns::address()

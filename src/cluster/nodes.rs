@@ -1,0 +1,163 @@
+//! The nodes' rows on the server. Ages are by the server's clock: nodes whose clocks differ agree on who is there.
+
+use std::time::Duration;
+
+use base::UtcMillis;
+use engine::EngineError;
+use engine::postgres::{Migration, PgSettings, Pool, Row, Session, value};
+
+use crate::identity::Identity;
+use crate::member::{DOWN_AFTER, Member, State, Wish, role_name, roles_of};
+use crate::membership::Settings;
+
+/// Why something about nodes cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error("another node is called {name}: it was heard of {silent:?} ago; each node needs a node.name of its own")]
+    NameTaken { name: String, silent: Duration },
+    #[error("no node is called {0}; `ortler cluster status` lists them")]
+    NoNode(String),
+    #[error("{0} is up; stop it first")]
+    IsUp(String),
+    #[error("this node is alone: nodes share a PostgreSQL server (storage.engine)")]
+    Alone,
+    #[error("{0} does not run")]
+    NotRunning(String),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+const COMPONENT: &str = "cluster";
+const MIGRATIONS: &[Migration] = &[Migration { text: include_str!("schema-1.sql"), oldest: 1 }];
+
+/// For one statement: a heartbeat that takes longer is late anyway.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// The table of nodes, on a connection of its own: heartbeats must not wait for mail.
+pub struct Nodes {
+    pool: Pool,
+}
+
+const COLUMNS: &str = "name, address, roles, version, started_at, wish, sessions,
+    (extract(epoch FROM clock_timestamp() - heard_at) * 1000)::bigint";
+
+impl Nodes {
+    /// Connects and brings the table to this version.
+    pub async fn open(server: &PgSettings) -> Result<Self, EngineError> {
+        let pool = Pool::new(server.clone().with_connections(1).with_waits(WAIT, WAIT));
+        engine::postgres::migrate(&pool, COMPONENT, MIGRATIONS).await?;
+        Ok(Self { pool })
+    }
+
+    /// All nodes, by name.
+    pub async fn list(&self) -> Result<Vec<Member>, EngineError> {
+        let rows = self.pool.query(&format!("SELECT {COLUMNS} FROM node ORDER BY name"), &[]).await?;
+        rows.iter().map(member).collect()
+    }
+
+    /// Enters a node that starts. Its wish stays as it was.
+    pub(crate) async fn enter(&self, own: &Settings, id: &Identity, now: UtcMillis) -> Result<(), ClusterError> {
+        let sql = self.pool.begin(false).await?;
+        let done = enter(&sql, own, id, now).await;
+        sql.end(done).await
+    }
+
+    /// Says that the node is there and hears who else is; `None` if it was removed, or another one has its name.
+    pub(crate) async fn beat(
+        &self,
+        own: &Settings,
+        id: &Identity,
+        sessions: u64,
+    ) -> Result<Option<Vec<Member>>, EngineError> {
+        // The own row is seen as it was before; that it is alive its node knows.
+        let text = format!(
+            "WITH own AS (
+                 UPDATE node SET heard_at = clock_timestamp(), sessions = $3 WHERE name = $1 AND identity = $2 RETURNING name
+             )
+             SELECT {COLUMNS}, (SELECT count(*) FROM own) FROM node ORDER BY name"
+        );
+        let sessions = i64::try_from(sessions).unwrap_or(i64::MAX);
+        let rows = self.pool.query(&text, &[&own.name, &id.as_bytes(), &sessions]).await?;
+        match rows.first() {
+            Some(row) if value::<i64>(row, 8)? > 0 => {}
+            _ => return Ok(None),
+        }
+        let mut members = rows.iter().map(member).collect::<Result<Vec<_>, _>>()?;
+        for one in members.iter_mut().filter(|one| one.name == own.name) {
+            (one.silent, one.sessions) = (Some(Duration::ZERO), u64::try_from(sessions).unwrap_or(0));
+        }
+        Ok(Some(members))
+    }
+
+    /// The node stops: nobody need wait until it counts as down.
+    pub(crate) async fn leave(&self, own: &Settings, id: &Identity) -> Result<(), EngineError> {
+        let text = "UPDATE node SET heard_at = NULL, sessions = 0 WHERE name = $1 AND identity = $2";
+        let sql = self.pool.session().await?;
+        sql.execute(text, &[&own.name, &id.as_bytes()]).await?;
+        sql.give_back();
+        Ok(())
+    }
+
+    /// Says what is wanted of a node, which need not be up.
+    pub async fn set_wish(&self, name: &str, wish: Wish) -> Result<(), ClusterError> {
+        let sql = self.pool.session().await?;
+        let changed = sql.execute("UPDATE node SET wish = $2 WHERE name = $1", &[&name, &wish.as_str()]).await?;
+        sql.give_back();
+        if changed == 0 { Err(ClusterError::NoNode(name.to_owned())) } else { Ok(()) }
+    }
+
+    /// Forgets a node that is down.
+    pub async fn remove(&self, name: &str) -> Result<(), ClusterError> {
+        let sql = self.pool.begin(false).await?;
+        let done = async {
+            match find(&sql, name).await? {
+                None => Err(ClusterError::NoNode(name.to_owned())),
+                Some(member) if member.state() != State::Down => Err(ClusterError::IsUp(name.to_owned())),
+                Some(_) => Ok(sql.execute("DELETE FROM node WHERE name = $1", &[&name]).await.map(drop)?),
+            }
+        };
+        let done = done.await;
+        sql.end(done).await
+    }
+}
+
+async fn find(sql: &Session, name: &str) -> Result<Option<Member>, EngineError> {
+    let text = format!("SELECT {COLUMNS} FROM node WHERE name = $1 FOR UPDATE");
+    sql.row_opt(&text, &[&name]).await?.as_ref().map(member).transpose()
+}
+
+async fn enter(sql: &Session, own: &Settings, id: &Identity, now: UtcMillis) -> Result<(), ClusterError> {
+    let holds = sql.row_opt("SELECT identity FROM node WHERE name = $1 FOR UPDATE", &[&own.name]).await?;
+    let is_other = match &holds {
+        Some(row) => value::<&[u8]>(row, 0)? != id.as_bytes(),
+        None => false,
+    };
+    if is_other
+        && let Some(silent) = find(sql, &own.name).await?.and_then(|other| other.silent)
+        && silent < DOWN_AFTER
+    {
+        return Err(ClusterError::NameTaken { name: own.name.clone(), silent });
+    }
+    let text = "INSERT INTO node (name, identity, address, roles, version, started_at, heard_at)
+         VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp())
+         ON CONFLICT (name) DO UPDATE SET identity = excluded.identity, address = excluded.address,
+         roles = excluded.roles, version = excluded.version, started_at = excluded.started_at,
+         heard_at = excluded.heard_at, sessions = 0";
+    let roles = own.roles.iter().map(|role| role_name(*role)).collect::<Vec<_>>().join(" ");
+    sql.execute(text, &[&own.name, &id.as_bytes(), &own.address, &roles, &own.version, &now.0]).await?;
+    Ok(())
+}
+
+fn member(row: &Row) -> Result<Member, EngineError> {
+    let silent: Option<i64> = value(row, 7)?;
+    Ok(Member {
+        name: value(row, 0)?,
+        address: value(row, 1)?,
+        roles: roles_of(value(row, 2)?),
+        version: value(row, 3)?,
+        started_at: UtcMillis(value(row, 4)?),
+        wish: Wish::from_name(value(row, 5)?),
+        sessions: u64::try_from(value::<i64>(row, 6)?).unwrap_or(0),
+        silent: silent.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
+    })
+}
