@@ -5,6 +5,7 @@ pub const NODE_STOPPING: &str = "node.stopping";
 pub const NODE_STOPPED: &str = "node.stopped";
 pub const NODE_STATE: &str = "node.state";
 pub const CLUSTER_LOST: &str = "cluster.lost";
+pub const SESSION_STAYED: &str = "session.stayed";
 pub const LISTENER_FAILED: &str = "listener.failed";
 pub const SESSION_OPENED: &str = "session.opened";
 pub const SESSION_CLOSED: &str = "session.closed";

@@ -93,7 +93,8 @@ impl Demo {
             if self.unfiltered { "judged = []\n" } else { "" },
             domain = self.domain,
         );
-        for (service, name, port) in Service::ALL {
+        // A demonstration is alone.
+        for (service, name, port) in Service::ALL.into_iter().filter(|(service, ..)| *service != Service::Cluster) {
             let port = self.base_port.checked_add(port).context("--base-port is too high")?;
             let listener = Listener { service, address: SocketAddr::new(self.bind, port) };
             text.push_str(&format!("[[listener]]\nprotocol = \"{name}\"\naddress = \"{}\"\n", listener.address));

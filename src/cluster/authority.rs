@@ -62,8 +62,7 @@ impl Authority {
         let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(failed)?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         (params.not_before, params.not_after) = (day(now, -EARLY_DAYS), day(now, VALID_DAYS));
         let signer = KeyPair::try_from(self.key.serialized_der()).map_err(failed)?;
         let certificate = params.signed_by(&key, &Issuer::new(authority_params(), signer)).map_err(failed)?;

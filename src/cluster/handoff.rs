@@ -151,14 +151,17 @@ mod tests {
             let mut there = there;
             Handoff::receive(&mut there).await.unwrap();
         };
-        let (sent, ()) = tokio::join!(handoff().send(&mut here), gone);
+        let handoff = handoff();
+        let (sent, ()) = tokio::join!(handoff.send(&mut here), gone);
         assert!(sent.is_err());
     }
 
     #[tokio::test]
     async fn what_makes_no_sense_is_bounded_and_refused() {
         let session = SessionId::from_u128(7);
-        let fields = |rest: &str| format!("{{\"protocol\":\"x\",\"account\":1,\"client\":\"127.0.0.1:1\",\"tls\":false{rest}}}\n");
+        let fields = |rest: &str| {
+            format!("{{\"protocol\":\"x\",\"account\":1,\"client\":\"127.0.0.1:1\",\"tls\":false{rest}}}\n")
+        };
         for text in [
             String::new(),
             "\n".to_owned(),

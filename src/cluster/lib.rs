@@ -1,11 +1,16 @@
 //! The nodes of one system: who is there, who serves, and which of them each account's sessions belong on.
 //!
 //! Floor: 2. It must never know what sessions say: it names a node, others bring the session there.
-//! Main types: [`Membership`] (this node among the others), [`View`] (all of them at one moment), [`Member`].
+//! Main types: [`Membership`] (this node among the others), [`View`] (all of them at one moment), [`Member`],
+//! [`Affinity`] (leads a session to its node), [`Handoff`] (what the nodes tell each other of it).
 //! Surprise: nothing here is needed for a right answer. A view that is old or empty costs warm caches, never mail: any
 //! node can serve any account at any time.
 
+mod affinity;
+mod authority;
+mod handoff;
 mod identity;
+mod link;
 mod member;
 mod membership;
 mod nodes;
@@ -13,7 +18,10 @@ mod rendezvous;
 #[cfg(test)]
 mod tests;
 
+pub use affinity::Affinity;
+pub use handoff::Handoff;
 pub use identity::Identity;
+pub use link::{Link, Links};
 pub use member::{Member, State, Wish};
 pub use membership::{Membership, Settings, View};
 pub use nodes::{ClusterError, Nodes};

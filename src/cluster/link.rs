@@ -112,11 +112,10 @@ fn ends(authority: &Authority, name: &str, now: UtcMillis) -> Result<Ends, Engin
         });
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
     let verifier = verifier.map_err(|error| failed(rustls::Error::General(error.to_string())))?;
-    let server = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|builder| {
-            builder.with_client_cert_verifier(verifier).with_single_cert(vec![certificate.clone()], key)
-        });
+    let server =
+        ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]).and_then(
+            |builder| builder.with_client_cert_verifier(verifier).with_single_cert(vec![certificate.clone()], key),
+        );
     Ok(Ends {
         connector: TlsConnector::from(Arc::new(client.map_err(failed)?)),
         acceptor: TlsAcceptor::from(Arc::new(server.map_err(failed)?)),

@@ -17,11 +17,13 @@ pub enum Service {
     Http,
     Https,
     Health,
+    /// Between nodes.
+    Cluster,
 }
 
 impl Service {
     /// Name in the file, and the port that a demonstration adds to its base.
-    pub const ALL: [(Self, &'static str, u16); 12] = [
+    pub const ALL: [(Self, &'static str, u16); 13] = [
         (Self::Smtp, "smtp", 25),
         (Self::Submission, "submission", 587),
         (Self::Submissions, "submissions", 465),
@@ -34,6 +36,7 @@ impl Service {
         (Self::Http, "http", 80),
         (Self::Https, "https", 443),
         (Self::Health, "health", 90),
+        (Self::Cluster, "cluster", 899),
     ];
 
     pub fn as_str(self) -> &'static str {

@@ -279,6 +279,9 @@ impl Reader<'_> {
             _ => Way::Submission,
         });
         let judged = judged.collect();
+        let of_listener = self.listeners.iter().find(|one| one.service == Service::Cluster).map(|one| one.address);
+        let of_listener = of_listener.filter(|address| !address.ip().is_unspecified()).map(|one| one.to_string());
+        let cluster_address = self.take("cluster.address").map(Value::into_text).or(of_listener);
         Config {
             roles: roles.collect(),
             node_name: self.text("node.name"),
@@ -328,7 +331,7 @@ impl Reader<'_> {
             object_store,
             undelete: self.take("storage.undelete").map(Value::into_span).unwrap_or_default(),
             audit_every: self.take("storage.audit_every").map(Value::into_span).unwrap_or_default(),
-            cluster_address: self.take("cluster.address").map(Value::into_text),
+            cluster_address,
             trail_retention: self.take("trail.retention").map(Value::into_span).unwrap_or_default(),
             log_level: self.text("log.level"),
             log_format: if self.text("log.format") == "json" { LogFormat::Json } else { LogFormat::Text },

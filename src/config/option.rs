@@ -266,7 +266,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     optional(
         "cluster.address",
         Kind::Text,
-        "`host:port` where the other nodes on the same PostgreSQL server reach this one.",
+        "`host:port` where the other nodes on the same PostgreSQL server reach this one's listener of protocol `cluster`; the listener's own address if that names one. Without it sessions stay where they are.",
     ),
     optional(
         "trail.postgresql",

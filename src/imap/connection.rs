@@ -12,7 +12,7 @@ use crate::mailboxes;
 use crate::mime::Mime;
 use crate::proto::{Body, Command, Reply, SequenceSet};
 use crate::quota;
-use crate::session::{Phase, Session};
+use crate::session::{Phase, Session, Transport};
 use crate::sync::Telling;
 use crate::wire::{Closed, Wire};
 
@@ -30,6 +30,8 @@ pub struct Services {
     pub budget: net::MemoryBudget,
     /// For STARTTLS; `None` offers none.
     pub tls: Option<tokio_rustls::TlsAcceptor>,
+    /// Leads sessions to the node of their account; `None` on a node that is alone.
+    pub affinity: Option<Arc<cluster::Affinity>>,
 }
 
 pub struct Connection {
@@ -42,6 +44,8 @@ pub struct Connection {
     pub id: SessionId,
     /// The answer to a message that is passing unseen.
     pub refused: Option<Reply>,
+    /// The node that has taken the session.
+    pub led: Option<Box<cluster::Link>>,
 }
 
 /// Why a command did not run to its end.
@@ -71,15 +75,33 @@ impl Connection {
     /// Runs a command and writes its answer.
     pub async fn run(&mut self, command: Command) -> Result<(), Closed> {
         let Command { tag, body } = command;
+        let was_greeted = self.session.account().is_none();
         let reply = match self.session.admit(&body) {
             Err(reply) => reply,
             Ok(()) => match self.carry_out(&tag, body).await {
+                Ok(_) if was_greeted && self.lead(&tag).await => return Err(Closed::Led),
                 Ok(reply) | Err(Stop::Reply(reply)) => reply,
                 Err(Stop::Closed(closed)) => return Err(closed),
             },
         };
         reply.write(&mut self.wire.out, &tag);
         self.wire.flush_some().await
+    }
+
+    /// True if another node has taken the session of a client that has just signed in, and answers it.
+    async fn lead(&mut self, tag: &str) -> bool {
+        let (Some(affinity), Some(account)) = (&self.services.affinity, self.session.account()) else { return false };
+        let handoff = cluster::Handoff {
+            protocol: "imap".to_owned(),
+            account,
+            session: self.id,
+            client: self.peer,
+            is_tls: self.session.transport == Transport::Tls,
+            tag: tag.to_owned(),
+            ahead: self.wire.ahead(),
+        };
+        self.led = affinity.lead(&handoff).await.map(Box::new);
+        self.led.is_some()
     }
 
     async fn carry_out(&mut self, tag: &str, body: Body) -> Result<Reply, Stop> {

@@ -33,5 +33,5 @@ mod wire;
 pub use config::Config;
 pub use connection::Services;
 pub use mime::Mime;
-pub use serve::serve;
+pub use serve::{serve, serve_led};
 pub use wire::Duplex;

@@ -76,7 +76,7 @@ impl Connection {
                 );
                 self.session.phase = Phase::Ready(account.id);
                 self.wire.framer.command_size_max = self.config.command_size_max.as_usize();
-                Ok(Reply::ok("Signed in").with_code(format!("CAPABILITY {}", self.session.capabilities())))
+                Ok(self.session.signed_in())
             }
             Err(LoginError::Refused { delay }) => self.refuse_login(delay).await,
             Err(LoginError::TooMany) => {

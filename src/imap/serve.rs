@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base::event::{SESSION_CLOSED, SESSION_OPENED};
 use base::{Clock, IdSource};
+use cluster::{Handoff, Link};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -12,7 +13,7 @@ use crate::connection::{Connection, Services};
 use crate::proto::frame::Refusal;
 use crate::proto::{Body, Event, Framer, Reply, parse};
 use crate::session::{Phase, Session, Transport};
-use crate::wire::{Closed, Duplex, Wire};
+use crate::wire::{Closed, Duplex, Stream, Wire};
 
 /// Serves one connection until it ends. `cancel` ends it politely between two commands.
 #[expect(clippy::too_many_arguments, reason = "the parts of one connection, named at the call")]
@@ -38,10 +39,38 @@ pub async fn serve(
     let framer = Framer::new(config.command_size_max_before_login.as_usize(), config.message_size_max.0);
     let wire = Wire::new(Box::new(stream), framer, config.write_timeout, cancel);
     let session = Session::new(transport);
-    let mut connection = Connection { wire, session, services, config, clock, peer, id, refused: None };
+    let mut connection = Connection { wire, session, services, config, clock, peer, id, refused: None, led: None };
     let greeting = format!("* OK [CAPABILITY {}] Ortler ready\r\n", connection.session.capabilities());
     connection.wire.out.extend_from_slice(greeting.as_bytes());
+    live(connection).await;
+}
 
+/// Goes on with a session that another node led here: its client has signed in there and waits for the answer.
+pub async fn serve_led(
+    stream: impl Duplex + 'static,
+    handoff: Handoff,
+    config: Arc<Config>,
+    services: Arc<Services>,
+    clock: Arc<dyn Clock>,
+    cancel: CancellationToken,
+) {
+    let (id, peer) = (handoff.session, handoff.client);
+    tracing::debug!(event = SESSION_OPENED, session = %id, protocol = "imap", peer = %peer.ip(), led = true);
+    let transport = match handoff.is_tls {
+        true => Transport::Tls,
+        false => Transport::Plain { starttls: false, login: false },
+    };
+    let framer = Framer::new(config.command_size_max.as_usize(), config.message_size_max.0);
+    let wire = Wire::new(Box::new(stream), framer, config.write_timeout, cancel).with_ahead(handoff.ahead);
+    let mut session = Session::new(transport);
+    session.phase = Phase::Ready(handoff.account);
+    let mut connection = Connection { wire, session, services, config, clock, peer, id, refused: None, led: None };
+    connection.session.signed_in().write(&mut connection.wire.out, &handoff.tag);
+    live(connection).await;
+}
+
+async fn live(mut connection: Connection) {
+    let id = connection.id;
     let closed = loop {
         match connection.converse().await {
             Closed::UpgradeToTls => match connection.start_tls().await {
@@ -51,6 +80,18 @@ pub async fn serve(
                     return;
                 }
             },
+            Closed::Led => {
+                // The node that goes on says the rest.
+                let (mut stream, cancel, led) = connection.let_go();
+                if let Some(mut link) = led {
+                    tokio::select! {
+                        () = net::splice(&mut stream, &mut link) => {}
+                        () = cancel.cancelled() => {}
+                    }
+                }
+                tracing::debug!(event = SESSION_CLOSED, session = %id, protocol = "imap", reason = "led");
+                return;
+            }
             closed => break closed,
         }
     };
@@ -59,7 +100,7 @@ pub async fn serve(
         Closed::Silent if signed_in => "* BYE Idle for too long\r\n",
         Closed::Silent => "* BYE Sign-in took too long\r\n",
         Closed::Stopping => "* BYE Server is shutting down, connect again\r\n",
-        Closed::Gone | Closed::Done | Closed::UpgradeToTls => "",
+        Closed::Gone | Closed::Done | Closed::UpgradeToTls | Closed::Led => "",
     };
     if closed != Closed::Gone {
         connection.wire.close(last).await;
@@ -181,7 +222,13 @@ impl Connection {
         let framer = Framer::new(config.command_size_max_before_login.as_usize(), config.message_size_max.0);
         let wire = Wire::new(Box::new(stream), framer, config.write_timeout, cancel);
         let session = Session::new(Transport::Tls);
-        Some(Self { wire, session, services, config, clock, peer, id, refused: None })
+        Some(Self { wire, session, services, config, clock, peer, id, refused: None, led: None })
+    }
+
+    /// What is left of it when another node goes on.
+    fn let_go(self) -> (Stream, CancellationToken, Option<Box<Link>>) {
+        let cancel = self.wire.cancel_token();
+        (self.wire.stream, cancel, self.led)
     }
 }
 

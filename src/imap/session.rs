@@ -102,6 +102,11 @@ impl Session {
         }
     }
 
+    /// The answer to a sign-in.
+    pub fn signed_in(&self) -> Reply {
+        Reply::ok("Signed in").with_code(format!("CAPABILITY {}", self.capabilities()))
+    }
+
     /// The list after `CAPABILITY `.
     pub fn capabilities(&self) -> String {
         let mut list = String::from("IMAP4rev1 LITERAL+ SASL-IR ID ENABLE");

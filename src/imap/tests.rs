@@ -91,6 +91,7 @@ async fn node() -> Node {
         spool: Arc::new(net::SpoolSettings::in_folder(folder.path())),
         budget: net::MemoryBudget::new(base::ByteSize::mib(64)),
         tls: None,
+        affinity: None,
     };
     Node { services: Arc::new(services), _folder: folder }
 }

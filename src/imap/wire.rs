@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::ready;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,8 @@ pub enum Closed {
     Done,
     /// Not an end: the stream becomes TLS.
     UpgradeToTls,
+    /// Another node goes on.
+    Led,
 }
 
 /// Waits hold no buffers: a connection that is idle costs what its TLS state costs.
@@ -126,6 +128,17 @@ impl Wire {
 
     pub fn cancel_token(&self) -> CancellationToken {
         self.cancel.clone()
+    }
+
+    /// What has come and was not looked at.
+    pub fn ahead(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.input)
+    }
+
+    /// Begins with what came elsewhere.
+    pub fn with_ahead(mut self, ahead: Bytes) -> Self {
+        self.input = ahead.into();
+        self
     }
 
     /// Takes the stream out to change its nature; `None` if the peer has already sent more, which could only be an

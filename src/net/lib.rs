@@ -8,6 +8,7 @@
 pub mod acceptor;
 pub mod cidr;
 pub mod proxy;
+pub mod splice;
 pub mod spool;
 pub mod stream;
 pub mod task;
@@ -15,6 +16,7 @@ pub mod tls;
 
 pub use acceptor::{Accepted, Acceptor, AcceptorSettings, BindError, bind};
 pub use cidr::Cidr;
+pub use splice::splice;
 pub use spool::{BudgetPermit, MemoryBudget, Spool, SpoolError, SpoolSettings, Spooled};
 pub use stream::{Stream, TlsFacts};
 pub use task::Tasks;

@@ -12,7 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Carries what each side says to the other until the server ends, or one of them breaks. A client that ends is told to
 /// the server, whose last words still arrive. Holds no buffer while both are silent, and one of a few kilobytes for a
 /// side that takes slowly. Dropping it loses what is under way.
-pub async fn splice(client: &mut (impl AsyncRead + AsyncWrite + Unpin), server: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+pub async fn splice(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    server: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) {
     let (mut asked, mut answered) = (Way::default(), Way::default());
     poll_fn(|cx| {
         if let Poll::Ready(Err(_)) = asked.poll(cx, client, server) {

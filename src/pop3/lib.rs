@@ -17,6 +17,6 @@ mod wire;
 pub use command::{Command, parse};
 pub use config::Config;
 pub use maildrop::Maildrops;
-pub use serve::{Services, serve};
+pub use serve::{Services, serve, serve_led};
 pub use stuffing::{Stuffer, Top};
 pub use wire::Duplex;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base::event::{LOGIN_ACCEPTED, LOGIN_REFUSED, SESSION_CLOSED, SESSION_OPENED, STORE_FAILED};
 use base::{AccountId, Clock, IdSource, MailboxId, Secret, SessionId};
+use cluster::Handoff;
 use directory::{Directory, Login, LoginError, Protocol};
 use store::{BlobStore, Entry, EntryContent, FlagChange, Flags, MailStore, MailboxName, StoreError, SystemFlags};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ pub struct Services {
     pub maildrops: Arc<Maildrops>,
     /// For STLS; `None` offers none.
     pub tls: Option<tokio_rustls::TlsAcceptor>,
+    /// Leads sessions to the node of their account; `None` on a node that is alone.
+    pub affinity: Option<Arc<cluster::Affinity>>,
 }
 
 struct Connection {
@@ -34,6 +37,8 @@ struct Connection {
     peer: SocketAddr,
     id: SessionId,
     open: Option<Open>,
+    /// The node that has taken the session.
+    led: Option<Box<cluster::Link>>,
 }
 
 /// The inbox behind the maildrop.
@@ -47,6 +52,8 @@ enum Next {
     Go,
     Close,
     StartTls,
+    /// Another node goes on.
+    Lead,
 }
 
 /// Octets of a message held at once.
@@ -75,13 +82,59 @@ pub async fn serve(
     };
     let wire = Wire::new(Box::new(stream), config.write_timeout, cancel.clone());
     let session = Session::new(transport, config.login_failures_max);
-    let mut connection = Connection { wire, session, services, config, peer, id, open: None };
+    let mut connection = Connection { wire, session, services, config, peer, id, open: None, led: None };
     connection.wire.out.extend_from_slice(b"+OK Ortler ready\r\n");
+    live(connection, &cancel).await;
+}
+
+/// Goes on with a session that another node led here: its client has signed in there and waits for the answer.
+pub async fn serve_led(
+    stream: impl Duplex + 'static,
+    handoff: Handoff,
+    config: Arc<Config>,
+    services: Arc<Services>,
+    cancel: CancellationToken,
+) {
+    let (id, peer) = (handoff.session, handoff.client);
+    tracing::debug!(event = SESSION_OPENED, session = %id, protocol = "pop3", peer = %peer.ip(), led = true);
+    let transport = match handoff.is_tls {
+        true => Transport::Tls,
+        false => Transport::Plain { stls: false, login: false },
+    };
+    let wire = Wire::new(Box::new(stream), config.write_timeout, cancel.clone()).with_ahead(handoff.ahead);
+    let session = Session::new(transport, config.login_failures_max);
+    let mut connection = Connection { wire, session, services, config, peer, id, open: None, led: None };
+    // Signing in again is not for here: it goes on where the client chooses to connect.
+    match connection.open_account(handoff.account).await {
+        Output::Say(text) if connection.open.is_none() => connection.wire.out.extend_from_slice(text.as_bytes()),
+        output => {
+            if let Ok(Next::Go) = connection.perform(output).await {
+                return live(connection, &cancel).await;
+            }
+        }
+    }
+    connection.wire.close().await;
+}
+
+async fn live(mut connection: Connection, cancel: &CancellationToken) {
+    let id = connection.id;
     let closed = loop {
         match connection.step().await {
             Ok(Next::Go) => {}
             Ok(Next::Close) => break None,
-            Ok(Next::StartTls) => match connection.start_tls(&cancel).await {
+            Ok(Next::Lead) => {
+                // The node that goes on says the rest.
+                if let Some(mut link) = connection.led.take() {
+                    let mut stream = connection.wire.into_stream();
+                    tokio::select! {
+                        () = net::splice(&mut stream, &mut link) => {}
+                        () = cancel.cancelled() => {}
+                    }
+                }
+                tracing::debug!(event = SESSION_CLOSED, session = %id, protocol = "pop3", reason = "led");
+                return;
+            }
+            Ok(Next::StartTls) => match connection.start_tls(cancel).await {
                 Some(upgraded) => connection = upgraded,
                 None => return,
             },
@@ -141,6 +194,7 @@ impl Connection {
                     return Ok(Next::Go);
                 }
                 Output::Commit => self.commit().await,
+                Output::Lead => return Ok(Next::Lead),
             };
         }
     }
@@ -166,12 +220,35 @@ impl Connection {
             event = LOGIN_ACCEPTED, session = %self.id, protocol = "pop3", peer = %self.peer.ip(),
             account = %account.address
         );
-        let Some(lock) = self.services.maildrops.lock(account.id) else {
+        if self.lead(account.id).await {
+            return Output::Lead;
+        }
+        self.open_account(account.id).await
+    }
+
+    /// True if another node has taken the session of a client that has just signed in, and answers it.
+    async fn lead(&mut self, account: AccountId) -> bool {
+        let Some(affinity) = &self.services.affinity else { return false };
+        let handoff = Handoff {
+            protocol: "pop3".to_owned(),
+            account,
+            session: self.id,
+            client: self.peer,
+            is_tls: self.session.transport == Transport::Tls,
+            tag: String::new(),
+            ahead: self.wire.ahead(),
+        };
+        self.led = affinity.lead(&handoff).await.map(Box::new);
+        self.led.is_some()
+    }
+
+    async fn open_account(&mut self, account: AccountId) -> Output {
+        let Some(lock) = self.services.maildrops.lock(account) else {
             return Output::Say("-ERR [IN-USE] Another session has this mailbox\r\n".to_owned());
         };
-        match self.open_maildrop(account.id).await {
+        match self.open_maildrop(account).await {
             Ok((mailbox, maildrop)) => {
-                self.open = Some(Open { account: account.id, mailbox, _lock: lock });
+                self.open = Some(Open { account, mailbox, _lock: lock });
                 self.session.on_login(maildrop)
             }
             Err(error) => self.unavailable(&error),
@@ -289,6 +366,6 @@ impl Connection {
         let stream = tokio::time::timeout(config.login_timeout, handshake).await.ok()?.ok()?;
         let wire = Wire::new(Box::new(stream), config.write_timeout, cancel.clone());
         let session = Session::new(Transport::Tls, config.login_failures_max);
-        Some(Self { wire, session, services, config, peer, id, open: None })
+        Some(Self { wire, session, services, config, peer, id, open: None, led: None })
     }
 }

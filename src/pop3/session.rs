@@ -50,6 +50,8 @@ pub enum Output {
     Send { number: usize, lines: Option<u64> },
     /// Expunge what is marked deleted, then close.
     Commit,
+    /// Another node goes on.
+    Lead,
 }
 
 const OK: &str = "+OK\r\n";

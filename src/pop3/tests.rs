@@ -39,7 +39,8 @@ async fn node() -> Node {
         quota: base::Quota::UNLIMITED,
     };
     let account = directory.add_account(account).await.unwrap();
-    let services = Services { mail, blobs, directory: Arc::new(directory), maildrops: Arc::default(), tls: None };
+    let (directory, maildrops) = (Arc::new(directory), Arc::default());
+    let services = Services { mail, blobs, directory, maildrops, tls: None, affinity: None };
     Node { services: Arc::new(services), account, ids, _folder: folder }
 }
 

@@ -104,6 +104,21 @@ impl Wire {
         }
     }
 
+    /// What has come and was not looked at.
+    pub fn ahead(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.input)
+    }
+
+    /// Begins with what came elsewhere.
+    pub fn with_ahead(mut self, ahead: Bytes) -> Self {
+        self.input = ahead.into();
+        self
+    }
+
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// Takes the stream out to change its nature; `None` if the peer has already sent more, which could only be an
     /// injection.
     pub fn into_stream_for_tls(self) -> Option<Stream> {

@@ -1,14 +1,16 @@
 //! Each listener with the service behind it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{ByteSize, Clock, IdSource, event};
+use cluster::{Affinity, Handoff, Links};
 use config::{Config, Listener, Role, Service};
 use filter::Filter;
 use net::{Accepted, Acceptor, AcceptorSettings, Cidr, Stream, Tasks, Tls};
 use reception::{Intake, Reception};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +27,8 @@ pub struct Services {
     pub pop3: Arc<pop3::Services>,
     pub web: Arc<web::Web>,
     pub health: Arc<web::Health>,
+    /// To other nodes and from them.
+    pub links: Option<Arc<Links>>,
     pub filter: Arc<Filter>,
     pub ids: Arc<IdSource>,
     pub clock: Arc<dyn Clock>,
@@ -40,7 +44,7 @@ pub fn role(service: Service) -> Option<Role> {
         Service::Smtp | Service::Submission | Service::Submissions | Service::Lmtp | Service::Milter => {
             Some(Role::Filter)
         }
-        Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s => Some(Role::Store),
+        Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s | Service::Cluster => Some(Role::Store),
         Service::Http | Service::Https => Some(Role::Web),
         Service::Health => None,
     }
@@ -58,6 +62,11 @@ pub fn limits(config: &Config, service: Service) -> (usize, usize) {
         Service::Pop3 | Service::Pop3s => (config.pop3_sessions_max, config.pop3_sessions_per_client_max),
         Service::Http | Service::Https => (config.web_sessions_max, config.web_sessions_max),
         Service::Health => (100, 100),
+        // Their clients were counted where they came in.
+        Service::Cluster => {
+            let all = config.imap_sessions_max + config.pop3_sessions_max;
+            (all, all)
+        }
     }
 }
 
@@ -141,6 +150,9 @@ impl SessionMaker {
 
     async fn serve(&self, accepted: Accepted, acceptor: Option<TlsAcceptor>, stop: CancellationToken) {
         let Accepted { stream, client, local: _, trusted, seat: _seat } = accepted;
+        if self.service == Service::Cluster {
+            return Box::pin(self.serve_led(stream, client, stop)).await;
+        }
         let stream = match acceptor {
             None => Stream::Plain(stream),
             Some(acceptor) => match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -173,6 +185,8 @@ impl SessionMaker {
                 Box::pin(services.web.serve(stream, web::Peer { address: client.ip(), is_tls })).await;
             }
             Service::Health => services.health.serve(stream).await,
+            // Above.
+            Service::Cluster => {}
             Service::Milter => {
                 let size_max = services.config.message_size_max.as_usize();
                 let served = Box::pin(filter::milter::serve(stream, Arc::clone(&services.filter), clock, size_max));
@@ -189,6 +203,42 @@ impl SessionMaker {
     }
 }
 
+impl SessionMaker {
+    /// A session that another node leads here.
+    async fn serve_led(&self, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+        let services = &self.services;
+        let Some(links) = &services.links else { return };
+        let acceptor = links.acceptor();
+        let opening = async {
+            let mut stream = acceptor.accept(stream).await?;
+            let handoff = Handoff::receive(&mut stream).await?;
+            if matches!(handoff.protocol.as_str(), "imap" | "pop3") {
+                Handoff::take(&mut stream).await?;
+            }
+            std::io::Result::Ok((stream, handoff))
+        };
+        let (stream, handoff) = match tokio::time::timeout(HANDSHAKE_TIMEOUT, opening).await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => {
+                tracing::warn!(event = event::SESSION_REFUSED, listener = "cluster", peer = %peer.ip(), %error);
+                return;
+            }
+            Err(_elapsed) => return,
+        };
+        match handoff.protocol.as_str() {
+            "imap" => {
+                let (config, work) = (Arc::clone(&self.imap), Arc::clone(&services.imap));
+                imap::serve_led(stream, handoff, config, work, Arc::clone(&services.clock), stop).await;
+            }
+            "pop3" => {
+                let (config, work) = (Arc::clone(&self.pop3), Arc::clone(&services.pop3));
+                Box::pin(pop3::serve_led(stream, handoff, config, work, stop)).await;
+            }
+            _ => {}
+        }
+    }
+}
+
 /// What a client hears that is turned away.
 const fn refusal(service: Service) -> &'static [u8] {
     match service {
@@ -201,7 +251,8 @@ const fn refusal(service: Service) -> &'static [u8] {
         | Service::Milter
         | Service::Http
         | Service::Https
-        | Service::Health => b"",
+        | Service::Health
+        | Service::Cluster => b"",
     }
 }
 
@@ -221,6 +272,7 @@ pub fn imap_services(
     tls: &Tls,
     spool: &Arc<net::SpoolSettings>,
     budget: &net::MemoryBudget,
+    affinity: Option<Arc<Affinity>>,
 ) -> anyhow::Result<Arc<imap::Services>> {
     Ok(Arc::new(imap::Services {
         mail: Arc::clone(&engines.storage.mail),
@@ -232,16 +284,22 @@ pub fn imap_services(
         spool: Arc::clone(spool),
         budget: budget.clone(),
         tls: Some(tls.acceptor(&[])?),
+        affinity,
     }))
 }
 
 /// What POP3 sessions work on.
-pub fn pop3_services(engines: &Engines, tls: &Tls) -> anyhow::Result<Arc<pop3::Services>> {
+pub fn pop3_services(
+    engines: &Engines,
+    tls: &Tls,
+    affinity: Option<Arc<Affinity>>,
+) -> anyhow::Result<Arc<pop3::Services>> {
     Ok(Arc::new(pop3::Services {
         mail: Arc::clone(&engines.storage.mail),
         blobs: Arc::clone(&engines.storage.blobs),
         directory: engines.directory.clone(),
         maildrops: Arc::default(),
         tls: Some(tls.acceptor(&[])?),
+        affinity,
     }))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use base::event;
+use cluster::{Affinity, Links};
 use config::{Config, Listener, Way};
 use jmap::{Jmap, JmapServices};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -111,14 +112,21 @@ pub async fn run(
         };
         web::Health::new(Arc::clone(&engines.storage), render, is_draining)
     };
+    let links = match &engines.postgres {
+        Some(pool) => Some(Arc::new(Links::open(pool.settings(), &config.node_name, &*engines.clock).await?)),
+        None => None,
+    };
+    let affinity =
+        links.as_ref().map(|links| Arc::new(Affinity::new(Arc::clone(&engines.membership), Arc::clone(links))));
     let services = Services {
         config: Arc::clone(&config),
-        imap: listeners::imap_services(&engines, &tls, &spool, &budget)?,
-        pop3: listeners::pop3_services(&engines, &tls)?,
+        imap: listeners::imap_services(&engines, &tls, &spool, &budget, affinity.clone())?,
+        pop3: listeners::pop3_services(&engines, &tls, affinity)?,
         tls,
         intake,
         web: Arc::clone(&web),
         health: Arc::new(health),
+        links: links.clone(),
         filter,
         ids: Arc::clone(&engines.ids),
         clock: Arc::clone(&engines.clock),
@@ -138,6 +146,10 @@ pub async fn run(
     accepting.spawn("cluster", async move { membership.run(|| counted.running() as u64, stop).await });
     let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
     accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
+    if let Some(links) = links {
+        let (clock, stop) = (Arc::clone(&engines.clock), accepting.stopping());
+        accepting.spawn("certificate", async move { links.renew(&*clock, stop).await });
+    }
     let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());
     background.spawn("dns", async move {
         tokio::select! {

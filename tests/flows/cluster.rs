@@ -1,9 +1,12 @@
 //! Several nodes as one system: who is there, and how one is taken out.
 
+use std::time::Duration;
+
+use base::{Clock as _, SystemClock};
 use engine::postgres::Server;
 
 use super::postgres::{add_accounts, soon};
-use crate::harness::{Node, http, letter, ortler_fails};
+use crate::harness::{Conversation, Node, http, letter, ortler_fails};
 
 fn states(node: &Node) -> Vec<String> {
     let all = node.json(&["cluster", "status"]);
@@ -57,4 +60,131 @@ fn a_node_alone_can_be_drained() {
     assert_eq!(states(&node), ["draining"]);
     node.command(&["cluster", "resume"]);
     soon(|| is_ready(&node));
+}
+
+/// What the node itself has heard so far.
+fn sees_both(node: &Node) -> bool {
+    http(node.port(90), "GET /metrics", "", "").2.contains("ortler_cluster_nodes{state=\"up\"} 2")
+}
+
+/// Sessions that this node has led to others so far.
+fn led(node: &Node) -> usize {
+    let (_, _, metrics) = http(node.port(90), "GET /metrics", "", "");
+    let line = metrics.lines().find_map(|line| line.strip_prefix("ortler_cluster_leads_total "));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+const USERS: [&str; 8] = ["user1", "user2", "user3", "user4", "user5", "user6", "user7", "user8"];
+
+/// All in one piece, as a client may that does not wait.
+fn read_in_one(node: &Node, user: &str) -> Conversation {
+    let mut imap = node.connect(143);
+    imap.expect("* OK");
+    imap.say(&format!("a LOGIN {user}@example.test demo\r\nb SELECT INBOX\r\nc FETCH 1 ENVELOPE"));
+    let mut told = String::new();
+    while !told.contains("\r\nc OK") && !told.contains("\nc OK") {
+        let line = imap.line();
+        assert!(!line.is_empty(), "{user}: it ended after {told}");
+        told.push_str(&format!("{line}\n"));
+    }
+    assert!(told.starts_with("a OK [CAPABILITY ") && told.contains(&format!("for {user} alone")), "{told}");
+    imap
+}
+
+#[test]
+fn sessions_go_to_the_node_of_their_account_and_come_back_when_it_dies() {
+    let Some(server) = Server::start() else { return };
+    let (one, mut other) = (Node::on_postgres(&server.url(), ""), Node::on_postgres(&server.url(), ""));
+    add_accounts(&one, &USERS);
+    soon(|| other.json(&["account", "list"]).to_string().contains("user8"));
+    soon(|| sees_both(&one) && sees_both(&other));
+    for user in USERS {
+        let letter = letter(&format!("for {user} alone"), "Only one may read it.");
+        assert!(one.send("a@x.example", &[&format!("{user}@example.test")], &letter).starts_with("250"));
+    }
+    // Through either, each account is served by the same node.
+    let mut through_one: Vec<Conversation> = USERS.iter().map(|user| read_in_one(&one, user)).collect();
+    let from_one = led(&one);
+    USERS.iter().for_each(|user| drop(read_in_one(&other, user)));
+    assert!((1..USERS.len()).contains(&from_one), "{from_one}");
+    assert_eq!(from_one + led(&other), USERS.len());
+
+    // Large answers and long questions, news, and the end.
+    let letter_of = letter("large", &"0123456789 abcdefghijk\r\n".repeat(100_000));
+    for (imap, user) in through_one.iter_mut().zip(USERS) {
+        imap.say(&format!("d APPEND INBOX {{{}+}}", letter_of.len())).send(&letter_of).send(b"\r\n");
+        while !imap.line().starts_with("d OK") {}
+        assert!(imap.fetch_bodies()[1] == letter_of, "{user}");
+        imap.say("i IDLE").expect("+");
+        other.send("a@x.example", &[&format!("{user}@example.test")], &letter("news", "News."));
+        while !imap.line().contains("3 EXISTS") {}
+        imap.say("DONE");
+        while !imap.line().starts_with("i OK") {}
+    }
+    for user in USERS {
+        let mut pop3 = one.connect(110);
+        pop3.expect("+OK");
+        pop3.say(&format!("USER {user}@example.test")).expect("+OK");
+        pop3.say("PASS demo\r\nSTAT\r\nRETR 1").expect("+OK Signed in, 3 messages");
+        pop3.expect("+OK 3 ");
+        pop3.expect("+OK");
+        assert!(String::from_utf8_lossy(&pop3.multiline()).contains(&format!("for {user} alone")));
+        pop3.say("QUIT").expect("+OK");
+    }
+    assert_eq!(led(&one), 2 * from_one);
+
+    // The other node dies: sessions that it served end, all others go on, and all can be had again at once.
+    other.kill();
+    let mut ended = 0;
+    for imap in &mut through_one {
+        imap.say("z NOOP");
+        let mut line = imap.line();
+        while !line.is_empty() && !line.starts_with("z OK") {
+            line = imap.line();
+        }
+        ended += usize::from(line.is_empty());
+    }
+    assert_eq!(ended, from_one);
+    let killed = SystemClock.now();
+    USERS.iter().for_each(|user| drop(read_in_one(&one, user)));
+    let took = SystemClock.now() - killed;
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(led(&one), 2 * from_one);
+}
+
+/// Only nodes of this cluster are heard on the listener between nodes.
+#[test]
+fn strangers_are_not_led_in() {
+    let Some(server) = Server::start() else { return };
+    let node = Node::on_postgres(&server.url(), "");
+    add_accounts(&node, &["user1"]);
+    let line = "{\"protocol\":\"imap\",\"account\":1,\"session\":\"00000000000000000000000007\",\"client\":\"127.0.0.1:9\",\"tls\":true,\"tag\":\"a\"}\n";
+    let mut plain = node.connect(899);
+    plain.send(line.as_bytes());
+    assert!(!plain.line().contains("OK"));
+    // TLS without a certificate, and with one of an authority of its own.
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let made = std::process::Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=Ortler cluster", "-keyout", &at("key"), "-out", &at("certificate")])
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let address = format!("127.0.0.1:{}", node.port(899));
+    let own = ["-cert".to_owned(), at("certificate"), "-key".to_owned(), at("key")];
+    for arguments in [&[][..], &own[..]] {
+        let mut client = std::process::Command::new("openssl")
+            .args(["s_client", "-quiet", "-tls1_3", "-connect", &address])
+            .args(arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // It may be gone before it is asked.
+        let _ = std::io::Write::write_all(client.stdin.as_mut().unwrap(), line.as_bytes());
+        let output = client.wait_with_output().unwrap();
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("OK"));
+    }
 }

@@ -44,7 +44,7 @@ fn take_base() -> u16 {
 }
 
 fn is_free(base: u16) -> bool {
-    const SERVICES: [u16; 12] = [25, 587, 465, 24, 143, 993, 110, 995, 891, 80, 443, 90];
+    const SERVICES: [u16; 13] = [25, 587, 465, 24, 143, 993, 110, 995, 891, 80, 443, 90, 899];
     SERVICES.iter().all(|service| std::net::TcpListener::bind(("127.0.0.1", base + service)).is_ok())
 }
 
@@ -68,7 +68,7 @@ impl Node {
 
     /// A node on a PostgreSQL server: `url` is its connection string, `storage` further options of `[storage]`.
     pub fn on_postgres(url: &str, storage: &str) -> Self {
-        const SERVICES: [(&str, u16); 7] = [
+        const SERVICES: [(&str, u16); 8] = [
             ("smtp", 25),
             ("submission", 587),
             ("lmtp", 24),
@@ -76,6 +76,7 @@ impl Node {
             ("pop3", 110),
             ("http", 80),
             ("health", 90),
+            ("cluster", 899),
         ];
         let (base, dir) = (take_base(), tempfile::tempdir().unwrap());
         let mut text = format!(

@@ -1,5 +1,6 @@
 //! A PostgreSQL server of a test's own, in a folder that goes with it; reached by a socket there only.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,7 +26,7 @@ impl Server {
 
     /// One whose own loss is not looked at: it does not wait for the disk.
     pub fn start_unsynced() -> Option<Self> {
-        Self::start_with("-c fsync=off -c full_page_writes=off")
+        Self::start_with("fsync = off\nfull_page_writes = off\n")
     }
 
     fn start_with(more: &str) -> Option<Self> {
@@ -43,9 +44,12 @@ impl Server {
         }
         let data = server.data();
         server.run("initdb", &["-D", &data, "-U", "ortler", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"]);
-        let folder = server.socket_dir().display();
-        let options = format!("-c listen_addresses='' -c unix_socket_directories='{folder}' {more}");
-        server.control(&["-l", &format!("{data}.log"), "-o", &options, "start"]);
+        let options =
+            format!("listen_addresses = ''\nunix_socket_directories = '{}'\n{more}", server.socket_dir().display());
+        let mut file = std::fs::File::options().append(true).open(PathBuf::from(&data).join("postgresql.conf"));
+        let written = file.as_mut().map(|file| file.write_all(options.as_bytes()));
+        assert!(written.is_ok_and(|written| written.is_ok()), "postgresql.conf");
+        server.control(&["-l", &format!("{data}.log"), "start"]);
         Some(server)
     }
 
