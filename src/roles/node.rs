@@ -108,6 +108,9 @@ pub async fn run(
             let free_mib = u32::try_from(health.free_bytes >> 20).unwrap_or(u32::MAX);
             metrics::gauge!("ortler_store_free_bytes").set(f64::from(free_mib) * 1_048_576.0);
             metrics::gauge!("ortler_store_has_room").set(if health.has_room { 1.0 } else { 0.0 });
+            if let Some(reached) = health.reaches_objects {
+                metrics::gauge!("ortler_object_store_reachable").set(if reached { 1.0 } else { 0.0 });
+            }
             metrics.render()
         };
         web::Health::new(Arc::clone(&engines.storage), render, is_draining)

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::{BlobId, Secret, UtcMillis};
@@ -38,6 +38,7 @@ pub(crate) struct Bucket {
     preferred: AtomicUsize,
     /// Objects being written at a time: each holds up to a part in memory.
     writers: Arc<Semaphore>,
+    is_reachable: AtomicBool,
     pub from_bytes: u64,
 }
 
@@ -96,7 +97,23 @@ impl Bucket {
             return Err(unavailable(&"no endpoint is named"));
         }
         let writers = Arc::new(Semaphore::new(WRITERS_MAX));
-        Ok(Self { endpoints, preferred: AtomicUsize::new(0), writers, from_bytes: settings.from_bytes })
+        Ok(Self {
+            endpoints,
+            preferred: AtomicUsize::new(0),
+            writers,
+            is_reachable: AtomicBool::new(true),
+            from_bytes: settings.from_bytes,
+        })
+    }
+
+    /// False after no endpoint answered, until one does.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.is_reachable.load(Ordering::Relaxed)
+    }
+
+    fn note<T>(&self, asked: object_store::Result<T>) -> object_store::Result<T> {
+        self.is_reachable.store(asked.as_ref().err().is_none_or(is_answer), Ordering::Relaxed);
+        asked
     }
 
     /// The endpoint to ask, and its number.
@@ -126,7 +143,7 @@ impl Bucket {
                     tracing::warn!(event = base::event::STORE_FAILED, what = "object store", endpoint = at, %error);
                     self.turn_from(at);
                 }
-                other => return other,
+                other => return self.note(other),
             }
         }
     }
@@ -148,7 +165,7 @@ impl Bucket {
         match read.await {
             Ok(content) if content.len() as u64 == range.end - range.start => Ok(content),
             Ok(_) => Err(StoreError::Damaged { what: format!("object {key}: it is too short") }),
-            Err(object_store::Error::NotFound { .. }) => {
+            Err(error) if is_missing(&error) => {
                 Err(StoreError::Damaged { what: format!("object {key}: it is not there") })
             }
             Err(error) => Err(unavailable(&error)),
@@ -163,7 +180,8 @@ impl Bucket {
                 async move { endpoint.delete(&key).await }
             });
             match deleted.await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                Ok(()) => Ok(()),
+                Err(error) if is_missing(&error) => Ok(()),
                 Err(error) => Err(unavailable(&error)),
             }
         });
@@ -262,7 +280,7 @@ impl Writing<'_> {
     }
 
     async fn checked(&mut self, done: object_store::Result<()>) -> Result<(), StoreError> {
-        let Err(error) = done else { return Ok(()) };
+        let Err(error) = self.bucket.note(done) else { return Ok(()) };
         if let Some((at, mut upload)) = self.upload.take() {
             // It comes again as a whole, elsewhere.
             self.bucket.turn_from(at);
@@ -282,7 +300,13 @@ pub(crate) fn key(blob: BlobId) -> Path {
 
 /// True if the endpoint works and this is its answer.
 fn is_answer(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::NotFound { .. } | object_store::Error::PermissionDenied { .. })
+    is_missing(error) || matches!(error, object_store::Error::PermissionDenied { .. })
+}
+
+/// True if the bucket does not have the object. A bucket that is not there, or a proxy that knows of none, answers 404 too:
+/// that says nothing about what lies in it.
+fn is_missing(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { source, .. } if source.to_string().contains("NoSuchKey"))
 }
 
 pub(crate) fn unavailable(error: &dyn std::fmt::Display) -> StoreError {

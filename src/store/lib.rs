@@ -25,6 +25,8 @@ mod gc;
 mod large_tests;
 pub mod model;
 mod notice;
+#[cfg(any(test, feature = "server"))]
+mod object_server;
 pub mod picture;
 mod postgres;
 #[cfg(test)]
@@ -54,6 +56,8 @@ pub use model::{
     FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, RemovedMailbox,
     Restored, Role, StoredBlob, SystemFlags, Target, ThreadId, Usage,
 };
+#[cfg(any(test, feature = "server"))]
+pub use object_server::ObjectServer;
 pub use picture::{Differences, EntryView, Picture};
 pub use postgres::{PgBlobs, PgStore};
 pub use search::{Judge, SearchSettings, Searcher};

@@ -1,116 +1,17 @@
 //! PostgreSQL with an object store beside it: both are servers of the test's own.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{AccountId, FakeClock, IdSource, Secret};
+use base::{AccountId, FakeClock, IdSource};
 use bytes::Bytes;
 use engine::postgres::{Pool, Server};
 
 use crate::contract::{self, EVERYTHING, NOW, Random, Subject};
 use crate::error::StoreError;
 use crate::model::{Role, Target};
+use crate::object_server::{ObjectServer, free_port};
 use crate::{AuditOptions, S3Settings, Storage, StorageSettings};
-
-/// An object store on a folder.
-pub(crate) struct ObjectStore {
-    program: PathBuf,
-    folder: tempfile::TempDir,
-    port: u16,
-    child: Child,
-}
-
-impl ObjectStore {
-    /// `None` where its program is not named and that is fine.
-    pub(crate) fn start() -> Option<Self> {
-        #[expect(clippy::disallowed_methods, reason = "says where the program is and which tests may be left out")]
-        let (program, mode) = (std::env::var_os("ORTLER_S3_SERVER"), std::env::var("ORTLER_TESTS"));
-        let Some(program) = program.map(PathBuf::from) else {
-            assert!(mode.as_deref() != Ok("all"), "no object store is installed");
-            eprintln!("left out: no object store is installed");
-            return None;
-        };
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("mail")).unwrap();
-        let port = free_port();
-        let child = serve(&program, folder.path(), port);
-        Some(Self { program, folder, port, child })
-    }
-
-    fn stop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    fn resume(&mut self) {
-        self.child = serve(&self.program, self.folder.path(), self.port);
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Makes a bucket; gives its name.
-    pub(crate) fn bucket(&self, name: &str) -> String {
-        std::fs::create_dir(self.folder.path().join(name)).unwrap();
-        name.to_owned()
-    }
-
-    /// Files of objects.
-    pub(crate) fn objects(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut folders = vec![self.folder.path().join("mail")];
-        while let Some(folder) = folders.pop() {
-            for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
-                if file.is_dir() { folders.push(file) } else { found.push(file) }
-            }
-        }
-        found.sort();
-        found
-    }
-}
-
-impl Drop for ObjectStore {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// For one bucket, `mail`.
-pub(crate) fn settings(endpoints: &[u16]) -> S3Settings {
-    S3Settings {
-        endpoints: endpoints.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
-        bucket: "mail".to_owned(),
-        region: "us-east-1".to_owned(),
-        access_key: "ortler".to_owned(),
-        secret: Secret::new("a secret of the test".to_owned()),
-        path_style: true,
-        from_bytes: 100_000,
-    }
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn serve(program: &Path, folder: &Path, port: u16) -> Child {
-    let mut command = Command::new(program);
-    command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--access-key", "ortler", "--secret-key"]);
-    command.arg("a secret of the test").arg(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    let is_up = (0..200).any(|_| {
-        std::thread::sleep(Duration::from_millis(50));
-        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-    });
-    if !is_up {
-        let _ = child.kill();
-        let _ = child.wait();
-        panic!("the object store did not start");
-    }
-    child
-}
 
 struct Node {
     storage: Storage,
@@ -155,17 +56,17 @@ impl Node {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn keeps_the_contract() {
-    let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
+    let (Some(objects), Some(server)) = (ObjectServer::start(), Server::start()) else { return };
     // The first endpoint is down: the other one is asked.
-    let node = node(&server, settings(&[free_port(), objects.port])).await;
+    let node = node(&server, objects.settings(&[free_port(), objects.port()])).await;
     contract::all(&node.subject).await;
     assert!(objects.objects().len() > 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn large_content_is_an_object_and_goes_when_nothing_refers_to_it() {
-    let (Some(mut objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
-    let node = node(&server, settings(&[objects.port])).await;
+    let (Some(mut objects), Some(server)) = (ObjectServer::start(), Server::start()) else { return };
+    let node = node(&server, objects.settings(&[objects.port()])).await;
     let account = AccountId(1);
     let content = Random(1).bytes(700_000);
     node.deliver(account, b"small").await;
@@ -201,7 +102,7 @@ async fn large_content_is_an_object_and_goes_when_nothing_refers_to_it() {
 
     // An object that no row names, as a restored database leaves it, and one that is not ours.
     let known = objects.objects().remove(0);
-    let bucket = objects.folder.path().join("mail");
+    let bucket = objects.bucket();
     let (stray, ours) = (bucket.join("blob/00"), bucket.join(crate::bucket::key(node.subject.ids.blob(NOW)).as_ref()));
     std::fs::create_dir_all(&stray).unwrap();
     std::fs::create_dir_all(ours.parent().unwrap()).unwrap();
@@ -227,8 +128,8 @@ async fn large_content_is_an_object_and_goes_when_nothing_refers_to_it() {
 /// What is too long for one statement and too short for an object.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn content_below_the_threshold_goes_to_the_database_whatever_its_size() {
-    let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
-    let settings = S3Settings { from_bytes: 8_000_000, ..settings(&[objects.port]) };
+    let (Some(objects), Some(server)) = (ObjectServer::start(), Server::start()) else { return };
+    let settings = S3Settings { from_bytes: 8_000_000, ..objects.settings(&[objects.port()]) };
     let node = node(&server, settings).await;
     let content = Random(4).bytes(3_000_000);
     let blob = node.deliver(AccountId(1), &content).await;
@@ -239,8 +140,8 @@ async fn content_below_the_threshold_goes_to_the_database_whatever_its_size() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_ranged_read_asks_only_for_its_frames_and_damage_is_named() {
-    let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
-    let node = node(&server, settings(&[objects.port])).await;
+    let (Some(objects), Some(server)) = (ObjectServer::start(), Server::start()) else { return };
+    let node = node(&server, objects.settings(&[objects.port()])).await;
     let account = AccountId(1);
     let content = Random(3).bytes(900_000);
     let blob = node.deliver(account, &content).await;
@@ -261,4 +162,52 @@ async fn a_ranged_read_asks_only_for_its_frames_and_damage_is_named() {
     let report = node.storage.audit(AuditOptions { deep: true, ..AuditOptions::default() }).await.unwrap();
     let problem = &report.problems[0];
     assert!(problem.what.contains("it is not there") && problem.location.ends_with("(INBOX), uid 1"), "{problem:?}");
+}
+
+/// Answers each request with this status and text, as many times as are asked.
+fn answering(status: &'static str, text: &'static str) -> u16 {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(20) {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.read(&mut [0; 4096]);
+            let length = text.len();
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}");
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    port
+}
+
+/// Only the bucket itself can say that it lacks an object.
+#[tokio::test]
+async fn an_object_is_lost_when_its_bucket_says_so() {
+    let blob = IdSource::system().blob(NOW);
+    let settings = |ports: &[u16]| S3Settings {
+        endpoints: ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect(),
+        bucket: "mail".to_owned(),
+        region: "us-east-1".to_owned(),
+        access_key: "ortler".to_owned(),
+        secret: base::Secret::new("secret".to_owned()),
+        path_style: true,
+        from_bytes: 1,
+    };
+    let lost = answering("404 Not Found", "<Error><Code>NoSuchKey</Code></Error>");
+    let no_bucket = answering("404 Not Found", "<Error><Code>NoSuchBucket</Code></Error>");
+    let proxy = answering("404 Not Found", "<html>no such page</html>");
+    for (ports, is_lost) in [(&[lost][..], true), (&[no_bucket], false), (&[proxy], false), (&[proxy, lost], true)] {
+        let bucket = crate::bucket::Bucket::new(&settings(ports)).unwrap();
+        let read = bucket.read(blob, 0..10).await;
+        match read {
+            Err(StoreError::Damaged { what }) => {
+                assert!(is_lost && what.ends_with("it is not there"), "{ports:?} {what}")
+            }
+            Err(StoreError::Unavailable(_)) => assert!(!is_lost, "{ports:?}"),
+            other => panic!("{ports:?}: {other:?}"),
+        }
+        assert_eq!(bucket.is_reachable(), is_lost);
+        assert_eq!(bucket.delete(vec![crate::bucket::key(blob)]).await.is_ok(), is_lost);
+    }
 }

@@ -56,6 +56,9 @@ pub struct Health {
     pub free_bytes: u64,
     /// False while too little space is left for anything new; what is there can be read and deleted.
     pub has_room: bool,
+    /// False while the object store does not answer: large content cannot be read or stored, all else can. `None` without
+    /// one.
+    pub reaches_objects: Option<bool>,
     pub open_views: usize,
     pub view_entries: usize,
 }
@@ -276,6 +279,10 @@ impl Storage {
             Kept::Embedded { sqlite, segments, .. } => segments.is_writable() && sqlite.is_writable(),
             Kept::Postgres { store, .. } => store.is_writable(),
         };
-        Health { is_writable, free_bytes, has_room, open_views, view_entries }
+        let reaches_objects = match &self.kept {
+            Kept::Embedded { .. } => None,
+            Kept::Postgres { blobs, .. } => blobs.reaches_objects(),
+        };
+        Health { is_writable, free_bytes, has_room, reaches_objects, open_views, view_entries }
     }
 }

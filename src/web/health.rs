@@ -67,10 +67,14 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     let is_writable = health.is_writable;
     let is_draining = (shared.is_draining)();
     let status = if is_writable && !is_draining { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    // Without room for new mail it goes on serving what there is.
-    let told = json!({
+    // Without room for new mail it goes on serving what there is; without the object store, all but large content. Every
+    // other node is no better off.
+    let mut told = json!({
         "ready": status.is_success(), "store": is_writable, "room": health.has_room, "draining": is_draining,
     });
+    if let (Some(fields), Some(reached)) = (told.as_object_mut(), health.reaches_objects) {
+        fields.insert("object_store".to_owned(), json!(reached));
+    }
     (status, axum::Json(told)).into_response()
 }
 

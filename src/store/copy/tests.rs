@@ -13,7 +13,7 @@ use mail::mime::Summary;
 use super::{CopyError, CopyReport, tables};
 use crate::contract::{self, EVERYTHING, NOW, Random, Subject, name, uid};
 use crate::model::{Delivery, FlagChange, Flags, Role, SystemFlags, Target};
-use crate::s3_tests::ObjectStore;
+use crate::object_server::ObjectServer;
 use crate::storage::{Storage, StorageSettings};
 use crate::{AuditOptions, S3Settings};
 
@@ -194,9 +194,9 @@ async fn a_store_goes_to_postgresql_and_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn large_content_goes_to_an_object_store_and_back() {
-    let (Some(objects), Some(server)) = (ObjectStore::start(), Server::start()) else { return };
+    let (Some(objects), Some(server)) = (ObjectServer::start(), Server::start()) else { return };
     let (first, back) = (embedded(), embedded());
-    let there = shared(&server, "postgres", Some(crate::s3_tests::settings(&[objects.port()]))).await;
+    let there = shared(&server, "postgres", Some(objects.settings(&[objects.port()]))).await;
     for n in [10, 99_999, 100_000, 3_000_000, 20_000_000] {
         first.deliver(1, Bytes::from(Random(n).bytes(usize::try_from(n).unwrap()))).await;
     }

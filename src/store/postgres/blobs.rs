@@ -117,6 +117,11 @@ impl PgBlobs {
         Arc::new(Self { store, ids, clock, damages: Damages::new(), contexts: Arc::default(), bucket })
     }
 
+    /// Whether the object store answered last; `None` without one.
+    pub(crate) fn reaches_objects(&self) -> Option<bool> {
+        self.bucket.as_ref().map(|bucket| bucket.is_reachable())
+    }
+
     /// Puts new content on the list of garbage; gives the time under which it is there from now on.
     pub(super) async fn list_new(&self, id: BlobId) -> Result<UtcMillis, StoreError> {
         let now = self.clock.utc();

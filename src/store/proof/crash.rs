@@ -21,7 +21,7 @@ use crate::bucket::S3Settings;
 use crate::contract::Subject;
 use crate::error::StoreError;
 use crate::gc::GcSettings;
-use crate::s3_tests::{self, ObjectStore};
+use crate::object_server::ObjectServer;
 use crate::sqlite::SqliteSettings;
 use crate::storage::{Storage, StorageSettings};
 
@@ -121,7 +121,7 @@ async fn open(task: &Task, now: UtcMillis, waypoints: Waypoints) -> Result<Playe
             let pool = Pool::new(PgSettings::parse(url, 4)?.with_waypoints(waypoints));
             let objects = objects
                 .as_ref()
-                .map(|(port, bucket)| S3Settings { bucket: bucket.clone(), ..s3_tests::settings(&[*port]) });
+                .map(|(port, bucket)| S3Settings { bucket: bucket.clone(), ..ObjectServer::reached_at(&[*port]) });
             Storage::open_postgres_with(to, Arc::new(pool), objects, settings, at, by).await?
         }
     };
@@ -342,7 +342,7 @@ enum Ground {
     Folders,
     Server {
         server: Server,
-        objects: Option<ObjectStore>,
+        objects: Option<ObjectServer>,
     },
 }
 
@@ -351,7 +351,7 @@ const TEMPLATE: &str = "like_this";
 
 impl Ground {
     /// A server whose database [`TEMPLATE`] has its tables already.
-    fn server(objects: Option<ObjectStore>) -> Option<Self> {
+    fn server(objects: Option<ObjectServer>) -> Option<Self> {
         let server = Server::start_unsynced()?;
         let (url, dir) = (server.database(TEMPLATE), folder());
         let home = Home::Server { url: url.clone(), objects: None };
@@ -364,7 +364,7 @@ impl Ground {
     fn home(&self, name: &str, is_bare: bool) -> Home {
         let Self::Server { server, objects } = self else { return Home::Folder };
         let url = if is_bare { server.database(name) } else { server.database_like(TEMPLATE, name) };
-        let objects = objects.as_ref().map(|store| (store.port(), store.bucket(name)));
+        let objects = objects.as_ref().map(|store| (store.port(), store.make_bucket(name)));
         Home::Server { url, objects }
     }
 
@@ -512,7 +512,7 @@ fn a_process_that_dies_at_any_step_keeps_every_promise() {
 
 #[test]
 fn a_node_that_dies_at_any_step_keeps_every_promise_on_postgresql() {
-    let Some(objects) = ObjectStore::start() else { return };
+    let Some(objects) = ObjectServer::start() else { return };
     let Some(ground) = Ground::server(Some(objects)) else { return };
     let (most, operations) = if wants_all() { (7, 150) } else { (1, 60) };
     let places = if wants_all() { &SERVER_PLACES[..] } else { &[] };
