@@ -29,18 +29,6 @@ impl Drop for Small {
     }
 }
 
-/// The tagged reply to a command, whatever it says.
-fn outcome(imap: &mut crate::harness::Conversation, command: &str) -> String {
-    imap.say(&format!("o {command}"));
-    loop {
-        let line = imap.line();
-        assert!(!line.is_empty(), "{command}: the connection ended");
-        if line.starts_with("o ") || line.starts_with('+') {
-            return line;
-        }
-    }
-}
-
 #[test]
 fn a_message_that_finds_no_room_on_its_way_in_is_told_to_the_operator_too() {
     let folder = tempfile::tempdir().unwrap();
@@ -85,9 +73,9 @@ fn below_the_mark_nothing_new_comes_in_and_everything_else_goes_on() {
     assert_eq!(send(), "452 4.3.1 Insufficient storage, try again later");
     let mut imap = node.sign_in("user1");
     imap.tagged("SELECT INBOX");
-    assert!(outcome(&mut imap, "APPEND INBOX {100}").starts_with("o NO [UNAVAILABLE]"));
-    assert!(outcome(&mut imap, "UID COPY 1 Archive").starts_with("o NO [UNAVAILABLE]"));
-    assert!(outcome(&mut imap, "UID MOVE 2 Archive").starts_with("o OK"));
+    assert!(imap.outcome("APPEND INBOX {100}").starts_with("o NO [UNAVAILABLE]"));
+    assert!(imap.outcome("UID COPY 1 Archive").starts_with("o NO [UNAVAILABLE]"));
+    assert!(imap.outcome("UID MOVE 2 Archive").starts_with("o OK"));
     assert_eq!(imap.fetch_bodies().len(), 1);
     imap.tagged("STORE 1 +FLAGS (\\Deleted)");
     assert!(imap.tagged("EXPUNGE").iter().any(|line| line == "* 1 EXPUNGE"));
@@ -97,7 +85,7 @@ fn below_the_mark_nothing_new_comes_in_and_everything_else_goes_on() {
     std::fs::remove_file(&ballast).unwrap();
     assert!(turned(true), "{}", node.log());
     assert!(send().starts_with("250"));
-    assert!(outcome(&mut imap, "APPEND INBOX {100}").starts_with('+'));
+    assert!(imap.outcome("APPEND INBOX {100}").starts_with('+'));
     assert!(health("/metrics").2.contains("ortler_store_has_room 1"));
     assert_eq!(node.log().matches("disk.full").count(), 1, "{}", node.log());
 }

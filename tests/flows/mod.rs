@@ -15,6 +15,7 @@ mod mail_in;
 mod mailboxes;
 mod milters;
 mod name_servers;
+mod object_store;
 mod operations;
 mod postgres;
 mod quota;

@@ -89,6 +89,42 @@ impl Conversation {
         }
     }
 
+    /// The one literal in the answer to an IMAP command that must succeed.
+    #[track_caller]
+    pub fn literal(&mut self, command: &str) -> Vec<u8> {
+        self.say(&format!("l {command}"));
+        let mut found = Vec::new();
+        loop {
+            let line = self.line();
+            if line.starts_with("l ") {
+                assert!(line.starts_with("l OK"), "{command}: {line}");
+                return found;
+            }
+            assert!(!line.is_empty(), "{command}: the connection ended");
+            if let Some(length) = line.rsplit_once('{').and_then(|(_, rest)| rest.strip_suffix('}')) {
+                found = vec![0; length.parse().unwrap()];
+                self.reader.read_exact(&mut found).unwrap();
+            }
+        }
+    }
+
+    /// The tagged reply to an IMAP command, or the request to go on, whatever it says.
+    #[track_caller]
+    pub fn outcome(&mut self, command: &str) -> String {
+        self.say(&format!("o {command}"));
+        loop {
+            let line = self.line();
+            assert!(!line.is_empty(), "{command}: the connection ended");
+            if line.starts_with("o ") || line.starts_with('+') {
+                return line;
+            }
+            if let Some(length) = line.rsplit_once('{').and_then(|(_, rest)| rest.strip_suffix('}')) {
+                let mut passed = vec![0; length.parse().unwrap()];
+                self.reader.read_exact(&mut passed).unwrap();
+            }
+        }
+    }
+
     /// `FETCH 1:* BODY.PEEK[]` with its literals.
     pub fn fetch_bodies(&mut self) -> Vec<Vec<u8>> {
         self.say("f UID FETCH 1:* (BODY.PEEK[])");
