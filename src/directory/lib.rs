@@ -7,6 +7,7 @@
 //! Surprise: addresses compare without case, also in the local part.
 
 mod account;
+mod audit;
 mod copy;
 mod directory;
 mod error;
@@ -22,6 +23,7 @@ mod tables;
 mod tests;
 
 pub use account::{Access, Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, Tenant, TenantKind};
+pub use audit::Damage;
 pub use directory::{Directory, Login, Protocol};
 pub use error::{DirectoryError, LoginError, RegistryError};
 pub use guard::LoginGuard;

@@ -110,7 +110,7 @@ impl Registry {
         self.tables.place()
     }
 
-    fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.resolutions.invalidate_all();
         self.accounts.invalidate_all();

@@ -51,4 +51,5 @@ ALTER TABLE domain ADD COLUMN quota_messages INTEGER;
 ALTER TABLE tenant ADD COLUMN quota_bytes INTEGER;
 ALTER TABLE tenant ADD COLUMN quota_messages INTEGER;
 ",
+    include_str!("schema-3.sql"),
 ];

@@ -1,12 +1,17 @@
 //! The check that a row can carry, in a stored generated column: SQLite makes it whenever it writes the row.
 
-use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode, Result, Row};
+
+use crate::error::tells_of_damage;
+
+/// What is wrong with a row whose check does not fit.
+pub const WRONG_CRC: &str = "the disk changed the row: its check does not fit; a repair keeps it as it reads now";
 
 /// Lets a connection use `row_crc(...)` in its schema and statements: the CRC-32 of its arguments, their types and lengths.
 /// [`crate::Database`] does this for its own connections.
-pub fn add_row_crc(connection: &Connection) -> rusqlite::Result<()> {
+pub fn add_row_crc(connection: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
     connection.create_scalar_function("row_crc", -1, flags, |row| {
         let mut crc = crc32fast::Hasher::new();
@@ -21,6 +26,78 @@ pub fn add_row_crc(connection: &Connection) -> rusqlite::Result<()> {
         }
         Ok(i64::from(crc.finalize()))
     })
+}
+
+/// A table whose rows carry a check, in a column `crc`.
+pub struct Checked {
+    pub name: String,
+    /// Its primary key.
+    pub key: Vec<String>,
+    /// What the check is of, in its order.
+    columns: String,
+}
+
+impl Checked {
+    pub fn all(sql: &Connection) -> Result<Vec<Self>> {
+        let text = "
+            SELECT t.name, group_concat(c.name, ', ' ORDER BY c.cid) FILTER (WHERE c.hidden = 0),
+                group_concat(c.name, ' ' ORDER BY c.pk) FILTER (WHERE c.pk > 0)
+            FROM sqlite_schema t JOIN pragma_table_xinfo(t.name) c WHERE t.type = 'table'
+            GROUP BY t.name HAVING max(c.name = 'crc')";
+        let table = |row: &Row<'_>| {
+            let key: String = row.get(2)?;
+            Ok(Self { name: row.get(0)?, columns: row.get(1)?, key: key.split(' ').map(str::to_owned).collect() })
+        };
+        sql.prepare(text)?.query_map([], table)?.collect()
+    }
+
+    fn is_wrong(&self) -> String {
+        format!("crc IS NOT row_crc({})", self.columns)
+    }
+
+    /// Tells `each` of the rows whose check does not fit, among those for which `condition` holds, but of no more than
+    /// `limit`. `bounds` are its parameters `?1` and `?2`.
+    pub fn look(
+        &self,
+        sql: &Connection,
+        condition: &str,
+        bounds: (i64, i64),
+        limit: usize,
+        mut each: impl FnMut(String),
+    ) -> Result<()> {
+        let shown = self.key.iter().map(|one| format!("' {one} ' || iif(typeof({one}) = 'blob', hex({one}), {one})"));
+        let (shown, name, wrong) = (shown.collect::<Vec<_>>().join(" || ','|| "), &self.name, self.is_wrong());
+        // The bounds are named in every text, for every text takes both.
+        let text = format!("SELECT '{name}' || {shown} FROM {name} WHERE {condition} AND {wrong} AND ?1 <= ?2");
+        for row in sql.prepare(&text)?.query_map(bounds, |row| row.get(0))?.take(limit) {
+            each(row?);
+        }
+        Ok(())
+    }
+
+    /// Takes rows that do not fit for what they read now, and makes the table's indexes say the same. What the file does
+    /// not let be written stays as it is.
+    pub fn accept(&self, sql: &Connection) -> Result<()> {
+        let (name, wrong) = (&self.name, self.is_wrong());
+        let Some(column) = self.key.first() else { return Ok(()) };
+        if !sql.prepare(&format!("SELECT 1 FROM {name} WHERE {wrong}"))?.exists([])? {
+            return Ok(());
+        }
+        sql.execute_batch("SAVEPOINT accept")?;
+        // An index still has what the row was, and SQLite does not change a row that an index does not know.
+        let text = format!("REINDEX {name}; UPDATE {name} SET {column} = {column} WHERE {wrong}");
+        let accepted = sql.execute_batch(&text);
+        match accepted {
+            Ok(()) => sql.execute_batch("RELEASE accept"),
+            Err(error) if is_of_the_file(&error) => sql.execute_batch("ROLLBACK TO accept; RELEASE accept"),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A file that contradicts itself, or a row that reads now as another one does.
+fn is_of_the_file(error: &rusqlite::Error) -> bool {
+    tells_of_damage(error) || error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
 fn add(crc: &mut crc32fast::Hasher, kind: u8, bytes: &[u8]) {
@@ -41,7 +118,8 @@ mod tests {
         let crc = |arguments: &str| -> i64 {
             sql.query_row(&format!("SELECT row_crc({arguments})"), [], |row| row.get(0)).unwrap()
         };
-        assert_eq!(crc("1, 'a', x'00', NULL"), crc("1, 'a', x'00', NULL"));
+        // Rows on disk carry it: it never changes.
+        assert_eq!(crc("1, 'a', x'00', NULL"), 3_072_959_158);
         for (one, other) in [("1", "2"), ("1, 2", "2, 1"), ("'a'", "x'61'"), ("'ab', 'c'", "'a', 'bc'"), ("NULL", "''")]
         {
             assert_ne!(crc(one), crc(other), "{one} {other}");

@@ -15,7 +15,7 @@ pub mod table;
 pub mod waypoints;
 mod writer;
 
-pub use crc::add_row_crc;
+pub use crc::{Checked, WRONG_CRC, add_row_crc};
 pub use database::{Database, Settings, copy};
 pub use error::{EngineError, tells_of_damage};
 pub use waypoints::Waypoints;

@@ -1,5 +1,5 @@
-//! The slow audit in the background: all of the store once in `storage.audit_every`, content included, a step at a time.
-//! Nodes that share a store take turns.
+//! The slow audit in the background: all of the store, content included, and the directory once in `storage.audit_every`, a step
+//! at a time. Nodes that share a store take turns.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -124,10 +124,7 @@ async fn pass(engines: &Engines, stop: &CancellationToken) -> Option<Value> {
         let begun = engines.clock.now();
         let rest = match step(engines, here, &mut accounts).await {
             Ok((report, next)) => {
-                for problem in &report.problems {
-                    tracing::error!(event = event::AUDIT_PROBLEM, what = %problem.what, at = %problem.location);
-                    metrics::counter!("ortler_audit_problems_total").increment(1);
-                }
+                note(&report);
                 found.absorb(report);
                 place = next;
                 (engines.clock.now().saturating_duration_since(begun) * REST).max(REST_MIN)
@@ -141,7 +138,20 @@ async fn pass(engines: &Engines, stop: &CancellationToken) -> Option<Value> {
             return None;
         }
     }
+    let mut of_directory = AuditReport::default();
+    if let Err(error) = engines.audit_directory(false, false, &mut of_directory).await {
+        tracing::warn!(event = event::STORE_FAILED, what = "audit", error = %format!("{error:#}"));
+    }
+    note(&of_directory);
+    found.absorb(of_directory);
     Some(engines.audit_value(&found).await)
+}
+
+fn note(report: &AuditReport) {
+    for problem in &report.problems {
+        tracing::error!(event = event::AUDIT_PROBLEM, what = %problem.what, at = %problem.location);
+        metrics::counter!("ortler_audit_problems_total").increment(1);
+    }
 }
 
 /// `accounts`: the directory's, once they were asked for.

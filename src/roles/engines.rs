@@ -115,13 +115,29 @@ impl Engines {
     }
 
     pub async fn audit(&self, deep: bool, repair: bool) -> anyhow::Result<Value> {
+        let mut of_directory = AuditReport::default();
+        self.audit_directory(true, repair, &mut of_directory).await?;
         let accounts = Some(self.known_accounts().await?);
-        let report = self
+        let mut report = self
             .storage
             .audit(AuditOptions { deep, repair, accounts, ..AuditOptions::default() })
             .await
             .map_err(|e| explain(&e))?;
+        report.absorb(of_directory);
         Ok(self.audit_value(&report).await)
+    }
+
+    /// Adds what the disk did to the directory's file; with `is_whole`, all of it is read for that.
+    pub(super) async fn audit_directory(
+        &self,
+        is_whole: bool,
+        repair: bool,
+        report: &mut AuditReport,
+    ) -> anyhow::Result<()> {
+        for damage in self.directory.audit(is_whole, repair).await? {
+            report.add(damage.what, damage.location, damage.repaired);
+        }
+        Ok(())
     }
 
     pub(super) async fn audit_value(&self, report: &AuditReport) -> Value {

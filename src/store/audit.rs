@@ -70,7 +70,8 @@ impl AuditReport {
         self.problems.is_empty()
     }
 
-    pub(crate) fn add(&mut self, what: impl Into<String>, location: impl Into<String>, repaired: bool) {
+    /// Adds what was found, here or by an audit of what is kept elsewhere.
+    pub fn add(&mut self, what: impl Into<String>, location: impl Into<String>, repaired: bool) {
         if self.problems.len() >= PROBLEMS_MAX {
             self.is_cut = true;
         } else {

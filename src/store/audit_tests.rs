@@ -81,6 +81,28 @@ async fn every_damaged_row_is_reported_and_repaired() {
     }
 }
 
+/// Its index still has what it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_the_disk_changed_is_repaired_with_its_indexes() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = open(dir.path());
+    node.deliver(1, "some text").await;
+    drop(node);
+    let file = dir.path().join("mail.sqlite");
+    let mut image = std::fs::read(&file).unwrap();
+    let row = image.windows(12).position(|some| some == b"Draftsdrafts").unwrap();
+    image[row] ^= 1;
+    std::fs::write(&file, image).unwrap();
+    let node = open(dir.path());
+    let audit = async |repair| node.storage.audit(AuditOptions { deep: true, repair, ..AuditOptions::default() }).await;
+    let found = audit(false).await.unwrap().problems;
+    assert!(found.iter().any(|one| one.location == "mailbox account_id 1, mailbox_id 2"), "{found:?}");
+    let repaired = audit(true).await.unwrap().problems;
+    assert!(repaired.iter().all(|one| one.repaired), "{repaired:?}");
+    node.audit_is_clean().await;
+    assert!(node.storage.mail.mailbox(AccountId(1), &name("Erafts")).await.unwrap().is_some());
+}
+
 /// A repair of one row writes that row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repair_leaves_alone_what_is_right() {

@@ -190,3 +190,26 @@ fn sizes(node: &Node) -> Vec<usize> {
     let size = |line: &String| line.strip_suffix(')')?.rsplit(' ').next()?.parse().ok();
     lines.iter().filter(|line| line.contains("RFC822.SIZE")).filter_map(size).collect()
 }
+
+#[test]
+fn a_row_of_the_directory_that_the_disk_changed_is_told() {
+    let mut node = Node::start();
+    node.stop();
+    let file = node.dir().join("directory.sqlite");
+    let image = std::fs::read(&file).unwrap();
+    let audit = |arguments: &[&str]| {
+        let output = ortler(&[&["audit", "--dir", node.dir().to_str().unwrap()], arguments].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(audit(&[]).0, Some(0));
+    // Where the row of the account is, not one of its indexes: the name follows the address there.
+    let text = b"user2@example.testuser2@example.test";
+    let at = image.windows(text.len()).position(|some| some == text).unwrap();
+    let hurt = std::fs::File::options().write(true).open(&file).unwrap();
+    hurt.write_all_at(&[image[at + 25] ^ 1], at as u64 + 25).unwrap();
+    let (code, told) = audit(&[]);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("its check does not fit") && told.contains("directory.sqlite: account id "), "{told}");
+    assert_eq!(audit(&["--repair"]).0, Some(0));
+    assert_eq!(audit(&[]).0, Some(0));
+}

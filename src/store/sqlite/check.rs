@@ -376,6 +376,8 @@ fn look_at_sums(sql: &Connection, report: &mut AuditReport) -> Result<()> {
 }
 
 fn repair(sql: &Connection, now: i64) -> Result<()> {
+    // First: what an index has not as the row does, no statement changes.
+    crc::accept(sql)?;
     sql.execute_batch(REPAIRS)?;
     let mut references = sql.prepare(REFERENCES)?;
     let counts: Vec<([u8; 16], u64)> =
@@ -383,7 +385,6 @@ fn repair(sql: &Connection, now: i64) -> Result<()> {
     for (blob, count) in counts {
         sql.prepare_cached("UPDATE blob SET refs = ?2 WHERE blob_id = ?1")?.execute((blob, count))?;
     }
-    crc::accept(sql)?;
     sql.execute(
         &format!("INSERT OR IGNORE INTO blob_release (released_at, blob_id) SELECT ?1, blob_id FROM ({FORGOTTEN})"),
         [now],
