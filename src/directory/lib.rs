@@ -10,6 +10,8 @@ mod account;
 mod audit;
 mod copy;
 mod directory;
+#[cfg(test)]
+mod disk_tests;
 mod error;
 mod guard;
 mod password;

@@ -25,8 +25,8 @@ pub(crate) struct PgTables {
     pool: Arc<Pool>,
 }
 
-const COMPONENT: &str = "directory";
-const MIGRATIONS: &[Migration] = &[Migration { text: include_str!("postgres-1.sql"), oldest: 1 }];
+pub(crate) const COMPONENT: &str = "directory";
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration { text: include_str!("postgres-1.sql"), oldest: 1 }];
 
 /// A transaction that is committed if the work succeeds.
 macro_rules! change {

@@ -10,16 +10,16 @@ use crate::{
     QuotaChange, Registry, RegistryError, Resolution, TenantKind,
 };
 
-fn address(text: &str) -> Address {
+pub(crate) fn address(text: &str) -> Address {
     text.parse().unwrap()
 }
 
-fn embedded(folder: &Path) -> Registry {
+pub(crate) fn embedded(folder: &Path) -> Registry {
     let file = folder.join("directory.sqlite");
     Registry::open(&file, Arc::new(SystemClock), Some(address("anna@example.test")), LoginGuard::new(true)).unwrap()
 }
 
-async fn on_server(server: &Server, database: &str) -> Registry {
+pub(crate) async fn on_server(server: &Server, database: &str) -> Registry {
     let pool = Arc::new(Pool::new(PgSettings::parse(&server.database(database), 4).unwrap()));
     let postmaster = Some(address("anna@example.test"));
     Registry::open_postgres(pool, Arc::new(SystemClock), postmaster, LoginGuard::new(true)).await.unwrap()
@@ -34,7 +34,7 @@ async fn fill(directory: &Registry) {
     }
 }
 
-fn account(name: &str) -> NewAccount {
+pub(crate) fn account(name: &str) -> NewAccount {
     NewAccount {
         address: address(&format!("{name}@example.test")),
         name: name.to_owned(),
@@ -115,7 +115,7 @@ async fn two_nodes_never_make_one_address_twice() {
 }
 
 /// Local parts that `to` leads to, with details; or the kind of refusal.
-async fn leads_to(directory: &Registry, to: &str) -> String {
+pub(crate) async fn leads_to(directory: &Registry, to: &str) -> String {
     let path = if to.is_empty() { ForwardPath::Postmaster } else { ForwardPath::Address(address(to)) };
     match directory.resolve(&path).await.unwrap() {
         Resolution::Local(found) => found
@@ -157,7 +157,7 @@ async fn addresses_lead_to_accounts(directory: &Registry) {
     assert_eq!(leads_to(directory, "team@example.test").await, "Anna");
 }
 
-async fn sign_in(directory: &Registry, name: &str, password: &str) -> Result<Account, LoginError> {
+pub(crate) async fn sign_in(directory: &Registry, name: &str, password: &str) -> Result<Account, LoginError> {
     let password = Secret::new(password.to_owned());
     let peer = "127.0.0.1".parse().unwrap();
     directory.authenticate(Login { name, password: &password, protocol: Protocol::Imap, peer }).await

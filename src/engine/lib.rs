@@ -10,6 +10,8 @@ mod crc;
 pub mod database;
 pub mod error;
 mod filesystem;
+#[cfg(any(test, feature = "server"))]
+pub mod fixture;
 pub mod postgres;
 pub mod table;
 pub mod waypoints;

@@ -20,6 +20,8 @@ mod contract_quota;
 mod copy;
 mod damage;
 pub mod error;
+#[cfg(test)]
+mod fixture_tests;
 mod gc;
 #[cfg(test)]
 mod large_tests;

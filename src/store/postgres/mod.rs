@@ -19,7 +19,7 @@ mod objects;
 mod read;
 mod removed;
 mod rows;
-mod schema;
+pub(crate) mod schema;
 #[cfg(test)]
 mod tests;
 

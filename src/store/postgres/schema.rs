@@ -2,9 +2,9 @@
 
 use engine::postgres::Migration;
 
-pub(super) const COMPONENT: &str = "mail";
+pub(crate) const COMPONENT: &str = "mail";
 
-pub(super) const MIGRATIONS: &[Migration] = &[
+pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { text: include_str!("schema-1.sql"), oldest: 1 },
     Migration { text: include_str!("schema-2.sql"), oldest: 1 },
     Migration { text: include_str!("schema-3.sql"), oldest: 1 },

@@ -12,7 +12,7 @@ mod mailboxes;
 mod read;
 pub(crate) mod removed;
 mod rows;
-mod schema;
+pub(crate) mod schema;
 pub(crate) mod thread;
 
 use std::ops::RangeInclusive;

@@ -4,7 +4,7 @@
 //! by message lies in `content`. A thread has the number of the email that began it, so only the others are indexed by
 //! thread. `delivered` leads with the message: ids rise with time, so rows are appended, and what is expired is one range.
 
-pub(super) const MIGRATIONS: &[&str] = &[
+pub(crate) const MIGRATIONS: &[&str] = &[
     "
 CREATE TABLE account (
     account_id    INTEGER PRIMARY KEY,

@@ -29,7 +29,8 @@ use crate::row::{StoredMessage, ToldEvent};
 use crate::scope::Scope;
 use crate::store::{Batch, Changes, TrailStore, day_of};
 
-const MIGRATIONS: &[Migration] = &[Migration { text: include_str!("schema-1.sql"), oldest: 1 }];
+pub(crate) const COMPONENT: &str = "trail";
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration { text: include_str!("schema-1.sql"), oldest: 1 }];
 
 pub(crate) struct Partitions {
     readers: Arc<Pool>,
@@ -85,7 +86,7 @@ impl Partitions {
 
     async fn make_schema(&self) -> Result<(), EngineError> {
         if !self.has_schema.load(Ordering::Relaxed) {
-            migrate(&self.readers, "trail", MIGRATIONS).await?;
+            migrate(&self.readers, COMPONENT, MIGRATIONS).await?;
             self.has_schema.store(true, Ordering::Relaxed);
         }
         Ok(())

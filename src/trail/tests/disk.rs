@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use base::{AccountId, Clock as _, FakeClock, IdSource, MessageId, SessionId, SystemClock};
 use engine::EngineError;
+use engine::fixture::Fixture;
+use engine::postgres::{Pool, Server};
 
-use super::{Engine, NOON, recipient, subjects};
+use super::{Engine, NOON, Node, make_database, recipient, settings_of, subjects};
 use crate::disk::{self, MAGIC};
+use crate::postgres;
 use crate::spill::{NextError, Spill, SpillError};
 use crate::store::Batch;
 use crate::{Event, Kind, Outcome, Scope, Span};
@@ -242,4 +245,59 @@ async fn version_1_of_a_day_file_is_read_and_goes_on() {
     let span = Span { from: NOON, to: NOON.plus(Duration::from_secs(60)), step_minutes: 1 };
     let buckets = node.trail.histogram(&Scope::System, span).await.unwrap();
     assert_eq!(buckets[0].counts, [1, 0, 0, 0, 0]);
+}
+
+/// All that the fixtures hold; then the message that was deferred is delivered, and counts as that.
+async fn holds_everything_and_goes_on(node: Node) {
+    assert_eq!(subjects(&node.trail, &Scope::System, "").await, ["to both", "deferred once"]);
+    assert_eq!(subjects(&node.trail, &Scope::Account(AccountId(2)), "").await, ["to both"]);
+    assert_eq!(subjects(&node.trail, &Scope::System, "from:<x@y.example>").await, ["deferred once"]);
+    let found = node.trail.messages(&Scope::System, &"".parse().unwrap(), 9).await.unwrap();
+    let told = found.iter().map(|row| (row.seq, row.outcome, row.score, row.size_bytes, row.client.as_deref()));
+    let expected = [
+        (7, Some(Outcome::Delivered), Some(0), Some(3000), Some("192.0.2.8")),
+        (3, Some(Outcome::Deferred), Some(1500), Some(2000), Some("192.0.2.7")),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    let story = node.trail.story(&Scope::System, found[0].id).await.unwrap();
+    let kinds: Vec<&str> = story.iter().map(|told| told.kind.as_str()).collect();
+    assert_eq!(kinds, ["connected", "judged", "delivered", "delivered"]);
+    let span = Span { from: NOON, to: NOON.plus(Duration::from_secs(60)), step_minutes: 1 };
+    assert_eq!(node.trail.histogram(&Scope::System, span).await.unwrap()[0].counts, [1, 1, 0, 1, 0]);
+
+    let delivered = Event::new(NOON, Kind::Delivered).message(found[1].id);
+    node.trail.record(delivered.party(recipient("anna@a.test", 1, Outcome::Delivered)));
+    let node = node.reopen().await;
+    let new = node.trail.message(&Scope::System, found[1].id).await.unwrap().unwrap();
+    assert_eq!((new.seq, new.outcome), (8, Some(Outcome::Delivered)));
+    let counts = node.trail.histogram(&Scope::System, span).await.unwrap()[0].counts;
+    assert_eq!(counts, [2, 1, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn every_version_of_a_day_file_opens_with_all_it_holds() {
+    let fixture = Fixture::new(include_str!("../fixtures/day.sql"), crate::schema::MIGRATIONS.iter().copied());
+    for version in fixture.versions() {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        std::fs::create_dir(folder.path().join("trail")).unwrap();
+        fixture.make_sqlite(&folder.path().join("trail/20261031.sqlite"), version).unwrap();
+        let (clock, ids) = (Arc::new(FakeClock::at(NOON)), Arc::new(IdSource::system()));
+        holds_everything_and_goes_on(Engine::Embedded.open(clock, ids, folder, |_| {}).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_version_in_postgresql_opens_with_all_it_holds() {
+    let Some(server) = Server::start() else { return };
+    let server = Arc::new(server);
+    let fixture =
+        Fixture::new(include_str!("../postgres/fixtures/rows.sql"), postgres::MIGRATIONS.iter().map(|step| step.text));
+    for version in fixture.versions() {
+        // The name lives as long as the test.
+        let database: &'static str = format!("version{version}").leak();
+        make_database(&server, database);
+        fixture.make_postgres(&Pool::new(settings_of(&server, database)), postgres::COMPONENT, version).await;
+        let node = Engine::Postgres(Arc::clone(&server), database).node().await;
+        holds_everything_and_goes_on(node).await;
+    }
 }

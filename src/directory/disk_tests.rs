@@ -1,0 +1,132 @@
+//! What was ever on disk is read; what the disk changed is told.
+
+use std::os::unix::fs::FileExt as _;
+
+use engine::fixture::Fixture;
+use engine::postgres::{PgSettings, Pool, Server};
+
+use crate::tests::{account, address, embedded, leads_to, on_server, sign_in};
+use crate::{AccountChange, Listing, Registry, postgres, schema};
+
+/// All that the fixtures hold, but for quotas.
+async fn holds_everything(directory: &Registry) {
+    let tenants = directory.tenants().await.unwrap();
+    let tenants =
+        tenants.iter().map(|t| format!("{} {} {} {:?} {}", t.id.0, t.name, t.kind.as_str(), t.parent, t.domains));
+    assert_eq!(tenants.collect::<Vec<_>>(), ["1 Alpine reseller None 0", "2 Bakery customer Some(\"Alpine\") 1"]);
+    let domains = directory.domains(Listing::default()).await.unwrap();
+    let domains = domains.iter().map(|d| format!("{} {} {:?} {} {}", d.id.0, d.name, d.tenant, d.accounts, d.aliases));
+    assert_eq!(domains.collect::<Vec<_>>(), ["1 example.test Some(\"Bakery\") 2 1", "3 xn--bcher-kva.test None 0 1"]);
+    let accounts = directory.accounts(Listing::default()).await.unwrap();
+    let of_account = |a: &crate::Account| {
+        let (size, made) = (a.quota.size.map(|size| size.0), a.created_at.0 / 1000 - 1_795_482_000);
+        format!("{} {} ({}) {} {} {size:?} {made}", a.id.0, a.address, a.name, a.access.as_str(), a.enabled)
+    };
+    let expected = [
+        "1 Anna@example.test (Anna Gruber) admin true None 176",
+        "4 bert@example.test () user false Some(5000000) 177",
+    ];
+    assert_eq!(accounts.iter().map(of_account).collect::<Vec<_>>(), expected);
+    let aliases = directory.aliases(Listing::default()).await.unwrap();
+    let aliases = aliases.iter().map(|alias| format!("{} {:?}", alias.address, alias.targets.len()));
+    assert_eq!(aliases.collect::<Vec<_>>(), ["@xn--bcher-kva.test 1", "sales@example.test 2"]);
+    assert_eq!(leads_to(directory, "sales@example.test").await, "Anna bert");
+    assert_eq!(leads_to(directory, "any@xn--bcher-kva.test").await, "Anna");
+    assert!(sign_in(directory, "anna@example.test", "pw-Anna").await.is_ok());
+    assert!(sign_in(directory, "bert@example.test", "pw-bert").await.is_err(), "it is disabled");
+}
+
+async fn has_quotas(directory: &Registry) {
+    let bert = directory.limits(base::AccountId(4)).await.unwrap().unwrap();
+    let pools =
+        bert.pools.iter().map(|(pool, quota)| format!("{pool} {:?} {:?}", quota.size.map(|s| s.0), quota.messages));
+    assert_eq!(bert.quota.messages, Some(700));
+    assert_eq!(pools.collect::<Vec<_>>(), ["domain 1 Some(90000000) None", "tenant 1 Some(100000000) Some(5000)"]);
+}
+
+/// It works on as one that was made today.
+async fn goes_on(directory: &Registry) {
+    assert_eq!(directory.add_account(account("new")).await.unwrap().0, 10, "a number is never given twice");
+    let change = AccountChange { enabled: Some(true), ..AccountChange::default() };
+    directory.set_account(&address("bert@example.test"), change).await.unwrap();
+    assert!(sign_in(directory, "bert@example.test", "pw-bert").await.is_ok());
+    // What refers to each other still does: the last target takes its alias along, a domain with accounts stays.
+    directory.delete_account(&address("anna@example.test")).await.unwrap();
+    assert_eq!(leads_to(directory, "sales@example.test").await, "bert");
+    assert_eq!(directory.aliases(Listing::default()).await.unwrap().len(), 1);
+    assert!(directory.delete_domain("example.test".parse().unwrap()).await.is_err());
+    directory.delete_domain("xn--bcher-kva.test".parse().unwrap()).await.unwrap();
+    assert!(directory.delete_tenant("Alpine").await.is_err());
+}
+
+#[tokio::test]
+async fn every_version_of_the_file_opens_with_all_it_holds() {
+    let fixture = Fixture::new(include_str!("fixtures/sqlite.sql"), schema::MIGRATIONS.iter().copied());
+    for version in fixture.versions() {
+        let folder = tempfile::tempdir().unwrap();
+        fixture.make_sqlite(&folder.path().join("directory.sqlite"), version).unwrap();
+        let directory = embedded(folder.path());
+        holds_everything(&directory).await;
+        if version >= 2 {
+            has_quotas(&directory).await;
+        }
+        assert_eq!(directory.audit(true, false).await.unwrap(), []);
+        goes_on(&directory).await;
+        assert_eq!(directory.audit(true, false).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn every_version_in_postgresql_opens_with_all_it_holds() {
+    let Some(server) = Server::start() else { return };
+    let steps = postgres::MIGRATIONS.iter().map(|step| step.text);
+    let fixture = Fixture::new(include_str!("fixtures/postgres.sql"), steps);
+    for version in fixture.versions() {
+        let database = format!("version{version}");
+        let pool = Pool::new(PgSettings::parse(&server.database(&database), 1).unwrap());
+        fixture.make_postgres(&pool, postgres::COMPONENT, version).await;
+        let directory = on_server(&server, &database).await;
+        holds_everything(&directory).await;
+        has_quotas(&directory).await;
+        goes_on(&directory).await;
+    }
+}
+
+/// One bit of a text in each table.
+#[tokio::test]
+async fn a_row_that_the_disk_changed_is_told_and_repaired_on_wish() {
+    for (text, row) in [
+        ("reseller", "tenant id 1"),
+        ("xn--bcher-kva.test", "domain id 3"),
+        ("{PLAIN}pw-bert", "account id 4"),
+        ("Anna Gruber", "account id 1"),
+        ("sales@example.test", "alias id 1"),
+        ("bert@example.test", "alias_target alias 1, folded "),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("directory.sqlite");
+        let fixture = Fixture::new(include_str!("fixtures/sqlite.sql"), schema::MIGRATIONS.iter().copied());
+        fixture.make_sqlite(&file, schema::MIGRATIONS.len()).unwrap();
+        // Where the table has it, not one of its indexes: the row's check follows its text.
+        let image = std::fs::read(&file).unwrap();
+        let places = (0..image.len()).filter(|at| image[*at..].starts_with(text.as_bytes()));
+        let mut told = Vec::new();
+        for at in places {
+            let hurt = std::fs::File::options().write(true).open(&file).unwrap();
+            hurt.write_all_at(&[image[at] ^ 1], at as u64).unwrap();
+            let directory = embedded(folder.path());
+            let found = directory.audit(false, false).await.unwrap();
+            told.extend(found.iter().map(|damage| damage.location.clone()));
+            if found.iter().any(|damage| damage.location.contains(row)) {
+                assert!(found[0].what.contains("its check does not fit") && !found[0].repaired, "{found:?}");
+                let repaired = directory.audit(false, true).await.unwrap();
+                assert!(repaired.iter().all(|damage| damage.repaired), "{repaired:?}");
+                assert_eq!(directory.audit(false, false).await.unwrap(), []);
+            }
+            drop(directory);
+            std::fs::write(&file, &image).unwrap();
+        }
+        let file = file.display();
+        assert!(told.iter().any(|told| told.starts_with(&format!("{file}: {row}"))), "{text}: {told:?}");
+    }
+}
