@@ -67,7 +67,9 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
-    /// Ends the time in which messages can be brought back: they are gone for good.
+    /// Ends the time in which messages can be brought back: they are gone for good. A day later, with the next hourly
+    /// collection (or `ortler gc`), what is stored of them is overwritten: content, header, texts of searches. The log keeps
+    /// sender, recipients and subject for its own retention; snapshots and backups keep what they hold.
     #[command(group(clap::ArgGroup::new("which").required(true).args(["id", "all"])))]
     Purge {
         account: String,

@@ -50,6 +50,10 @@ impl Audit {
 
 #[derive(Args, Debug)]
 pub struct Gc {
+    /// Write mail.sqlite and the search's file anew, too: no octet of what was deleted is left in their free space. Mail
+    /// waits meanwhile, and the file system needs twice their size.
+    #[arg(long)]
+    wipe: bool,
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -58,7 +62,7 @@ pub struct Gc {
 
 impl Gc {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        self.node.ask_and_print(Request::Gc, self.json)
+        self.node.ask_and_print(Request::Gc { wipe: self.wipe }, self.json)
     }
 }
 

@@ -117,11 +117,40 @@ impl Database {
         T: Send + 'static,
         E: Send + 'static,
     {
+        self.send(work, false).await
+    }
+
+    async fn send<T, E, F>(&self, work: F, is_apart: bool) -> Result<Result<T, E>, EngineError>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let jobs = self.jobs.as_ref().ok_or(EngineError::Closing)?;
-        let call = Call { work: Some(work), result: None, reply };
+        let call = Call { work: Some(work), result: None, is_apart, reply };
         jobs.send(Box::new(call)).await.map_err(|_| EngineError::Closing)?;
         answer.await.map_err(|_| EngineError::Closing)?
+    }
+
+    /// Brings the whole log into the file and leaves an empty one, so that nothing is left in it of what was deleted. False
+    /// if readers did not let it: then again later. Writers wait for a tenth of a second at most.
+    pub async fn empty_log(&self) -> Result<bool, EngineError> {
+        self.send(empty_log, true).await?.map_err(|error| EngineError::from_sqlite(&self.file, error))
+    }
+
+    /// Writes the file anew, so that its free space holds nothing of what was deleted. Writers wait as long as that takes,
+    /// and the file system needs room for two more copies. False as [`Database::empty_log`].
+    pub async fn rewrite(&self) -> Result<bool, EngineError> {
+        let rewrite = |sql: &Connection| {
+            // Not in memory.
+            sql.pragma_update(None, "temp_store", "FILE")?;
+            let written = sql.execute_batch("VACUUM");
+            sql.pragma_update(None, "temp_store", "MEMORY")?;
+            written?;
+            empty_log(sql)
+        };
+        self.send(rewrite, true).await?.map_err(|error| EngineError::from_sqlite(&self.file, error))
     }
 
     /// [`Database::write`] for work that fails only as SQL fails.
@@ -180,6 +209,13 @@ impl Drop for Database {
     }
 }
 
+fn empty_log(sql: &Connection) -> rusqlite::Result<bool> {
+    sql.busy_timeout(std::time::Duration::from_millis(100))?;
+    let is_busy = sql.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0));
+    sql.busy_timeout(BUSY_WAIT)?;
+    Ok(is_busy? == 0)
+}
+
 /// A reader on loan: goes back to the pool even if the work panics.
 struct Lease<'a> {
     connection: Option<Connection>,
@@ -220,10 +256,15 @@ pub fn copy(file: &Path, to: &Path) -> Result<(), EngineError> {
 /// Tries of [`copy`], a tenth of a second apart, while another process holds the file.
 const COPY_TRIES: u32 = 50;
 
+/// For what another connection holds.
+const BUSY_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+
 fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
     keep_statements(connection)?;
     add_row_crc(connection)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    // What is deleted is overwritten, but for copies that moving rows left on a page: see [`Database::rewrite`].
+    connection.pragma_update(None, "secure_delete", "ON")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", "ON")?;
@@ -243,7 +284,7 @@ fn open_reader(file: &Path, cache_kib: u32) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(file, flags)?;
     keep_statements(&connection)?;
     add_row_crc(&connection)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_WAIT)?;
     connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
     Ok(connection)
 }
@@ -317,6 +358,58 @@ mod tests {
         assert!(panics.await.is_err());
         db.write_sql(|sql| sql.execute("INSERT INTO t VALUES (2)", [])).await.unwrap();
         assert_eq!(db.read(count).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_deleted_is_in_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.sqlite");
+        let db = Database::open(&file, &SETTINGS).unwrap();
+        let made = db.write_sql(|sql| {
+            sql.execute_batch("CREATE TABLE s (a INTEGER PRIMARY KEY, b TEXT); CREATE INDEX s_b ON s (b)")?;
+            (0..200).try_for_each(|n| {
+                let text = format!("the secret of {n} {}", "x".repeat(n * 37));
+                sql.execute("INSERT INTO s VALUES (?1, ?2)", (n as i64, text)).map(drop)
+            })
+        });
+        made.await.unwrap();
+        let is_there = || {
+            let read = |end: &str| std::fs::read(folder.path().join(format!("a.sqlite{end}"))).unwrap_or_default();
+            [read(""), read("-wal")].concat().windows(13).any(|some| some == b"the secret of")
+        };
+        assert!(db.empty_log().await.unwrap() && is_there());
+        db.write_sql(|sql| sql.execute("DELETE FROM s WHERE a < 190", [])).await.unwrap();
+        db.write_sql(|sql| sql.execute("DELETE FROM s", [])).await.unwrap();
+        assert!(is_there(), "the log has it");
+        // Writes go on around it.
+        let others = (0..50i64).map(|n| db.write_sql(move |sql| sql.execute("INSERT INTO t VALUES (?1)", [n])));
+        let (emptied, others) = tokio::join!(db.empty_log(), futures(others));
+        assert!(emptied.unwrap() && others == 50);
+        assert!(db.empty_log().await.unwrap() && !is_there());
+        assert!(db.rewrite().await.unwrap());
+        assert_eq!(db.read(count).await.unwrap(), 50);
+    }
+
+    async fn futures<T>(all: impl Iterator<Item = impl Future<Output = Result<T, EngineError>>>) -> usize {
+        let mut done = 0;
+        for one in all {
+            done += usize::from(one.await.is_ok());
+        }
+        done
+    }
+
+    #[tokio::test]
+    async fn an_open_reader_keeps_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.sqlite");
+        let db = Database::open(&file, &SETTINGS).unwrap();
+        let reader = Connection::open(&file).unwrap();
+        let reading = reader.unchecked_transaction().unwrap();
+        assert_eq!(count(&reading).unwrap(), 0);
+        db.write_sql(|sql| sql.execute("INSERT INTO t VALUES (1)", [])).await.unwrap();
+        assert!(!db.empty_log().await.unwrap());
+        drop(reading);
+        assert!(db.empty_log().await.unwrap());
     }
 
     #[tokio::test]

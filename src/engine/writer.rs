@@ -16,12 +16,17 @@ pub(crate) trait Job: Send {
     fn run(&mut self, connection: &Connection) -> bool;
     /// Called once the fate of the whole transaction is known.
     fn finish(self: Box<Self>, committed: Result<(), EngineError>);
+    /// True for work that no transaction may be around.
+    fn is_apart(&self) -> bool {
+        false
+    }
 }
 
 /// A closure with the caller waiting for its result.
 pub(crate) struct Call<F, T, E> {
     pub work: Option<F>,
     pub result: Option<Result<T, E>>,
+    pub is_apart: bool,
     pub reply: oneshot::Sender<Result<Result<T, E>, EngineError>>,
 }
 
@@ -46,6 +51,10 @@ where
         };
         // A caller that went away does not need its answer; what it wrote stays, as it would after a lost reply.
         let _ = self.reply.send(answer);
+    }
+
+    fn is_apart(&self) -> bool {
+        self.is_apart
     }
 }
 
@@ -73,8 +82,14 @@ pub(crate) fn run(
 ) {
     let mut checkpointed = 0;
     let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(GROUP_MAX);
-    while let Some(first) = jobs.blocking_recv() {
-        let outcome = commit_group(connection, first, &mut jobs, &mut group, waypoints);
+    let mut apart: Option<Box<dyn Job>> = None;
+    while let Some(mut first) = apart.take().or_else(|| jobs.blocking_recv()) {
+        if first.is_apart() {
+            first.run(connection);
+            first.finish(Ok(()));
+            continue;
+        }
+        let outcome = commit_group(connection, first, &mut jobs, &mut group, &mut apart, waypoints);
         let outcome = outcome.map_err(|error| {
             if !connection.is_autocommit() {
                 // If even the rollback fails, the next BEGIN reports why.
@@ -103,6 +118,7 @@ fn commit_group(
     first: Box<dyn Job>,
     jobs: &mut mpsc::Receiver<Box<dyn Job>>,
     group: &mut Vec<Box<dyn Job>>,
+    apart: &mut Option<Box<dyn Job>>,
     waypoints: Waypoints,
 ) -> rusqlite::Result<()> {
     let mut next = Some(first);
@@ -116,6 +132,10 @@ fn commit_group(
         }
         group.push(job);
         next = if group.len() < GROUP_MAX { jobs.try_recv().ok() } else { None };
+        if next.as_ref().is_some_and(|job| job.is_apart()) {
+            // It comes after the commit.
+            *apart = next.take();
+        }
     }
     match failed {
         Some(error) => Err(error),

@@ -52,7 +52,7 @@ pub enum Request {
     Messages { query: String, limit: usize },
     Audit { deep: bool, repair: bool },
     AuditLast,
-    Gc,
+    Gc { wipe: bool },
     Snapshot { to: PathBuf },
     ClusterStatus,
     ClusterWish { node: Option<String>, drain: bool },
@@ -375,7 +375,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         }
         Request::AuditLast => super::auditor::last(engines.data()),
         Request::Audit { deep, repair } => engines.audit(deep, repair).await,
-        Request::Gc => engines.gc().await,
+        Request::Gc { wipe } => engines.gc(wipe).await,
         Request::ClusterStatus => Ok(engines.membership.list().await?.iter().map(member_value).collect()),
         Request::ClusterWish { node, drain } => {
             let node = node.unwrap_or_else(|| engines.membership.name().to_owned());

@@ -188,8 +188,9 @@ impl Engines {
         Ok(json!({ "snapshot": to.display().to_string(), "segments": segments, "other_files": files }))
     }
 
-    pub async fn gc(&self) -> anyhow::Result<Value> {
-        let mut forgotten = 0u64;
+    /// With `wipe`, the tables are written anew, too.
+    pub async fn gc(&self, wipe: bool) -> anyhow::Result<Value> {
+        let (mut forgotten, mut erased) = (0u64, 0u64);
         let (mut released, mut freed, mut segments, mut moved) = (0u64, 0u64, 0u64, 0u64);
         let mut objects = 0u64;
         for _ in 0..GC_ROUNDS_MAX {
@@ -200,13 +201,18 @@ impl Engines {
             segments += round.segments_removed;
             moved += round.moved;
             objects += round.objects_removed;
+            erased += round.erased;
             if !round.has_more {
                 break;
             }
         }
+        if wipe {
+            self.storage.wipe().await.map_err(|error| explain(&error))?;
+        }
         Ok(json!({
             "expired_messages": forgotten,
             "released_messages": released,
+            "overwritten_messages": erased,
             "freed_bytes": freed,
             "removed_segments": segments,
             "removed_objects": objects,

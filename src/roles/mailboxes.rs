@@ -297,7 +297,7 @@ async fn purge(engines: &Engines, address: &str, ids: Option<Vec<u64>>) -> anyho
         check_ids(address, &removed(engines, account).await?, &ids.iter().copied().collect())?;
     }
     let emails = ids.map(|ids| ids.into_iter().map(EmailId).collect());
-    let purged = engines.storage.mail.purge(account, emails).await.map_err(|error| explain(&error))?;
+    let purged = engines.storage.purge(account, emails).await.map_err(|error| explain(&error))?;
     Ok(json!({ "purged": purged }))
 }
 

@@ -1,5 +1,8 @@
 //! Garbage collection: drops blobs that nothing refers to and closes the gaps they leave.
 //!
+//! What is dropped is overwritten in its place, unless its segment goes as a whole: content that was purged is on no disk of
+//! this node when its grace is over.
+//!
 //! Its cost follows the garbage: it works off the list of released blobs and looks only at segments that lost some. Beside
 //! that each round goes a step on two walks: over all segments, where deliveries that never happened may have left
 //! orphans, and over all accounts, where expunged emails may have left thread keys.
@@ -61,6 +64,8 @@ pub struct GcReport {
     pub moved: u64,
     /// Disk space given back: sizes of the segments deleted, less what was copied forward.
     pub freed_bytes: u64,
+    /// Records overwritten whose blobs were dropped.
+    pub erased: u64,
     /// Objects deleted from the object store.
     pub objects_removed: u64,
     /// Segments left alone because a blob in them is damaged; `audit` names it.
@@ -126,6 +131,8 @@ impl Gc {
         self.forget(&mut state).await?;
         waypoints.pass("gc.tidied");
         self.compact(&mut state, &mut report).await?;
+        waypoints.pass("gc.compacted");
+        self.erase(&mut report).await?;
         waypoints.pass("gc.done");
         Ok(report)
     }
@@ -161,6 +168,41 @@ impl Gc {
                 return Ok(());
             }
         }
+    }
+
+    /// Overwrites what is gone, in the segments that stay.
+    async fn erase(&self, report: &mut GcReport) -> Result<(), StoreError> {
+        let mut from = Vec::new();
+        for _ in 0..self.settings.blobs_max.div_ceil(BATCH) {
+            let some = self.index.erasable(from, BATCH).await?;
+            let Some((_, last)) = some.last() else { return Ok(()) };
+            from = [last.as_slice(), &[0]].concat();
+            let is_end = some.len() < BATCH;
+            // A locator that is none has nothing to overwrite.
+            let segment_of = |locator: &[u8]| Locator::decode(locator).map_or(0, |place| place.segment);
+            for group in some.chunk_by(|a, b| segment_of(&a.1) == segment_of(&b.1)) {
+                let Some((_, first)) = group.first() else { continue };
+                let segment = segment_of(first);
+                let mut records = Vec::with_capacity(group.len());
+                for (blob, locator) in group {
+                    // One that is there after all, at this place.
+                    let is_there = self.index.locate(*blob).await?.is_some_and(|found| found.locator == *locator);
+                    records.extend(Locator::decode(locator).filter(|_| !is_there).map(|place| (*blob, place)));
+                }
+                let count = records.len() as u64;
+                if self.segments.overwrite(segment, records).await? {
+                    self.index.erased(group.iter().map(|(_, locator)| locator.clone()).collect()).await?;
+                    report.erased += count;
+                } else {
+                    from = from.max(Locator::bounds(segment).1);
+                }
+            }
+            if is_end {
+                return Ok(());
+            }
+        }
+        report.has_more = true;
+        Ok(())
     }
 
     async fn forget(&self, state: &mut State) -> Result<(), StoreError> {

@@ -32,6 +32,8 @@ mod object_server;
 pub mod picture;
 mod postgres;
 #[cfg(test)]
+mod privacy_tests;
+#[cfg(test)]
 mod proof;
 mod room;
 #[cfg(test)]

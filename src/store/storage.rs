@@ -63,6 +63,9 @@ pub struct Health {
     pub view_entries: usize,
 }
 
+/// Tries to empty the logs in one round of garbage collection.
+const LOG_TRIES: u32 = 5;
+const LOG_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 /// Accounts whose search texts a round of garbage collection looks at.
 const SWEPT: usize = 50;
 
@@ -182,7 +185,33 @@ impl Storage {
             Kept::Postgres { gc, .. } => gc.round().await?,
         };
         self.search.sweep(SWEPT).await?;
+        self.empty_logs().await?;
         Ok(report)
+    }
+
+    /// What was deleted goes from the write-ahead logs too. Readers that are long in between put it off to the next time.
+    async fn empty_logs(&self) -> Result<(), StoreError> {
+        for _ in 0..LOG_TRIES {
+            let is_empty = match &self.kept {
+                Kept::Embedded { sqlite, .. } => sqlite.database().empty_log().await?,
+                Kept::Postgres { .. } => true,
+            };
+            if self.search.database().empty_log().await? && is_empty {
+                break;
+            }
+            tokio::time::sleep(LOG_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Writes the embedded engine's tables and the search's anew, so that their free space holds nothing of what was
+    /// deleted. Writers wait meanwhile.
+    pub async fn wipe(&self) -> Result<(), StoreError> {
+        if let Kept::Embedded { sqlite, .. } = &self.kept {
+            sqlite.database().rewrite().await?;
+        }
+        self.search.database().rewrite().await?;
+        self.empty_logs().await
     }
 
     /// Sets what limits an account: its quota, and the pools that it draws on, each with its limit.

@@ -196,6 +196,10 @@ pub trait BlobIndex: Send + Sync {
     /// Takes up to `limit` blobs off the list of those released up to `before`. Gives how many were on it, and those of
     /// them that nothing refers to: their rows are gone, their bytes are garbage.
     async fn take_released(&self, before: UtcMillis, limit: usize) -> Result<(usize, Vec<StoredBlob>), StoreError>;
+    /// Records of blobs whose rows are gone, from a place on, in the order of locators: still to be overwritten.
+    async fn erasable(&self, from: Vec<u8>, limit: usize) -> Result<Vec<(BlobId, Vec<u8>)>, StoreError>;
+    /// Says that the records at these locators are overwritten, or gone.
+    async fn erased(&self, locators: Vec<Vec<u8>>) -> Result<(), StoreError>;
     /// Forgets up to `limit` deliveries older than `before`: a retry that late makes a duplicate.
     async fn forget_deliveries(&self, before: UtcMillis, limit: usize) -> Result<usize, StoreError>;
     /// Ends the undelete window of up to `limit` emails expunged before `before`; gives how many.

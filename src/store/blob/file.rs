@@ -6,9 +6,10 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use base::BlobId;
 use engine::{EngineError, Waypoints};
 
-use super::record::{self, BadRecord, Head};
+use super::record::{self, BadRecord, Head, Locator};
 
 /// Before the first record: magic, version, number, size, check.
 pub(super) const SEGMENT_HEAD: u64 = 64;
@@ -143,6 +144,32 @@ fn fill(path: &Path, number: u32, size: u64) -> io::Result<File> {
     }
     file.sync_all()?;
     Ok(file)
+}
+
+/// Overwrites records, their heads at last: a record whose head is there is not done.
+pub(super) fn overwrite(path: &Path, records: &[(BlobId, Locator)], waypoints: Waypoints) -> io::Result<()> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut heads = Vec::new();
+    for (blob, place) in records {
+        let (at, mut head) = (u64::from(place.offset), [0; record::HEAD]);
+        match file.read_exact_at(&mut head, at) {
+            Ok(()) if record::begins(&head, *blob, place.length) => {}
+            // Done, or another's.
+            Ok(()) => continue,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+            Err(error) => return Err(error),
+        }
+        let blank = record::blank(place.length).unwrap_or_else(|| vec![0; place.length as usize]);
+        let (head, rest) = blank.split_at(record::HEAD.min(blank.len()));
+        file.write_all_at(rest, at + head.len() as u64)?;
+        heads.push((at, head.to_vec()));
+    }
+    file.sync_data()?;
+    waypoints.pass("erase.emptied");
+    for (at, head) in heads {
+        file.write_all_at(&head, at)?;
+    }
+    file.sync_data()
 }
 
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -111,6 +111,36 @@ fn encode(id: BlobId, pieces: &[Bytes], mut compressor: Option<&mut Compressor>)
     Some(Record { bytes, digest, size_bytes: size as u64 })
 }
 
+/// A record of this length that holds nothing: zeros, of no blob. `None` where none of this length can be.
+pub(crate) fn blank(length: u32) -> Option<Vec<u8>> {
+    let length = length as usize;
+    let (frames, size) = (0..=length / FRAME + 1)
+        .filter_map(|frames| Some((frames, length.checked_sub(HEAD + frames * TABLE_ROW)?)))
+        .find(|(frames, size)| size.div_ceil(FRAME) == *frames)?;
+    let mut bytes = vec![0; length];
+    let content = vec![Bytes::from(vec![0; size])];
+    let mut table = Vec::with_capacity(frames * TABLE_ROW);
+    let (mut hasher, mut unused, mut stored) = (blake3::Hasher::new(), Vec::new(), Vec::new());
+    for_each_frame(&content, |frame| {
+        hasher.update(frame);
+        stored.clear();
+        pack_frame(frame, None, &mut unused, &mut table, &mut stored);
+    });
+    let digest = *hasher.finalize().as_bytes();
+    let head = head(WHOLE, length as u64, size as u64, BlobId::from_u128(0), &digest, &table)?;
+    bytes.get_mut(..HEAD)?.copy_from_slice(&head);
+    bytes.get_mut(HEAD..HEAD + table.len())?.copy_from_slice(&table);
+    Some(bytes)
+}
+
+/// True if these are the first [`HEAD`] bytes of a record of the blob, of this length. What follows them may be overwritten
+/// already.
+pub(crate) fn begins(head: &[u8], blob: BlobId, length: u32) -> bool {
+    head.get(..4) == Some(MAGIC)
+        && head.get(8..12) == Some(&length.to_le_bytes())
+        && head.get(24..40) == Some(&blob.to_bytes())
+}
+
 /// Appends a frame's stored form to `out` and its row to `table`.
 fn pack_frame(
     frame: &[u8],

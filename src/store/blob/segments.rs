@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -357,6 +357,23 @@ impl SegmentStore {
         }
         file::sync_folder(folder).map_err(|error| EngineError::from_io(folder, error))?;
         Ok(numbers.len())
+    }
+
+    /// Overwrites records of blobs that are gone: nothing is left of their content. False if they must wait: a snapshot
+    /// shares the file, or it goes as a whole soon.
+    pub(crate) async fn overwrite(&self, segment: u32, records: Vec<(BlobId, Locator)>) -> Result<bool, StoreError> {
+        let waypoints = self.waypoints;
+        self.on_files(move |folder| {
+            let path = file::path(folder, segment);
+            let overwritten = match std::fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+                Err(error) => Err(error),
+                Ok(facts) if segment >= LARGE || facts.nlink() > 1 || !facts.is_file() => return Ok(false),
+                Ok(_) => file::overwrite(&path, &records, waypoints),
+            };
+            overwritten.map(|()| true).map_err(|error| EngineError::from_io(&path, error))
+        })
+        .await
     }
 
     /// Deletes a closed segment. A read under way keeps its open file.

@@ -19,6 +19,26 @@ fn content() -> Vec<u8> {
     (0..FRAME).map(|n| b"Received: by mx\r\n"[n % 17]).chain((0..300).map(|_| noise())).collect()
 }
 
+/// Long enough for every number of frames of small segments, and around each border.
+#[test]
+fn a_blank_record_is_a_whole_record_of_its_length() {
+    let borders = [1, 2, 16].map(|frames| HEAD + frames * (FRAME + 12));
+    let lengths = (HEAD..HEAD + 40).chain(borders.into_iter().flat_map(|border| border - 20..border + 40));
+    let mut none = 0;
+    for length in lengths {
+        let Some(blank) = record::blank(length as u32) else {
+            none += 1;
+            continue;
+        };
+        let content = unpack(&blank).unwrap();
+        assert!(blank.len() == length && content.iter().all(|byte| *byte == 0), "{length}");
+        let head = head_of(&blank).unwrap();
+        assert_eq!((head.length as usize, head.id), (length, BlobId::from_u128(0)));
+    }
+    // Between n full frames and one more with an octet there is no room for the row of the latter.
+    assert_eq!(none, 12 * 4);
+}
+
 fn head_of(record: &[u8]) -> Result<Head, BadRecord> {
     Head::parse(record, record.get(record::table_of(record)?).ok_or(BadRecord::Head)?)
 }

@@ -348,6 +348,8 @@ async fn every_column_is_thought_of() {
         "blob.refs",
         "blob_release.released_at",
         "blob_release.blob_id",
+        "erasure.locator",
+        "erasure.blob_id",
     ]
     .map(str::to_owned)
     .into();
@@ -377,7 +379,7 @@ async fn every_column_is_thought_of() {
         }
         assert_eq!(found, copied);
         // The second place.
-        for gone in ["blob.locator", "blob.refs"] {
+        for gone in ["blob.locator", "blob.refs", "erasure.locator", "erasure.blob_id"] {
             apart.remove(gone);
         }
         let more = ["blob.frames", "blob_chunk.blob_id", "blob_chunk.nth", "blob_chunk.data", "object_release.blob_id"];

@@ -87,6 +87,10 @@ impl Searcher {
         Ok(Self { db, mail, blobs, clock, settings, filling, walked: Mutex::default() })
     }
 
+    pub(crate) fn database(&self) -> &Database {
+        &self.db
+    }
+
     /// Those of `emails` that `judge` takes, by rising id. Emails that are gone are left out. `judge` runs on several
     /// threads; messages whose content is damaged are judged by an empty text.
     pub async fn search(

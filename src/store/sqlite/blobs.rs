@@ -130,11 +130,32 @@ impl BlobIndex for SqliteStore {
             let mut remove = sql.prepare_cached(&format!(
                 "DELETE FROM blob WHERE blob_id = ?1 AND refs = 0 RETURNING {BLOB_COLUMNS}"
             ))?;
+            let mut erase = sql.prepare_cached("INSERT OR REPLACE INTO erasure (locator, blob_id) VALUES (?1, ?2)")?;
             let mut gone = Vec::new();
             for blob in &due {
-                gone.extend(remove.query_row([blob.to_bytes()], rows::stored_blob).optional()?);
+                if let Some(one) = remove.query_row([blob.to_bytes()], rows::stored_blob).optional()? {
+                    erase.execute((&one.locator, blob.to_bytes()))?;
+                    gone.push(one);
+                }
             }
             Ok((due.len(), gone))
+        })
+        .await
+    }
+
+    async fn erasable(&self, from: Vec<u8>, limit: usize) -> Result<Vec<(BlobId, Vec<u8>)>, StoreError> {
+        self.read(move |sql| {
+            sql.prepare_cached("SELECT blob_id, locator FROM erasure WHERE locator >= ?1 ORDER BY locator LIMIT ?2")?
+                .query_map((from, limit), |row| Ok((rows::blob_id(row, 0)?, row.get(1)?)))?
+                .collect()
+        })
+        .await
+    }
+
+    async fn erased(&self, locators: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        self.write_sql(move |sql| {
+            let mut done = sql.prepare_cached("DELETE FROM erasure WHERE locator = ?1")?;
+            locators.iter().try_for_each(|locator| done.execute([locator]).map(drop))
         })
         .await
     }

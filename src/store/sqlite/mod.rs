@@ -94,6 +94,10 @@ impl SqliteStore {
         Place::Sqlite(Arc::clone(&self.db))
     }
 
+    pub(crate) fn database(&self) -> &Database {
+        &self.db
+    }
+
     pub fn file(&self) -> &Path {
         self.db.file()
     }

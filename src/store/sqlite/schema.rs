@@ -174,4 +174,5 @@ CREATE TABLE removed_mailbox (
 CREATE INDEX removed_mailbox_at ON removed_mailbox (removed_at);
 ",
     include_str!("schema-5.sql"),
+    include_str!("schema-6.sql"),
 ];
