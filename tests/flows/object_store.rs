@@ -93,8 +93,8 @@ impl Setup {
 }
 
 /// A letter of about that many octets that hardly compress.
-fn long_letter(subject: &str, size: usize) -> Vec<u8> {
-    let mut state = subject.bytes().fold(7u64, |state, byte| state * 31 + u64::from(byte));
+pub fn long_letter(subject: &str, size: usize) -> Vec<u8> {
+    let mut state = subject.bytes().fold(7u64, |state, byte| state.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let mut text = String::with_capacity(size);
     while text.len() < size {
         for _ in 0..4 {

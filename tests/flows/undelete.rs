@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::object_store::long_letter;
 use crate::harness::{Node, PASSWORD, base64, http, letter, ortler_fails};
 
 const USER: &str = "user1@example.test";
@@ -157,4 +158,32 @@ fn an_account_gets_back_what_a_snapshot_has_and_no_more() {
     );
     ortler_fails(&["mailbox", "restore", USER, "--from-snapshot", "/nowhere", "--dir", running], 1, "/nowhere");
     assert_eq!(node.json(&["audit", "--deep"])["clean"], true);
+}
+
+/// The content itself goes a day later, when no delivery can be about to refer to it.
+#[test]
+fn what_a_command_purges_is_out_of_tables_and_search_with_the_next_collection() {
+    let node = Node::start();
+    for message in [long_letter("marked-by-its-subject", 150_000), letter("kept", "Please keep this.")] {
+        assert!(node.send("a@x.example", &[USER], &message).starts_with("250"));
+    }
+    let mut imap = node.sign_in("user1");
+    imap.tagged("SELECT INBOX");
+    assert!(imap.tagged("SEARCH BODY \"kind regards\"").contains(&"* SEARCH 1 2".to_owned()));
+    let octets = |name: &str| {
+        let read = |end: &str| std::fs::read(node.dir().join(format!("{name}.sqlite{end}"))).unwrap_or_default();
+        [read(""), read("-wal")].concat()
+    };
+    let marker = b"marked-by-its-subject";
+    let is_marked = || octets("mail").windows(marker.len()).any(|some| some == marker);
+    assert!(is_marked() && octets("search").len() > 60_000);
+    imap.tagged("STORE 1 +FLAGS (\\Deleted)");
+    imap.tagged("EXPUNGE");
+    assert_eq!(node.json(&["mailbox", "purge", USER, "--all"])["purged"], 1);
+    node.json(&["gc", "--wipe"]);
+    assert!(!is_marked());
+    assert!(octets("search").len() < 40_000, "the texts are gone and so is their room");
+    assert!(imap.tagged("SEARCH BODY \"kind regards\"").contains(&"* SEARCH 1".to_owned()));
+    assert_eq!(node.messages("user1", "INBOX").len(), 1);
+    assert_eq!(node.json(&["audit"])["clean"], true);
 }
