@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Notification};
 
-use super::pool::{PgSettings, bounded};
+use super::pool::bounded;
+use super::settings::{Line, PgSettings};
 use crate::error::EngineError;
 
 /// A connection that hears what other connections say on one channel. Hints only: some are lost when it breaks or falls
@@ -38,7 +39,7 @@ impl Notices {
     pub async fn open(settings: &PgSettings, channel: &'static str) -> Result<Self, EngineError> {
         let (said, incoming) = mpsc::channel(KEPT);
         let is_behind = Arc::new(AtomicBool::new(false));
-        let (client, driver) = settings.dial(Some((said, Arc::clone(&is_behind)))).await?;
+        let Line { client, driver, .. } = settings.dial(Some((said, Arc::clone(&is_behind)))).await?;
         let row = bounded(client.query_one("SELECT pg_backend_pid()", &[])).await?;
         let own = super::value(&row, 0)?;
         bounded(client.batch_execute(&format!("LISTEN {channel}"))).await?;

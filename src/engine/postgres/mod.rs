@@ -10,13 +10,15 @@ mod migrate;
 mod pool;
 #[cfg(any(test, feature = "server"))]
 mod server;
+mod settings;
 mod tls;
 
 pub use listen::{Notice, Notices};
 pub use migrate::{Migration, migrate};
-pub use pool::{Params, PgSettings, Pool, Session, value};
+pub use pool::{Params, Pool, Session, value};
 #[cfg(any(test, feature = "server"))]
 pub use server::Server;
+pub use settings::PgSettings;
 pub use tls::PgTls;
 pub use tokio_postgres::Row;
 pub use tokio_postgres::types;

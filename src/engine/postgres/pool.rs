@@ -1,148 +1,48 @@
 //! Connections: a bounded number, each with its prepared statements, none waited on without a limit.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::tls::TlsStream;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification, Row, Socket, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
-use super::tls::{Connector, PgTls};
+use super::settings::{Line, PgSettings, SESSION_WAIT};
 use crate::error::EngineError;
 use crate::waypoints::Waypoints;
 
-/// How the server is reached.
-#[derive(Clone)]
-pub struct PgSettings {
-    /// Several hosts may be named; the one that takes writes is used.
-    config: Config,
-    connections: usize,
-    statement_wait: Duration,
-    tls: Option<Connector>,
-    waypoints: Waypoints,
-}
-
-impl PgSettings {
-    /// From a connection string as libpq has it, `host=a,b dbname=ortler` or `postgresql://…`, for up to `connections` at
-    /// a time. Not encrypted until [`PgSettings::with_tls`].
-    ///
-    /// # Errors
-    /// Says what is wrong with the connection string, without repeating it: it may hold a password.
-    pub fn parse(url: &str, connections: usize) -> Result<Self, EngineError> {
-        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| failed(&error))?;
-        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(unavailable("the connection string names no host"));
-        }
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite).application_name("ortler");
-        config.ssl_mode(SslMode::Disable);
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_WAIT);
-        }
-        let (connections, statement_wait) = (connections.max(1), STATEMENT_WAIT);
-        Ok(Self { config, connections, statement_wait, tls: None, waypoints: Waypoints::default() })
-    }
-
-    /// Told of each statement and commit.
-    pub const fn with_waypoints(mut self, waypoints: Waypoints) -> Self {
-        self.waypoints = waypoints;
-        self
-    }
-
-    pub fn with_connections(mut self, connections: usize) -> Self {
-        self.connections = connections.max(1);
-        self
-    }
-
-    pub fn with_password(mut self, password: &str) -> Self {
-        self.config.password(password);
-        self
-    }
-
-    /// `connect` for each host of the list, `statement` for each statement.
-    pub fn with_waits(mut self, connect: Duration, statement: Duration) -> Self {
-        self.config.connect_timeout(connect);
-        self.statement_wait = statement;
-        self
-    }
-
-    /// A server that is reached by a local socket is never asked for TLS.
-    ///
-    /// # Errors
-    /// Names the file of authorities that cannot be used.
-    pub fn with_tls(mut self, tls: PgTls<'_>) -> Result<Self, EngineError> {
-        let tls = Connector::new(tls).map_err(unavailable)?;
-        let is_local = self.config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
-        let is_local = is_local && self.config.get_hostaddrs().is_empty();
-        self.tls = tls.filter(|_| !is_local);
-        self.config.ssl_mode(if self.tls.is_some() { SslMode::Require } else { SslMode::Disable });
-        Ok(self)
-    }
-
-    /// A connection, and the task that drives it.
-    pub(super) async fn dial(&self, notices: Option<Heard>) -> Result<(Client, JoinSet<()>), EngineError> {
-        let refused = |error: tokio_postgres::Error| failed(&error);
-        let connecting = async {
-            let mut driver = JoinSet::new();
-            let client = match self.tls.clone() {
-                None => {
-                    let (client, connection) = self.config.connect(NoTls).await.map_err(refused)?;
-                    driver.spawn(drive(connection, notices));
-                    client
-                }
-                Some(tls) => {
-                    let (client, connection) = self.config.connect(tls).await.map_err(refused)?;
-                    driver.spawn(drive(connection, notices));
-                    client
-                }
-            };
-            Ok((client, driver))
-        };
-        let connected = tokio::time::timeout(SESSION_WAIT, connecting).await;
-        connected.unwrap_or_else(|_| Err(unavailable("no server answered that takes writes")))
-    }
-}
-
-/// Where notices go, and what says that some did not fit.
-pub(super) type Heard = (mpsc::Sender<Notification>, Arc<AtomicBool>);
-
-/// Whoever waits for an answer is told of the connection's error.
-async fn drive<T>(mut connection: Connection<Socket, T>, heard: Option<Heard>)
-where
-    T: AsyncRead + AsyncWrite + TlsStream + Unpin,
-{
-    while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
-        if let (AsyncMessage::Notification(notice), Some((said, is_behind))) = (message, &heard)
-            && said.try_send(notice).is_err()
-        {
-            is_behind.store(true, Ordering::Release);
-        }
-    }
-}
-
-/// For one host of the list.
-const CONNECT_WAIT: Duration = Duration::from_secs(3);
-/// For a free connection, and for a new one over all hosts.
-const SESSION_WAIT: Duration = Duration::from_secs(15);
-/// For one statement.
-const STATEMENT_WAIT: Duration = Duration::from_secs(30);
+/// What is asked once, on a new connection.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
 /// The server gives up on a statement before we do, so that we hear why.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// A statement that is not answered for so long has us look whether another host takes writes now.
+const LOOK_EVERY: Duration = Duration::from_secs(4);
 
 /// Connections to one server, or to whichever of several takes writes.
 pub struct Pool {
-    settings: PgSettings,
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Link>>>,
-    is_reachable: Arc<AtomicBool>,
+    office: Arc<Office>,
+}
+
+/// What connections of one pool know of their servers together.
+struct Office {
+    settings: PgSettings,
+    /// What the last answer said.
+    is_reachable: AtomicBool,
+    /// The host that takes writes, when last one was looked for. Connections to others are given up, also by those who wait
+    /// for an answer.
+    host: watch::Sender<usize>,
+    /// Counts the times that a server fell silent: connections of before are not used again.
+    era: AtomicU64,
+    /// Somebody looks for the host that takes writes.
+    is_looking: tokio::sync::Mutex<()>,
 }
 
 /// One connection. Dropping it ends the task that drives it; the server then rolls back.
@@ -155,8 +55,9 @@ struct Link {
     has_ended: AtomicBool,
     /// The server takes no writes any more: the link does not go back to the others.
     is_read_only: AtomicBool,
-    /// The pool's.
-    is_reachable: Arc<AtomicBool>,
+    host: usize,
+    era: u64,
+    office: Arc<Office>,
     wait: Duration,
     waypoints: Waypoints,
     _driver: JoinSet<()>,
@@ -177,15 +78,22 @@ impl Pool {
     /// Connects when first asked.
     pub fn new(settings: PgSettings) -> Self {
         let permits = Arc::new(Semaphore::new(settings.connections));
-        Self { settings, permits, idle: Arc::default(), is_reachable: Arc::new(AtomicBool::new(true)) }
+        let office = Office {
+            settings,
+            is_reachable: AtomicBool::new(true),
+            host: watch::Sender::new(0),
+            era: AtomicU64::new(0),
+            is_looking: tokio::sync::Mutex::default(),
+        };
+        Self { permits, idle: Arc::default(), office: Arc::new(office) }
     }
 
-    pub const fn settings(&self) -> &PgSettings {
-        &self.settings
+    pub fn settings(&self) -> &PgSettings {
+        &self.office.settings
     }
 
-    pub const fn waypoints(&self) -> Waypoints {
-        self.settings.waypoints
+    pub fn waypoints(&self) -> Waypoints {
+        self.office.settings.waypoints
     }
 
     /// A connection outside a transaction.
@@ -196,12 +104,11 @@ impl Pool {
         let permit = tokio::time::timeout(SESSION_WAIT, Arc::clone(&self.permits).acquire_owned());
         let permit = permit.await.map_err(|_| unavailable("all connections are in use"))?;
         let permit = permit.map_err(|_| EngineError::Closing)?;
-        let idle = self.idle.lock().pop().filter(|link| !link.client.is_closed());
-        let link = match idle {
+        let link = match self.take_idle() {
             Some(link) => link,
             None => {
                 let connected = self.connect().await;
-                self.is_reachable.store(connected.is_ok(), Ordering::Relaxed);
+                self.office.is_reachable.store(connected.is_ok(), Ordering::Relaxed);
                 connected?
             }
         };
@@ -210,12 +117,20 @@ impl Pool {
 
     /// False if the last word of the servers was that none can be reached, or none that takes writes.
     pub fn is_reachable(&self) -> bool {
-        self.is_reachable.load(Ordering::Relaxed)
+        self.office.is_reachable.load(Ordering::Relaxed)
+    }
+
+    /// Those that are of no use any more go.
+    fn take_idle(&self) -> Option<Link> {
+        let mut idle = self.idle.lock();
+        idle.retain(Link::is_usable);
+        idle.pop()
     }
 
     async fn connect(&self) -> Result<Link, EngineError> {
-        let (client, driver) = self.settings.dial(None).await?;
-        let wait = self.settings.statement_wait;
+        let era = self.office.era.load(Ordering::Relaxed);
+        let Line { client, host, driver } = self.office.dial().await?;
+        let wait = self.office.settings.statement_wait;
         // A server told not to wait for its disk would make our acknowledgements lies.
         let limits = format!(
             "SET statement_timeout = {}; SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s';
@@ -231,9 +146,11 @@ impl Pool {
             is_silent: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             is_read_only: AtomicBool::new(false),
-            is_reachable: Arc::clone(&self.is_reachable),
+            host,
+            era,
+            office: Arc::clone(&self.office),
             wait,
-            waypoints: self.settings.waypoints,
+            waypoints: self.office.settings.waypoints,
             _driver: driver,
         })
     }
@@ -258,7 +175,7 @@ impl Pool {
                 false => session.link.asked(session.link.client.query(text, params)).await,
             };
             match answer {
-                Err(_) if session.link.has_ended() && tries <= self.settings.connections => {}
+                Err(_) if session.link.has_ended() && tries <= self.office.settings.connections => {}
                 answer => {
                     if !session.is_lost() {
                         session.give_back();
@@ -278,7 +195,7 @@ impl Pool {
             match session.batch(begin(is_read)).await {
                 Ok(()) => return Ok(session),
                 // Not for one that is silent: the others may be so too, and each takes its time.
-                Err(_) if session.link.has_ended() && tries <= self.settings.connections => {}
+                Err(_) if session.link.has_ended() && tries <= self.office.settings.connections => {}
                 Err(error) => return Err(error),
             }
         }
@@ -316,7 +233,7 @@ impl Session {
 
     /// Outside a transaction: nothing is open on the connection.
     pub fn give_back(self) {
-        if !self.link.is_read_only.load(Ordering::Relaxed) && !self.is_lost() {
+        if self.link.is_usable() && !self.is_lost() {
             self.idle.lock().push(self.link);
         }
     }
@@ -363,23 +280,63 @@ impl Session {
     }
 }
 
+impl Office {
+    async fn dial(&self) -> Result<Line, EngineError> {
+        let line = self.settings.dial(None).await?;
+        self.host.send_if_modified(|host| std::mem::replace(host, line.host) != line.host);
+        Ok(line)
+    }
+
+    /// Looks from time to time which of several hosts takes writes.
+    async fn look_around(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if let Ok(_looking) = self.is_looking.try_lock() {
+                // That none is found is told by whoever needs one.
+                let _ = self.dial().await;
+            }
+        }
+    }
+}
+
 impl Link {
     fn has_ended(&self) -> bool {
         self.has_ended.load(Ordering::Relaxed) || self.client.is_closed()
     }
 
+    /// True if it may be given to somebody.
+    fn is_usable(&self) -> bool {
+        let is_current = self.era == self.office.era.load(Ordering::Relaxed) && self.host == *self.office.host.borrow();
+        is_current && !self.client.is_closed() && !self.is_read_only.load(Ordering::Relaxed)
+    }
+
+    /// Ends when another host takes writes.
+    async fn is_superseded(&self) {
+        let mut host = self.office.host.subscribe();
+        // The pool's end of it is ours.
+        let _ = host.wait_for(|host| *host != self.host).await;
+    }
+
     async fn asked<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
         self.waypoints.pass("server.ask");
-        match tokio::time::timeout(self.wait, work).await {
-            Ok(answer) => {
+        let are_several = self.office.settings.hosts() > 1;
+        tokio::select! {
+            biased;
+            answer = work => {
                 self.waypoints.pass("server.answered");
                 self.answered(answer)
             }
-            Err(_) => {
+            () = self.is_superseded(), if are_several => {
+                self.has_ended.store(true, Ordering::Relaxed);
+                Err(unavailable("another host takes writes now"))
+            }
+            () = tokio::time::sleep(self.wait) => {
                 self.is_silent.store(true, Ordering::Relaxed);
-                self.is_reachable.store(false, Ordering::Relaxed);
+                self.office.era.fetch_add(1, Ordering::Relaxed);
+                self.office.is_reachable.store(false, Ordering::Relaxed);
                 Err(unavailable("no answer in time"))
             }
+            never = self.office.look_around(), if are_several => match never {},
         }
     }
 
@@ -387,16 +344,16 @@ impl Link {
     fn answered<T>(&self, answer: Result<T, tokio_postgres::Error>) -> Result<T, EngineError> {
         match answer.as_ref().map_err(|error| error.code()) {
             Ok(_) if self.is_read_only.load(Ordering::Relaxed) => {}
-            Ok(_) => self.is_reachable.store(true, Ordering::Relaxed),
+            Ok(_) => self.office.is_reachable.store(true, Ordering::Relaxed),
             Err(Some(code)) if *code == SqlState::READ_ONLY_SQL_TRANSACTION => {
                 self.is_read_only.store(true, Ordering::Relaxed);
-                self.is_reachable.store(false, Ordering::Relaxed);
+                self.office.is_reachable.store(false, Ordering::Relaxed);
             }
             Err(Some(code)) if !is_farewell(code) => {}
             // Without a code of the server's it is the connection that failed.
             Err(_) => {
                 self.has_ended.store(true, Ordering::Relaxed);
-                self.is_reachable.store(false, Ordering::Relaxed);
+                self.office.is_reachable.store(false, Ordering::Relaxed);
             }
         }
         answer.map_err(|error| failed(&error))
@@ -414,17 +371,17 @@ const fn begin(is_read: bool) -> &'static str {
 
 /// For what is asked once, on a new connection.
 pub(super) async fn bounded<T>(work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, EngineError> {
-    match tokio::time::timeout(STATEMENT_WAIT, work).await {
+    match tokio::time::timeout(FIRST_WAIT, work).await {
         Ok(answer) => answer.map_err(|error| failed(&error)),
         Err(_) => Err(unavailable("no answer in time")),
     }
 }
 
-fn unavailable(what: impl Into<String>) -> EngineError {
+pub(super) fn unavailable(what: impl Into<String>) -> EngineError {
     EngineError::Postgres { reason: what.into() }
 }
 
-fn failed(error: &tokio_postgres::Error) -> EngineError {
+pub(super) fn failed(error: &tokio_postgres::Error) -> EngineError {
     match (error.code(), error.as_db_error()) {
         (Some(code), _) if *code == SqlState::DISK_FULL => EngineError::DiskFull { file: "postgresql".into() },
         (Some(code), Some(db)) if *code == SqlState::DATA_CORRUPTED || *code == SqlState::INDEX_CORRUPTED => {
@@ -449,6 +406,7 @@ pub fn value<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: us
 #[cfg(test)]
 mod tests {
     use super::super::Server;
+    use super::super::settings::CONNECT_WAIT;
     use super::*;
 
     /// The probe follows what the connections hear, not only the last attempt to make one.
@@ -509,5 +467,34 @@ mod tests {
         signal(nix::sys::signal::Signal::SIGCONT);
         assert!(waited.expect("it waited for more than one").is_err() && !pool.is_reachable());
         pool.begin(true).await.unwrap();
+    }
+
+    /// Another host that takes writes is found, and gone on with, although this one's connections are as they were.
+    #[tokio::test]
+    async fn who_waits_for_a_host_that_stands_still_goes_on_with_another() {
+        let (Some(first), Some(second)) = (Server::start(), Server::start()) else { return };
+        let [one, other] = [&first, &second].map(|server| server.socket_dir().display().to_string());
+        let url = format!("host={one},{other} user=ortler dbname=postgres");
+        let pool = Pool::new(PgSettings::parse(&url, 2).unwrap());
+        let sessions = [pool.session().await.unwrap(), pool.session().await.unwrap()];
+        let mut stopped = vec![first.pid()];
+        for session in &sessions {
+            stopped.push(value::<i32>(&session.row("SELECT pg_backend_pid()", &[]).await.unwrap(), 0).unwrap());
+        }
+        sessions.into_iter().for_each(Session::give_back);
+        let signal = |signal: nix::sys::signal::Signal| {
+            for pid in &stopped {
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), signal).unwrap();
+            }
+        };
+        signal(nix::sys::signal::Signal::SIGSTOP);
+        let asked = pool.query("SELECT current_setting('unix_socket_directories')", &[]);
+        let asked = tokio::time::timeout(LOOK_EVERY * 2, asked).await;
+        signal(nix::sys::signal::Signal::SIGCONT);
+        let rows = asked.expect("it waited for the first").unwrap();
+        assert_eq!(value::<&str>(&rows[0], 0).unwrap(), other);
+        assert!(
+            pool.is_reachable() && pool.take_idle().is_some_and(|link| link.host == 1 && pool.take_idle().is_none())
+        );
     }
 }

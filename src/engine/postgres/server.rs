@@ -12,13 +12,15 @@ pub struct Server {
     programs: PathBuf,
 }
 
-fn installed() -> Option<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|f| f.path()).collect();
-    found.sort();
-    found.into_iter().rev().map(|dir| dir.join("bin")).find(|dir| dir.join("initdb").exists())
-}
-
 impl Server {
+    /// The folder of PostgreSQL's programs, if they are installed.
+    pub fn programs() -> Option<PathBuf> {
+        let mut found: Vec<PathBuf> =
+            std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|f| f.path()).collect();
+        found.sort();
+        found.into_iter().rev().map(|dir| dir.join("bin")).find(|dir| dir.join("initdb").exists())
+    }
+
     /// `None` where PostgreSQL is not installed and that is fine.
     pub fn start() -> Option<Self> {
         Self::start_with("")
@@ -30,7 +32,7 @@ impl Server {
     }
 
     fn start_with(more: &str) -> Option<Self> {
-        let Some(programs) = installed() else {
+        let Some(programs) = Self::programs() else {
             #[expect(clippy::disallowed_methods, reason = "says which tests may be left out")]
             let mode = std::env::var("ORTLER_TESTS");
             assert!(mode.as_deref() != Ok("all"), "PostgreSQL is not installed");
@@ -88,6 +90,13 @@ impl Server {
     /// Where the server's socket lies.
     pub fn socket_dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The process that all others of the server come from.
+    #[cfg(test)]
+    pub(super) fn pid(&self) -> i32 {
+        let file = std::fs::read_to_string(self.dir.path().join("data/postmaster.pid")).expect("postmaster.pid");
+        file.lines().next().and_then(|line| line.trim().parse().ok()).expect("a process id")
     }
 
     /// Connection string of the database `postgres`.
