@@ -55,6 +55,8 @@ struct Link {
     has_ended: AtomicBool,
     /// The server takes no writes any more: the link does not go back to the others.
     is_read_only: AtomicBool,
+    /// See [`Line`].
+    is_in_doubt: Arc<AtomicBool>,
     host: usize,
     era: u64,
     office: Arc<Office>,
@@ -129,7 +131,7 @@ impl Pool {
 
     async fn connect(&self) -> Result<Link, EngineError> {
         let era = self.office.era.load(Ordering::Relaxed);
-        let Line { client, host, driver } = self.office.dial().await?;
+        let Line { client, host, is_in_doubt, driver } = self.office.dial().await?;
         let wait = self.office.settings.statement_wait;
         // A server told not to wait for its disk would make our acknowledgements lies.
         let limits = format!(
@@ -146,6 +148,7 @@ impl Pool {
             is_silent: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
             is_read_only: AtomicBool::new(false),
+            is_in_doubt,
             host,
             era,
             office: Arc::clone(&self.office),
@@ -342,6 +345,10 @@ impl Link {
 
     /// What the answer says of the connection and the server.
     fn answered<T>(&self, answer: Result<T, tokio_postgres::Error>) -> Result<T, EngineError> {
+        if answer.is_ok() && self.is_in_doubt.load(Ordering::Acquire) {
+            self.has_ended.store(true, Ordering::Relaxed);
+            return Err(unavailable("committed, but perhaps not on a standby"));
+        }
         match answer.as_ref().map_err(|error| error.code()) {
             Ok(_) if self.is_read_only.load(Ordering::Relaxed) => {}
             Ok(_) => self.office.is_reachable.store(true, Ordering::Relaxed),
@@ -467,6 +474,44 @@ mod tests {
         signal(nix::sys::signal::Signal::SIGCONT);
         assert!(waited.expect("it waited for more than one").is_err() && !pool.is_reachable());
         pool.begin(true).await.unwrap();
+    }
+
+    /// A commit that gave up waiting for a standby is not told as done, however it was asked for.
+    #[tokio::test]
+    async fn a_commit_that_no_standby_may_have_is_none() {
+        let Some(server) = Server::start() else { return };
+        let other = Pool::new(server.settings(1)).session().await.unwrap();
+        other.batch("CREATE TABLE one (a bigint)").await.unwrap();
+        other.batch("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
+        other.batch("SELECT pg_reload_conf()").await.unwrap();
+        let pool = Pool::new(server.settings(1));
+        let cancels = async || {
+            let text = "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            for _ in 0..1000 {
+                if value::<i64>(&other.row(text, &[]).await.unwrap(), 0).unwrap() > 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            panic!("no commit waits for a standby");
+        };
+        let commits = async {
+            // The server takes a moment to follow its new setting.
+            for _ in 0..1000 {
+                let sql = pool.begin(false).await.unwrap();
+                sql.execute("INSERT INTO one VALUES (1)", &[]).await.unwrap();
+                if let Err(error) = sql.end::<(), EngineError>(Ok(())).await {
+                    return error;
+                }
+            }
+            panic!("all commits were told as done");
+        };
+        let (error, ()) = tokio::join!(commits, cancels());
+        assert!(error.to_string().contains("standby") && error.is_transient(), "{error}");
+
+        let sql = pool.session().await.unwrap();
+        let (done, ()) = tokio::join!(sql.execute("INSERT INTO one VALUES (2)", &[]), cancels());
+        assert!(done.is_err() && sql.is_lost());
     }
 
     /// Another host that takes writes is found, and gone on with, although this one's connections are as they were.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::error::DbError;
 use tokio_postgres::tls::TlsStream;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification, Socket};
 
@@ -34,6 +35,8 @@ pub(super) struct Line {
     pub(super) client: Client,
     /// Its place in the list of hosts.
     pub(super) host: usize,
+    /// The server committed something without being sure that a standby has it.
+    pub(super) is_in_doubt: Arc<AtomicBool>,
     pub(super) driver: JoinSet<()>,
 }
 
@@ -223,33 +226,46 @@ async fn connect(
     heard: Option<Heard>,
 ) -> Result<Line, EngineError> {
     let mut driver = JoinSet::new();
+    let is_in_doubt = Arc::new(AtomicBool::new(false));
     let client = match tls {
         None => {
             let (client, connection) = config.connect(NoTls).await.map_err(|error| failed(&error))?;
-            driver.spawn(drive(connection, heard));
+            driver.spawn(drive(connection, heard, Arc::clone(&is_in_doubt)));
             client
         }
         Some(tls) => {
             let (client, connection) = config.connect(tls).await.map_err(|error| failed(&error))?;
-            driver.spawn(drive(connection, heard));
+            driver.spawn(drive(connection, heard, Arc::clone(&is_in_doubt)));
             client
         }
     };
-    Ok(Line { client, host, driver })
+    Ok(Line { client, host, is_in_doubt, driver })
 }
 
-/// Whoever waits for an answer is told of the connection's error.
-async fn drive<T>(mut connection: Connection<Socket, T>, heard: Option<Heard>)
+/// Whoever waits for an answer is told of the connection's error. What the server says beside comes before the answer.
+async fn drive<T>(mut connection: Connection<Socket, T>, heard: Option<Heard>, is_in_doubt: Arc<AtomicBool>)
 where
     T: AsyncRead + AsyncWrite + TlsStream + Unpin,
 {
     while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
-        if let (AsyncMessage::Notification(notice), Some((said, is_behind))) = (message, &heard)
-            && said.try_send(notice).is_err()
-        {
-            is_behind.store(true, Ordering::Release);
+        match message {
+            AsyncMessage::Notification(notice) => {
+                if let Some((said, is_behind)) = &heard
+                    && said.try_send(notice).is_err()
+                {
+                    is_behind.store(true, Ordering::Release);
+                }
+            }
+            AsyncMessage::Notice(warning) if tells_of_doubt(&warning) => is_in_doubt.store(true, Ordering::Release),
+            _ => {}
         }
     }
+}
+
+/// A COMMIT that waits for a standby and is cancelled succeeds, with a warning that the standby may not have it. The words
+/// are in the server's language and the code is that of any warning; only its origin tells.
+fn tells_of_doubt(warning: &DbError) -> bool {
+    warning.file().is_some_and(|file| file.ends_with("syncrep.c"))
 }
 
 #[cfg(test)]
