@@ -3,7 +3,7 @@
 //! A transaction touches one account and locks its row first, so changes of an account follow each other on whichever
 //! node they are made, and the mod-sequences and UIDs that they take become visible in order. A delivery is one function
 //! call that is a transaction of its own: one round trip. It is known by account and message, so one whose answer was
-//! lost is sent again; every other change whose commit was not answered is [`StoreError::Unavailable`] and may have
+//! lost is asked for again; every other change whose commit was not answered is [`StoreError::Unavailable`] and may have
 //! happened.
 
 mod account;
@@ -25,6 +25,7 @@ mod tests;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base::{AccountId, ByteSize, Clock, MailboxId, ModSeq, PoolId, Quota, Uid};
@@ -90,11 +91,33 @@ pub struct PgStore {
     clock: Arc<dyn Clock>,
 }
 
-/// Times that a delivery is sent when the connection was lost and the outcome is unknown.
-const DELIVERY_TRIES: usize = 3;
+/// How long we look for the outcome of a delivery whose answer was lost: another server takes over in half a minute, and a
+/// client waits ten for its answer (RFC 5321 §4.5.3.2.6).
+const OUTCOME_WAIT: Duration = Duration::from_secs(60);
+/// Between two looks.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Times that allowance is drawn for one delivery: others of the same account may use it up first.
 const DRAWS: usize = 16;
+
+/// A delivery that was not made, as far as is known.
+struct Undelivered {
+    error: AppendError,
+    /// The connection was lost before the answer came.
+    is_open: bool,
+}
+
+impl From<AppendError> for Undelivered {
+    fn from(error: AppendError) -> Self {
+        Self { error, is_open: false }
+    }
+}
+
+impl From<StoreError> for Undelivered {
+    fn from(error: StoreError) -> Self {
+        AppendError::from(error).into()
+    }
+}
 
 impl PgStore {
     /// Connects and brings the schema to this version.
@@ -141,32 +164,43 @@ impl PgStore {
         with_allowance!(self, delivery.account, self.deliver_one(delivery).await)
     }
 
+    /// A sender that is told to come again after all would bring a second copy: while it is open whether the delivery was
+    /// made, it is asked for again, until a server answers or none has for long.
     async fn deliver_one(&self, delivery: &Delivery) -> Result<Committed, AppendError> {
-        let mut tries = 1;
+        let open = match self.try_to_deliver(delivery).await {
+            Ok(committed) => return Ok(committed),
+            Err(Undelivered { error, is_open: false }) => return Err(error),
+            Err(Undelivered { error, is_open: true }) => error,
+        };
+        let known = async {
+            loop {
+                match self.try_to_deliver(delivery).await {
+                    Ok(committed) => return Ok(committed),
+                    Err(Undelivered { error: AppendError::Store(StoreError::Unavailable(_)), .. }) => {}
+                    Err(Undelivered { error, .. }) => return Err(error),
+                }
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        };
+        tokio::time::timeout(OUTCOME_WAIT, known).await.unwrap_or(Err(open))
+    }
+
+    async fn try_to_deliver(&self, delivery: &Delivery) -> Result<Committed, Undelivered> {
         let mut is_prepared = false;
         loop {
-            let sql = self.pool.session().await?;
-            match insert::deliver(&sql, delivery).await {
-                Ok(Delivered::Made(committed)) => {
-                    sql.give_back();
-                    return Ok(committed);
-                }
-                Ok(Delivered::Unprepared) if is_prepared => return Err(AppendError::NoMailbox),
+            let sql = self.pool.session().await.map_err(StoreError::from)?;
+            let delivered = insert::deliver(&sql, delivery).await;
+            let is_open = sql.is_lost();
+            sql.give_back();
+            match delivered {
+                Ok(Delivered::Made(committed)) => return Ok(committed),
+                Ok(Delivered::Unprepared) if is_prepared => return Err(AppendError::NoMailbox.into()),
                 Ok(Delivered::Unprepared) => {
-                    sql.give_back();
                     let (account, now) = (delivery.account, self.clock.utc());
                     change!(self, account, sql => insert::prepare(sql, delivery, now))?;
                     is_prepared = true;
                 }
-                Err(AppendError::Store(StoreError::Unavailable(_))) if sql.is_lost() && tries < DELIVERY_TRIES => {
-                    tries += 1;
-                }
-                Err(error) => {
-                    if !sql.is_lost() {
-                        sql.give_back();
-                    }
-                    return Err(error);
-                }
+                Err(error) => return Err(Undelivered { error, is_open }),
             }
         }
     }
