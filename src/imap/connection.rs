@@ -106,6 +106,13 @@ impl Connection {
 
     async fn carry_out(&mut self, tag: &str, body: Body) -> Result<Reply, Stop> {
         let telling = Telling { may_expunge: may_expunge(&body), own: &[], condstore: self.session.condstore };
+        // A UID that the client has from elsewhere, as from APPENDUID, would be passed over without a word.
+        if names_uids(&body) && self.owes_news() {
+            self.tell_news(telling).await?;
+            if self.owes_news() {
+                return Err(Reply::unavailable().into());
+            }
+        }
         let reply = self.dispatch(tag, body).await;
         match reply {
             Err(Stop::Closed(closed)) => return Err(closed.into()),
@@ -198,6 +205,7 @@ impl Connection {
         match selected.view.refresh().await {
             Ok(Some(picture)) => {
                 selected.seen.advance(picture, telling, &mut self.wire.out);
+                selected.owes_news = false;
                 Ok(())
             }
             Ok(None) => {
@@ -205,10 +213,15 @@ impl Connection {
                 Err(Closed::Done)
             }
             Err(error) => {
+                selected.owes_news = true;
                 self.store_failed(&error);
                 Ok(())
             }
         }
+    }
+
+    fn owes_news(&mut self) -> bool {
+        self.session.selected().is_some_and(|selected| selected.owes_news)
     }
 
     pub fn store_failed(&self, error: &StoreError) {
@@ -229,6 +242,18 @@ const fn may_expunge(body: &Body) -> bool {
     !matches!(
         body,
         Body::Fetch { by_uid: false, .. } | Body::Store { by_uid: false, .. } | Body::Search { by_uid: false, .. }
+    )
+}
+
+const fn names_uids(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::UidExpunge(_)
+            | Body::Store { by_uid: true, .. }
+            | Body::Copy { by_uid: true, .. }
+            | Body::Move { by_uid: true, .. }
+            | Body::Fetch { by_uid: true, .. }
+            | Body::Search { by_uid: true, .. }
     )
 }
 

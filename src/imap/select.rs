@@ -51,7 +51,7 @@ impl Connection {
         out.extend_from_slice(numbers.as_bytes());
 
         let seen = Seen { picture };
-        let selected = Box::new(Selected { mailbox: mailbox.id, read_only, view, seen });
+        let selected = Box::new(Selected { mailbox: mailbox.id, read_only, view, seen, owes_news: false });
         self.session.phase = Phase::Selected(account, selected);
         Ok(match read_only {
             true => Reply::ok("EXAMINE completed").with_code("READ-ONLY"),

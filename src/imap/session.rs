@@ -42,6 +42,8 @@ pub struct Selected {
     pub view: Arc<View>,
     /// What the client has been told of it.
     pub seen: Seen,
+    /// The store could not be asked for what came since.
+    pub owes_news: bool,
 }
 
 impl Session {

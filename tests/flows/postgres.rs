@@ -155,6 +155,8 @@ fn a_node_serves_again_when_its_server_does() {
     let Some(server) = Server::start() else { return };
     let node = Node::on_postgres(&server.url(), "");
     add_accounts(&node, &["user1"]);
+    let mut imap = node.sign_in("user1");
+    imap.tagged("SELECT INBOX");
     node.send("a@x.example", &["user1@example.test"], &letter("before", "Before it went."));
     server.control(&["-m", "immediate", "stop"]);
     let mut smtp = node.connect(25);
@@ -163,9 +165,14 @@ fn a_node_serves_again_when_its_server_does() {
     smtp.say("MAIL FROM:<a@x.example>").expect("250");
     // Not "no such user": it is not known.
     smtp.say("RCPT TO:<new@example.test>").expect("4");
+    // A message that the session could not be told of is not passed over as if there were none.
+    imap.tagged("NOOP");
+    imap.say("a UID STORE 1 +FLAGS (\\Flagged)").expect("a NO [UNAVAILABLE]");
     let folder = server.socket_dir().display();
     let options = format!("-c listen_addresses='' -c unix_socket_directories='{folder}'");
     server.control(&["-o", &options, "-l", &format!("{folder}/again.log"), "start"]);
+    let flags = imap.tagged("UID STORE 1 +FLAGS (\\Flagged)").concat();
+    assert!(flags.contains("\\Flagged"), "{flags}");
     soon(|| {
         let mut smtp = node.connect(25);
         smtp.expect("220");

@@ -44,6 +44,10 @@ impl Reply {
         Self::no("TRYCREATE", "No such mailbox")
     }
 
+    pub const fn unavailable() -> Self {
+        Self::no("UNAVAILABLE", "Store is not available, try later")
+    }
+
     pub const fn no_mailbox() -> Self {
         Self::no("NONEXISTENT", "No such mailbox")
     }
@@ -73,7 +77,7 @@ impl From<StoreError> for Reply {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full(_) => Self::no("UNAVAILABLE", "No space left, try later"),
-            StoreError::Unavailable(_) => Self::no("UNAVAILABLE", "Store is not available, try later"),
+            StoreError::Unavailable(_) => Self::unavailable(),
             StoreError::Damaged { .. } => Self::no("SERVERBUG", "Stored content is damaged"),
         }
     }
