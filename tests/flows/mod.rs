@@ -9,6 +9,7 @@ mod commands;
 mod corpora;
 mod crash;
 mod disk;
+mod failover;
 mod fuzz;
 mod large;
 mod mail_in;

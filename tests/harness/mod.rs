@@ -4,6 +4,7 @@ mod browser;
 mod client;
 mod dns;
 mod node;
+mod patroni;
 mod served;
 
 use std::io::Write as _;
@@ -11,6 +12,7 @@ use std::io::Write as _;
 pub use browser::{Browser, Trap};
 pub use client::{Conversation, base64, http, http_at};
 pub use node::{Node, PASSWORD, letter, ortler, ortler_fails, run_program};
+pub use patroni::Patroni;
 pub use served::{Served, configure, make_certificate};
 
 /// True if slow tests and those with foreign programs are wanted.
@@ -18,7 +20,12 @@ pub fn wants_all() -> bool {
     std::env::var_os("ORTLER_TESTS").is_some_and(|wish| wish == "all")
 }
 
-/// Says why a test does nothing. Past the capture of output, which would hide it.
+/// Says why a test does nothing.
 pub fn skip(why: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+    report(&format!("skipped: {why}"));
+}
+
+/// Says what a test found. Past the capture of output, which would hide it.
+pub fn report(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
