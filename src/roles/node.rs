@@ -113,7 +113,8 @@ pub async fn run(
             }
             metrics.render()
         };
-        web::Health::new(Arc::clone(&engines.storage), render, is_draining)
+        let protocols = sockets.iter().map(|(listener, _)| listener.service.as_str()).collect();
+        web::Health::new(protocols, Arc::clone(&engines.storage), render, is_draining)
     };
     let links = match &engines.postgres {
         Some(pool) => Some(Arc::new(Links::open(pool.settings(), &config.node_name, &*engines.clock).await?)),

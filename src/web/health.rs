@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -21,6 +21,8 @@ pub struct Health {
 }
 
 struct Shared {
+    /// Protocols that this node has listeners for.
+    protocols: Vec<&'static str>,
     storage: Arc<Storage>,
     metrics: Box<dyn Fn() -> String + Send + Sync>,
     is_draining: Box<dyn Fn() -> bool + Send + Sync>,
@@ -30,16 +32,20 @@ struct Shared {
 const CONNECTION_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Health {
-    /// `metrics` renders Prometheus text; `is_draining` is true from the moment that the node wants no new sessions.
+    /// `metrics` renders Prometheus text; `is_draining` is true from the moment that the node wants no new sessions;
+    /// `protocols` are those that it has listeners for.
     pub fn new(
+        protocols: Vec<&'static str>,
         storage: Arc<Storage>,
         metrics: impl Fn() -> String + Send + Sync + 'static,
         is_draining: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
-        let shared = Arc::new(Shared { storage, metrics: Box::new(metrics), is_draining: Box::new(is_draining) });
+        let (metrics, is_draining) = (Box::new(metrics), Box::new(is_draining));
+        let shared = Arc::new(Shared { protocols, storage, metrics, is_draining });
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
+            .route("/readyz/{protocol}", get(ready_for))
             .route("/metrics", get(metrics_text))
             .with_state(shared);
         Self { router }
@@ -76,6 +82,19 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
         fields.insert("object_store".to_owned(), json!(reached));
     }
     (status, axum::Json(told)).into_response()
+}
+
+/// Whether a client of one protocol would be served now. Where mail comes in, a node without room for it is passed over:
+/// another one may have some.
+async fn ready_for(State(shared): State<Arc<Shared>>, Path(protocol): Path<String>) -> Response {
+    if !shared.protocols.contains(&protocol.as_str()) {
+        return (StatusCode::NOT_FOUND, axum::Json(json!({ "error": "not served here" }))).into_response();
+    }
+    let health = shared.storage.health();
+    let takes_mail = matches!(protocol.as_str(), "smtp" | "lmtp" | "submission" | "submissions");
+    let is_ready = health.is_writable && !(shared.is_draining)() && (health.has_room || !takes_mail);
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(json!({ "ready": is_ready }))).into_response()
 }
 
 async fn metrics_text(State(shared): State<Arc<Shared>>) -> Response {

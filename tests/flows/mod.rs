@@ -2,6 +2,7 @@
 
 mod accessibility;
 mod bad_input;
+mod balancer;
 mod browser;
 mod clients;
 mod cluster;

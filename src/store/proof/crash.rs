@@ -514,7 +514,7 @@ fn a_process_that_dies_at_any_step_keeps_every_promise() {
 fn a_node_that_dies_at_any_step_keeps_every_promise_on_postgresql() {
     let Some(objects) = ObjectServer::start() else { return };
     let Some(ground) = Ground::server(Some(objects)) else { return };
-    let (most, operations) = if wants_all() { (7, 150) } else { (1, 60) };
+    let (most, operations) = if wants_all() { (6, 150) } else { (1, 60) };
     let places = if wants_all() { &SERVER_PLACES[..] } else { &[] };
     let hits = prove(&ground, most, operations, places, &["server.ask", "server.commit"]);
     assert!(hits >= if wants_all() { 200 } else { 10 }, "{hits} interruptions");
