@@ -95,13 +95,6 @@ impl Patroni {
         self.wait(|| (self.is_followed() && may_follow()).then_some(()), "a primary that has a successor");
     }
 
-    /// Waits until one takes writes and the two others follow it. After a primary that stood still, Patroni 3.0 may be
-    /// unable to write down which of them would take its place.
-    #[track_caller]
-    pub fn wait_for_standbys(&self) {
-        self.wait(|| self.is_followed().then_some(()), "a primary with two standbys");
-    }
-
     fn is_followed(&self) -> bool {
         let Some(primary) = self.primary() else { return false };
         let Some((_, said)) = self.asks(primary, "patroni") else { return false };
@@ -132,9 +125,15 @@ impl Patroni {
         processes(&self.folder(host)).into_iter().for_each(|pid| signal(pid, Signal::SIGSTOP));
     }
 
-    /// It goes on where it was.
-    pub fn continue_host(&self, host: usize) {
-        processes(&self.folder(host)).into_iter().for_each(|pid| signal(pid, Signal::SIGCONT));
+    /// The server goes on where it was, without Patroni: it takes writes until somebody stops it. Patroni itself must not
+    /// wake: version 3.0 takes the office back from whoever was elected, and what was committed there is gone. A watchdog
+    /// keeps it from that outside of tests.
+    pub fn wake_server(&self, host: usize) {
+        let folder = self.folder(host);
+        for pid in processes(&folder) {
+            let is_patroni = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at == folder);
+            signal(pid, if is_patroni { Signal::SIGKILL } else { Signal::SIGCONT });
+        }
     }
 
     /// Starts a killed host; it finds its place among the others.

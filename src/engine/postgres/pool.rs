@@ -518,6 +518,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_a_host_that_stands_still_goes_on_with_another() {
         let (Some(first), Some(second)) = (Server::start(), Server::start()) else { return };
+        second.promote();
         let [one, other] = [&first, &second].map(|server| server.socket_dir().display().to_string());
         let url = format!("host={one},{other} user=ortler dbname=postgres");
         let pool = Pool::new(PgSettings::parse(&url, 2).unwrap());
@@ -541,5 +542,9 @@ mod tests {
         assert!(
             pool.is_reachable() && pool.take_idle().is_some_and(|link| link.host == 1 && pool.take_idle().is_none())
         );
+        // The first takes writes again, and would lose them: it does not know that it was followed.
+        drop(second);
+        let refused = pool.query("SELECT 1", &[]).await.unwrap_err();
+        assert!(!pool.is_reachable(), "{refused}");
     }
 }

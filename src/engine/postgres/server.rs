@@ -92,6 +92,17 @@ impl Server {
         self.dir.path()
     }
 
+    /// Makes it a standby, and then what takes the place of its primary.
+    #[cfg(test)]
+    pub(super) fn promote(&self) {
+        let signal = PathBuf::from(self.data()).join("standby.signal");
+        let made =
+            Command::new("install").args(["-m", "0600"]).args(self.owner()).arg("/dev/null").arg(signal).status();
+        assert!(made.is_ok_and(|status| status.success()), "install");
+        self.control(&["-m", "fast", "restart"]);
+        self.control(&["promote"]);
+    }
+
     /// The process that all others of the server come from.
     #[cfg(test)]
     pub(super) fn pid(&self) -> i32 {

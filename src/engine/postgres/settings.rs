@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use base::{Clock as _, SystemClock};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::DbError;
 use tokio_postgres::tls::TlsStream;
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Notification, SimpleQueryMessage, Socket};
 
 use super::pool::{failed, unavailable};
 use super::tls::{Connector, PgTls};
@@ -28,6 +30,8 @@ pub struct PgSettings {
     pub(super) waypoints: Waypoints,
     /// The host that took writes when last one was looked for, by its place in the list.
     writer: Arc<AtomicUsize>,
+    /// The newest timeline, and when it was met. Each server that takes another's place begins a new one.
+    newest: Arc<Mutex<Option<(u32, Instant)>>>,
 }
 
 /// A connection, and what drives it.
@@ -53,6 +57,9 @@ const STATEMENT_WAIT: Duration = Duration::from_secs(30);
 const HEAD_START: Duration = Duration::from_millis(250);
 /// For hosts that stand still, when all others have said no: soon one of these may take writes, and is to be asked again.
 const SILENCE_WAIT: Duration = Duration::from_secs(4);
+/// So long a server is not used that another one replaced, from when that one was last connected to. Where it is the only
+/// one left after that, someone has decided so.
+const OVERTAKEN: Duration = Duration::from_secs(120);
 /// A peer that is gone without a word is noticed after about half a minute, also where nothing is asked.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -91,6 +98,7 @@ impl PgSettings {
             tls: None,
             waypoints: Waypoints::default(),
             writer: Arc::default(),
+            newest: Arc::default(),
         })
     }
 
@@ -148,7 +156,7 @@ impl PgSettings {
             loop {
                 let next = waiting.next();
                 if let Some(host) = next {
-                    attempts.spawn(connect(self.only(host), host, self.tls.clone(), notices.clone()));
+                    attempts.spawn(self.clone().connect(host, notices.clone()));
                 }
                 let wait = match next {
                     Some(_) => HEAD_START,
@@ -169,6 +177,29 @@ impl PgSettings {
         };
         let found = tokio::time::timeout(SESSION_WAIT, looking).await;
         found.unwrap_or_else(|_| Err(unavailable("no server answered that takes writes")))
+    }
+
+    async fn connect(self, host: usize, heard: Option<Heard>) -> Result<Line, EngineError> {
+        let config = self.only(host);
+        let mut driver = JoinSet::new();
+        let is_in_doubt = Arc::new(AtomicBool::new(false));
+        let client = match self.tls {
+            None => {
+                let (client, connection) = config.connect(NoTls).await.map_err(|error| failed(&error))?;
+                driver.spawn(drive(connection, heard, Arc::clone(&is_in_doubt)));
+                client
+            }
+            Some(tls) => {
+                let (client, connection) = config.connect(tls).await.map_err(|error| failed(&error))?;
+                driver.spawn(drive(connection, heard, Arc::clone(&is_in_doubt)));
+                client
+            }
+        };
+        // A primary that stood still goes on for a moment when it wakes, and what it takes then is lost.
+        if is_overtaken(&self.newest, timeline(&client).await?) {
+            return Err(unavailable("another server has taken this one's place"));
+        }
+        Ok(Line { client, host, is_in_doubt, driver })
     }
 
     /// The same for one host of the list.
@@ -219,27 +250,26 @@ impl PgSettings {
     }
 }
 
-async fn connect(
-    config: Config,
-    host: usize,
-    tls: Option<Connector>,
-    heard: Option<Heard>,
-) -> Result<Line, EngineError> {
-    let mut driver = JoinSet::new();
-    let is_in_doubt = Arc::new(AtomicBool::new(false));
-    let client = match tls {
-        None => {
-            let (client, connection) = config.connect(NoTls).await.map_err(|error| failed(&error))?;
-            driver.spawn(drive(connection, heard, Arc::clone(&is_in_doubt)));
-            client
-        }
-        Some(tls) => {
-            let (client, connection) = config.connect(tls).await.map_err(|error| failed(&error))?;
-            driver.spawn(drive(connection, heard, Arc::clone(&is_in_doubt)));
-            client
-        }
-    };
-    Ok(Line { client, host, is_in_doubt, driver })
+/// True if a server on a newer timeline was met not long ago.
+fn is_overtaken(newest: &Mutex<Option<(u32, Instant)>>, timeline: u32) -> bool {
+    let (mut newest, now) = (newest.lock(), SystemClock.now());
+    if newest.is_some_and(|(known, at)| timeline < known && now.duration_since(at) < OVERTAKEN) {
+        return true;
+    }
+    *newest = Some((timeline, now));
+    false
+}
+
+/// That of the server which the connection leads to.
+async fn timeline(client: &Client) -> Result<u32, EngineError> {
+    let said = client.simple_query("SELECT pg_walfile_name(pg_current_wal_lsn())").await;
+    let said = said.map_err(|error| failed(&error))?;
+    let name = said.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.get(..8),
+        _ => None,
+    });
+    let number = name.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+    number.ok_or_else(|| unavailable("the server does not say which timeline it is on"))
 }
 
 /// Whoever waits for an answer is told of the connection's error. What the server says beside comes before the answer.
