@@ -81,9 +81,10 @@ async fn live(mut connection: Connection) {
                 }
             },
             Closed::Led => {
-                // The node that goes on says the rest.
+                // The node that goes on says the rest, after what was answered here.
+                let is_told = connection.wire.flush().await.is_ok();
                 let (mut stream, cancel, led) = connection.let_go();
-                if let Some(mut link) = led {
+                if let Some(mut link) = led.filter(|_| is_told) {
                     tokio::select! {
                         () = net::splice(&mut stream, &mut link) => {}
                         () = cancel.cancelled() => {}

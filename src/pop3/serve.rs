@@ -123,8 +123,9 @@ async fn live(mut connection: Connection, cancel: &CancellationToken) {
             Ok(Next::Go) => {}
             Ok(Next::Close) => break None,
             Ok(Next::Lead) => {
-                // The node that goes on says the rest.
-                if let Some(mut link) = connection.led.take() {
+                // The node that goes on says the rest, after what was answered here.
+                let is_told = connection.wire.flush().await.is_ok();
+                if let Some(mut link) = connection.led.take().filter(|_| is_told) {
                     let mut stream = connection.wire.into_stream();
                     tokio::select! {
                         () = net::splice(&mut stream, &mut link) => {}

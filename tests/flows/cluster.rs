@@ -80,14 +80,17 @@ const USERS: [&str; 8] = ["user1", "user2", "user3", "user4", "user5", "user6", 
 fn read_in_one(node: &Node, user: &str) -> Conversation {
     let mut imap = node.connect(143);
     imap.expect("* OK");
-    imap.say(&format!("a LOGIN {user}@example.test demo\r\nb SELECT INBOX\r\nc FETCH 1 ENVELOPE"));
+    imap.say(&format!("n NOOP\r\na LOGIN {user}@example.test demo\r\nb SELECT INBOX\r\nc FETCH 1 ENVELOPE"));
     let mut told = String::new();
     while !told.contains("\r\nc OK") && !told.contains("\nc OK") {
         let line = imap.line();
         assert!(!line.is_empty(), "{user}: it ended after {told}");
         told.push_str(&format!("{line}\n"));
     }
-    assert!(told.starts_with("a OK [CAPABILITY ") && told.contains(&format!("for {user} alone")), "{told}");
+    assert!(
+        told.starts_with("n OK NOOP completed\na OK [CAPABILITY ") && told.contains(&format!("for {user} alone")),
+        "{told}"
+    );
     imap
 }
 
@@ -124,8 +127,8 @@ fn sessions_go_to_the_node_of_their_account_and_come_back_when_it_dies() {
     for user in USERS {
         let mut pop3 = one.connect(110);
         pop3.expect("+OK");
-        pop3.say(&format!("USER {user}@example.test")).expect("+OK");
-        pop3.say("PASS demo\r\nSTAT\r\nRETR 1").expect("+OK Signed in, 3 messages");
+        pop3.say(&format!("USER {user}@example.test\r\nPASS demo\r\nSTAT\r\nRETR 1")).expect("+OK");
+        pop3.expect("+OK Signed in, 3 messages");
         pop3.expect("+OK 3 ");
         pop3.expect("+OK");
         assert!(String::from_utf8_lossy(&pop3.multiline()).contains(&format!("for {user} alone")));
