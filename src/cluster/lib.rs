@@ -20,8 +20,7 @@ mod tests;
 
 pub use affinity::Affinity;
 pub use handoff::Handoff;
-pub use identity::Identity;
 pub use link::{Link, Links};
 pub use member::{Member, State, Wish};
 pub use membership::{Membership, Settings, View};
-pub use nodes::{ClusterError, Nodes};
+pub use nodes::ClusterError;

@@ -11,6 +11,7 @@ use crate::contract_quota;
 use crate::error::{AppendError, MailboxError};
 use crate::model::{Delivery, EmailId, FlagChange, Flags, Mailbox, MailboxName, NewEntry, Role, SystemFlags, Target};
 use crate::picture::Picture;
+use crate::storage::Storage;
 use crate::traits::{BlobStore, MailStore};
 
 /// An engine under test.
@@ -66,6 +67,11 @@ impl Random {
 }
 
 impl Subject {
+    /// What of a store the contract is about.
+    pub(crate) fn of(storage: &Storage, clock: Arc<FakeClock>, ids: Arc<IdSource>) -> Self {
+        Self { mail: Arc::clone(&storage.mail), blobs: Arc::clone(&storage.blobs), ids, clock }
+    }
+
     pub(crate) fn message(&self) -> MessageId {
         self.ids.message(NOW)
     }

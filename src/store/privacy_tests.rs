@@ -25,8 +25,7 @@ struct Node {
 
 impl Node {
     fn new(storage: Storage, clock: Arc<FakeClock>, ids: Arc<IdSource>) -> Self {
-        let (mail, blobs) = (Arc::clone(&storage.mail), Arc::clone(&storage.blobs));
-        Self { subject: Subject { mail, blobs, ids, clock: clock.clone() }, storage, clock }
+        Self { subject: Subject::of(&storage, clock.clone(), ids), storage, clock }
     }
 
     fn embedded(dir: &Path) -> Self {

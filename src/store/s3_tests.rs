@@ -33,8 +33,7 @@ async fn node(server: &Server, objects: S3Settings) -> Node {
         Arc::clone(&ids),
     );
     let storage = storage.await.unwrap();
-    let (mail, blobs) = (Arc::clone(&storage.mail), Arc::clone(&storage.blobs));
-    let subject = Subject { mail, blobs, ids, clock: clock.clone() };
+    let subject = Subject::of(&storage, clock.clone(), ids);
     Node { storage, subject, clock, _folder: folder }
 }
 

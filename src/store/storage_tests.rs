@@ -36,9 +36,7 @@ pub(crate) fn try_open(dir: &Path) -> Result<Node, StoreError> {
     let clock = Arc::new(FakeClock::at(NOW));
     let ids = Arc::new(IdSource::system());
     let storage = Storage::open(dir, settings(), clock.clone(), Arc::clone(&ids))?;
-    let subject =
-        Subject { mail: Arc::clone(&storage.mail), blobs: Arc::clone(&storage.blobs), ids, clock: clock.clone() };
-    Ok(Node { storage, subject, clock })
+    Ok(Node { subject: Subject::of(&storage, clock.clone(), ids), storage, clock })
 }
 
 /// The tables, past the engine.

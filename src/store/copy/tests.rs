@@ -23,15 +23,11 @@ struct Node {
     _folder: tempfile::TempDir,
 }
 
-fn subject(storage: &Storage, clock: Arc<FakeClock>, ids: Arc<IdSource>) -> Subject {
-    Subject { mail: Arc::clone(&storage.mail), blobs: Arc::clone(&storage.blobs), ids, clock }
-}
-
 fn embedded() -> Node {
     let (clock, ids) = (Arc::new(FakeClock::at(NOW)), Arc::new(IdSource::system()));
     let folder = tempfile::tempdir().unwrap();
     let storage = Storage::open(folder.path(), StorageSettings::default(), clock.clone(), Arc::clone(&ids)).unwrap();
-    Node { subject: subject(&storage, clock, ids), storage, _folder: folder }
+    Node { subject: Subject::of(&storage, clock, ids), storage, _folder: folder }
 }
 
 async fn shared(server: &Server, database: &str, objects: Option<S3Settings>) -> Node {
@@ -42,7 +38,7 @@ async fn shared(server: &Server, database: &str, objects: Option<S3Settings>) ->
     let opened =
         Storage::open_postgres_with(folder.path(), pool, objects, of_store, clock.clone(), Arc::clone(&ids)).await;
     let storage = opened.unwrap();
-    Node { subject: subject(&storage, clock, ids), storage, _folder: folder }
+    Node { subject: Subject::of(&storage, clock, ids), storage, _folder: folder }
 }
 
 async fn copy(from: &Node, to: &Node) -> CopyReport {

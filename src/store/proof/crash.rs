@@ -126,8 +126,7 @@ async fn open(task: &Task, now: UtcMillis, waypoints: Waypoints) -> Result<Playe
         }
     };
     let storage = Arc::new(storage);
-    let (mail, blobs) = (Arc::clone(&storage.mail), Arc::clone(&storage.blobs));
-    let subject = Subject { mail, blobs, ids, clock: clock.clone() };
+    let subject = Subject::of(&storage, clock.clone(), ids);
     Ok(Player { subject, storage: Some(storage), clock, born: task.born(), folder: task.dir.clone() })
 }
 

@@ -100,8 +100,7 @@ async fn connections_that_are_cut_lose_and_double_nothing() {
     let pool = Arc::new(Pool::new(server.settings(CONNECTIONS)));
     let settings = StorageSettings::default();
     let storage = Storage::open_postgres(folder.path(), pool, settings, clock.clone(), Arc::clone(&ids)).await.unwrap();
-    let (mail, blobs) = (Arc::clone(&storage.mail), Arc::clone(&storage.blobs));
-    let subject = Subject { mail, blobs, ids, clock: clock.clone() };
+    let subject = Subject::of(&storage, clock.clone(), ids);
     let player = Player { subject, storage: None, clock, born: NOW, folder: folder.path().to_path_buf() };
     let looking = tokio::sync::RwLock::default();
     let cutter = Arc::new(Cutter {
