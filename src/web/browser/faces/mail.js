@@ -31,7 +31,8 @@ export function Mail({ session, place, go, note, desk, mail }) {
   const [drawer, setDrawer] = useState(false);
   const [help, setHelp] = useState(false);
   const [heard, setHeard] = useState('');
-  const anchor = useRef(0), gone = useRef(false), waiting = useRef(0), arrivals = useRef({ unread: null, at: 0 }), reader = useRef({}), search = useRef(null);
+  const [, draw] = useState(0);
+  const anchor = useRef(0), gone = useRef(false), waiting = useRef(0), arrivals = useRef({ unread: null, at: 0 }), reader = useRef({}), search = useRef(null), leading = useRef(false);
   const current = mailboxes.find((mailbox) => mailbox.id === mailboxId);
   const byRole = (role) => mailboxes.find((mailbox) => mailbox.role === role);
   const list = useEmails(ready && Boolean(mailboxId), filterOf(mailboxId, words, view));
@@ -108,7 +109,7 @@ export function Mail({ session, place, go, note, desk, mail }) {
     setChosen(new Map());
     if (!ids.includes(emailId)) return;
     go(href());
-    setTimeout(focusRow, 50);
+    lead();
   };
   const move = async (ids, target) => {
     if (!target || !ids.length || target.id === mailboxId) return;
@@ -146,21 +147,31 @@ export function Mail({ session, place, go, note, desk, mail }) {
     event.dataTransfer.setData('text/x-emails', (chosen.has(email.id) ? [...chosen.keys()] : [email.id]).join(' '));
     event.dataTransfer.effectAllowed = 'move';
   };
-  const focusRow = () => { const row = document.querySelector('.row.cursor .what') || document.querySelector('.rows'); if (row) row.focus(); };
+  /** Leads the keyboard to what is read, or to the cursor's row, with the rendering that shows it: the next key may come
+      at once. */
+  const lead = () => { leading.current = true; draw((round) => round + 1); };
+  useLayoutEffect(() => {
+    const target = leading.current && document.querySelector(emailId ? '.read h2' : list.total ? '.row.cursor .what' : '.rows');
+    if (!target) return;
+    target.focus({ preventScroll: Boolean(emailId) });
+    // What is yet to come, or to be shown, has it later.
+    leading.current = document.activeElement !== target;
+  });
   const step = (by) => {
     const from = emailId && at(emailId) >= 0 ? at(emailId) : cursor;
     const next = Math.max(0, Math.min((list.total || 1) - 1, from + by));
     setCursor(next);
     const email = list.emails.get(next);
-    if (emailId && email && !email.keywords.$draft) go(href(email.id), true); else setTimeout(focusRow, 30);
+    if (emailId && email && !email.keywords.$draft) go(href(email.id), true); else lead();
   };
   const targets = () => (emailId ? [emailId] : chosen.size ? [...chosen.keys()] : list.emails.get(cursor) ? [list.emails.get(cursor).id] : []);
 
-  const back = () => { go(href()); setTimeout(focusRow, 50); };
+  const back = () => { go(href()); lead(); };
   const isFlagged = (id) => { const email = list.emails.get(at(id)); return Boolean(email && email.keywords.$flagged); };
   // With the rendering and not after the painting: the next key may come before that.
   useLayoutEffect(() => {
     const pressed = (event) => {
+      leading.current = false;
       if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector('dialog[open]')) return;
       const inList = event.target.closest && event.target.closest('.list .rows');
       if (inList && ['ArrowDown', 'ArrowUp'].includes(event.key)) { event.preventDefault(); step(event.key === 'ArrowDown' ? 1 : -1); return; }
@@ -186,7 +197,7 @@ export function Mail({ session, place, go, note, desk, mail }) {
 
   const ids = [...chosen.keys()], caught = isCaught(current), allSeen = [...chosen.values()].every((email) => email.keywords.$seen);
   const known = () => [...new Set([...list.emails.values()].flatMap((email) => [...(email.from || []), ...(email.to || [])]).map((one) => people([one])))].slice(0, 200);
-  Object.assign(mail.current, { mailboxes, known, changed, focus: () => setTimeout(focusRow, 50) });
+  Object.assign(mail.current, { mailboxes, known, changed, focus: lead });
   const outgoing = Boolean(current) && ['sent', 'drafts'].includes(current.role);
   const row = (index) => {
     const email = list.emails.get(index);
