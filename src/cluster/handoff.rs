@@ -2,7 +2,7 @@
 //! has sent ahead, and the answer whether it is taken. Then the streams are one.
 //!
 //! ```text
-//! {"protocol":"imap","account":12,"session":"…","client":"192.0.2.1:4711","tls":true,"tag":"a1","ahead":17}\n
+//! {"protocol":"imap","account":12,"rights":7,"session":"…","client":"192.0.2.1:4711","tls":true,"tag":"a1","ahead":17}\n
 //! <17 octets>
 //! taken\n
 //! ```
@@ -21,6 +21,8 @@ pub struct Handoff {
     /// `imap`, `pop3`.
     pub protocol: String,
     pub account: AccountId,
+    /// What the client signed in with, as the directory names it: the session ends with it. `None` from an older node.
+    pub rights: Option<u64>,
     pub session: SessionId,
     pub client: SocketAddr,
     /// The client's connection is encrypted.
@@ -35,6 +37,8 @@ pub struct Handoff {
 struct Line {
     protocol: String,
     account: u64,
+    #[serde(default)]
+    rights: Option<u64>,
     session: String,
     client: SocketAddr,
     tls: bool,
@@ -56,6 +60,7 @@ impl Handoff {
         let line = Line {
             protocol: self.protocol.clone(),
             account: self.account.0,
+            rights: self.rights,
             session: self.session.to_string(),
             client: self.client,
             tls: self.is_tls,
@@ -98,6 +103,7 @@ impl Handoff {
         Ok(Self {
             protocol: line.protocol,
             account: AccountId(line.account),
+            rights: line.rights,
             session: line.session.parse().map_err(|_| strange("the session has no id"))?,
             client: line.client,
             is_tls: line.tls,
@@ -121,6 +127,7 @@ mod tests {
         Handoff {
             protocol: "imap".to_owned(),
             account: AccountId(12),
+            rights: Some(u64::MAX),
             session: SessionId::from_u128(7),
             client: "[2001:db8::1]:4711".parse().unwrap(),
             is_tls: true,
@@ -175,6 +182,7 @@ mod tests {
         }
         // A newer release's line.
         let line = fields(&format!(",\"session\":\"{session}\",\"since\":[1,{{}}]"));
-        assert_eq!(Handoff::receive(&mut line.as_bytes()).await.unwrap().protocol, "x");
+        let received = Handoff::receive(&mut line.as_bytes()).await.unwrap();
+        assert_eq!((received.protocol.as_str(), received.rights), ("x", None));
     }
 }

@@ -3,6 +3,7 @@
 use base::{AccountId, DomainId, Quota, TenantId, UtcMillis};
 use mail::{Address, Domain};
 
+use crate::hold::Rights;
 use crate::password::PasswordHash;
 
 /// What an account may do beyond its own mail.
@@ -38,6 +39,8 @@ pub struct Account {
     pub access: Access,
     /// False: no sign-in; mail is still taken.
     pub enabled: bool,
+    /// As of when it was read; see [`crate::Hold`].
+    pub rights: Rights,
     pub quota: Quota,
     pub created_at: UtcMillis,
 }

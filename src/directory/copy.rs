@@ -1,7 +1,7 @@
 //! Moves the directory from one installation to another. It is small: it goes as a whole, in one transaction.
 
 use engine::EngineError;
-use engine::table::Kind::{Bool, Int, Text};
+use engine::table::Kind::{Bool, Bytes, Int, Text};
 use engine::table::{Between, DIFFERENCES_MAX, Kind, Merge, Place, Row, Side, Step, Table, Value, differences};
 
 use crate::error::RegistryError;
@@ -37,16 +37,19 @@ const ACCOUNT: Columns = &[
 ];
 
 const ALIAS: Columns = &[("id", Int), ("domain", Int), ("folded", Text), ("created_at", Int)];
+const WEB_SESSION: Columns =
+    &[("digest", Bytes), ("account", Int), ("csrf", Text), ("opened_at", Int), ("used_at", Int)];
 const ALIAS_TARGET: Columns = &[("alias", Int), ("folded", Text)];
 
 /// Each after those that it refers to.
-pub(crate) fn tables() -> [Table; 5] {
+pub(crate) fn tables() -> [Table; 6] {
     [
         Table::plain("tenant", ("tenant", "directory_tenant"), TENANT, 1, false),
         Table::plain("domain", ("domain", "directory_domain"), DOMAIN, 1, false),
         Table::plain("account", ("account", "directory_account"), ACCOUNT, 1, false),
         Table::plain("alias", ("alias", "directory_alias"), ALIAS, 1, false),
         Table::plain("alias_target", ("alias_target", "directory_alias_target"), ALIAS_TARGET, 2, false),
+        Table::plain("web_session", ("web_session", "directory_web_session"), WEB_SESSION, 1, false),
     ]
 }
 

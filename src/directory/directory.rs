@@ -8,6 +8,7 @@ use mail::{Address, ForwardPath};
 
 use crate::account::{Account, Resolution};
 use crate::error::{DirectoryError, LoginError};
+use crate::hold::{Hold, Rights};
 
 /// Where somebody signs in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -54,4 +55,8 @@ pub trait Directory: Send + Sync {
 
     /// Checks a password. Takes the same time for unknown names. Failures count against the peer's network.
     async fn authenticate(&self, login: Login<'_>) -> Result<Account, LoginError>;
+
+    /// For as long as something serves a client that signed in with these rights (`None`: with those that the account has
+    /// now): it ends when they no longer hold, within seconds wherever they were taken. Wait for it, beside the client.
+    async fn hold(&self, account: AccountId, rights: Option<Rights>) -> Hold;
 }

@@ -3,7 +3,7 @@
 //! Floor: 2. It must never know about mailboxes, protocols or policy.
 //! Main types: [`Directory`], the seam that mail flow and sign-in use; [`Registry`], our own tables behind it, in a file
 //! or in PostgreSQL;
-//! [`Account`], [`Resolution`].
+//! [`Account`], [`Resolution`]; [`Hold`], which ends what a password opened.
 //! Surprise: addresses compare without case, also in the local part.
 
 mod account;
@@ -14,6 +14,7 @@ mod directory;
 mod disk_tests;
 mod error;
 mod guard;
+mod hold;
 mod password;
 mod postgres;
 mod quota;
@@ -23,13 +24,16 @@ mod sqlite;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod web_session;
 
 pub use account::{Access, Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, Tenant, TenantKind};
 pub use audit::Damage;
 pub use directory::{Directory, Login, Protocol};
 pub use error::{DirectoryError, LoginError, RegistryError};
 pub use guard::LoginGuard;
+pub use hold::{Hold, Holds, Rights};
 pub use password::{InvalidHash, PasswordHash};
 pub use quota::{Limits, QuotaChange};
 pub use registry::Registry;
 pub use tables::{AccountChange, Listing};
+pub use web_session::WebSession;

@@ -14,19 +14,24 @@ use mail::{Address, Domain};
 
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
 use crate::error::RegistryError;
+use crate::hold::Rights;
 use crate::password::PasswordHash;
 use crate::quota::{Limits, QuotaChange};
 use crate::tables::{
     AccountChange, Hits, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
     parent_is_customer, tenant_in_use,
 };
+use crate::web_session::WebSession;
 
 pub(crate) struct PgTables {
     pool: Arc<Pool>,
 }
 
 pub(crate) const COMPONENT: &str = "directory";
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration { text: include_str!("postgres-1.sql"), oldest: 1 }];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { text: include_str!("postgres-1.sql"), oldest: 1 },
+    Migration { text: include_str!("postgres-2.sql"), oldest: 1 },
+];
 
 /// A transaction that is committed if the work succeeds.
 macro_rules! change {
@@ -53,6 +58,14 @@ impl PgTables {
     async fn rows(&self, text: &str, params: Params<'_>) -> Result<Vec<Row>, EngineError> {
         self.pool.query(text, params).await
     }
+
+    /// A change that is no administrator's.
+    async fn execute(&self, text: &str, params: Params<'_>) -> Result<(), EngineError> {
+        let sql = self.pool.session().await?;
+        sql.execute(text, params).await?;
+        sql.give_back();
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -64,6 +77,11 @@ impl Tables for PgTables {
     async fn version(&self) -> Result<u64, EngineError> {
         let found = self.rows("SELECT changes FROM directory_version", &[]).await?;
         found.first().map_or_else(|| Err(EngineError::damaged("directory_version is empty")), |row| number(row, 0))
+    }
+
+    async fn revoked_since(&self, version: u64) -> Result<Vec<AccountId>, EngineError> {
+        let text = "SELECT DISTINCT account FROM directory_revocation WHERE version > $1";
+        self.rows(text, &[&count(version)]).await?.iter().map(|row| number(row, 0).map(AccountId)).collect()
     }
 
     async fn add_tenant(
@@ -211,21 +229,21 @@ impl Tables for PgTables {
         })
     }
 
-    async fn set_account(&self, address: &Address, change: AccountChange) -> Result<(), RegistryError> {
+    async fn set_account(&self, address: &Address, change: AccountChange) -> Result<AccountId, RegistryError> {
         change!(self, sql => {
             let folded = address.to_folded();
             let text = "UPDATE directory_account SET name = coalesce($2, name), access = coalesce($3, access),
                      enabled = coalesce($4, enabled), quota_bytes = CASE WHEN $5 THEN $6 ELSE quota_bytes END,
                      quota_messages = CASE WHEN $7 THEN $8 ELSE quota_messages END, password = coalesce($9, password)
-                 WHERE folded = $1";
+                 WHERE folded = $1 RETURNING id";
             let access = change.access.map(Access::as_str);
             let (has_size, size, has_messages, messages) = quota_params(&change.quota);
             let password = change.password.as_ref().map(PasswordHash::to_stored);
             let (name, enabled) = (&change.name, &change.enabled);
             let params: Params<'_> =
                 &[&folded, name, &access, enabled, &has_size, &size, &has_messages, &messages, &password];
-            let changed = sql.execute(text, params).await?;
-            must(changed, || missing("the account", &folded))
+            let changed = sql.row_opt(text, params).await?;
+            Ok(AccountId(number(&changed.ok_or_else(|| missing("the account", &folded))?, 0)?))
         })
     }
 
@@ -398,6 +416,45 @@ impl Tables for PgTables {
         }
         Ok(hits)
     }
+
+    async fn open_web_session(&self, session: WebSession) -> Result<(), EngineError> {
+        let text = "WITH superfluous AS (
+                 DELETE FROM directory_web_session WHERE digest IN (
+                     SELECT digest FROM directory_web_session WHERE account = $2 ORDER BY used_at DESC OFFSET $6 FOR UPDATE)
+             )
+             INSERT INTO directory_web_session (digest, account, csrf, opened_at, used_at) VALUES ($1, $2, $3, $4, $5)";
+        let (account, others) = (count(session.account.0), i64::from(WebSession::OF_ACCOUNT_MAX) - 1);
+        let (digest, csrf) = (&session.digest[..], &session.csrf);
+        self.execute(text, &[&digest, &account, csrf, &session.opened_at.0, &session.used_at.0, &others]).await
+    }
+
+    async fn web_session(&self, digest: &[u8; 32]) -> Result<Option<WebSession>, EngineError> {
+        let text = "SELECT account, csrf, opened_at, used_at FROM directory_web_session WHERE digest = $1";
+        let read = |row: &Row| {
+            Ok(WebSession {
+                digest: *digest,
+                account: AccountId(number(row, 0)?),
+                csrf: value(row, 1)?,
+                opened_at: UtcMillis(value(row, 2)?),
+                used_at: UtcMillis(value(row, 3)?),
+            })
+        };
+        self.rows(text, &[&&digest[..]]).await?.first().map(read).transpose()
+    }
+
+    async fn touch_web_session(&self, digest: &[u8; 32], now: UtcMillis) -> Result<(), EngineError> {
+        self.execute("UPDATE directory_web_session SET used_at = $2 WHERE digest = $1", &[&&digest[..], &now.0]).await
+    }
+
+    async fn close_web_session(&self, digest: &[u8; 32]) -> Result<(), EngineError> {
+        self.execute("DELETE FROM directory_web_session WHERE digest = $1", &[&&digest[..]]).await
+    }
+
+    async fn tidy(&self, idle: UtcMillis) -> Result<(), EngineError> {
+        self.execute("DELETE FROM directory_web_session WHERE used_at < $1", &[&idle.0]).await?;
+        let text = "DELETE FROM directory_revocation WHERE at < clock_timestamp() - interval '2 days'";
+        self.execute(text, &[]).await
+    }
 }
 
 /// The account `$1`, its domain, the domain's tenant and those above it, in this order.
@@ -426,12 +483,14 @@ const SELECT_ACCOUNT: &str = "SELECT id, address, name, access, enabled, quota_b
      created_at FROM directory_account";
 
 fn read_account(row: &Row) -> Result<Account, EngineError> {
+    let (access, enabled) = (Access::from_name(value(row, 3)?).unwrap_or(Access::User), value(row, 4)?);
     Ok(Account {
         id: AccountId(number(row, 0)?),
         address: parsed(row, 1)?,
         name: value(row, 2)?,
-        access: Access::from_name(value(row, 3)?).unwrap_or(Access::User),
-        enabled: value(row, 4)?,
+        access,
+        enabled,
+        rights: Rights::new(value(row, 7)?, access, enabled),
         quota: read_quota(row, 5)?,
         created_at: UtcMillis(value(row, 8)?),
     })

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use base::{AccountId, Clock, PoolId, Quota, Secret};
@@ -13,12 +13,14 @@ use engine::postgres::Pool;
 use engine::table::Place;
 use mail::{Address, Domain, ForwardPath};
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::account::{Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, Tenant, TenantKind};
 use crate::directory::{Directory, Login};
 use crate::error::{DirectoryError, LoginError, RegistryError};
 use crate::guard::LoginGuard;
+use crate::hold::{Hold, Holds, Rights};
 use crate::password::PasswordHash;
 use crate::postgres::PgTables;
 use crate::quota::{Limits, QuotaChange};
@@ -28,8 +30,8 @@ use crate::tables::{AccountChange, Hits, Listing, NewAlias, Owner, Tables, refus
 /// Tenants, domains, accounts and aliases of this system: [`Directory`] for mail flow, and what administrators do. Every
 /// change made here empties the caches of this node at once; one of another node does when [`Registry::refresh`] sees it.
 pub struct Registry {
-    tables: Box<dyn Tables>,
-    clock: Arc<dyn Clock>,
+    pub(crate) tables: Box<dyn Tables>,
+    pub(crate) clock: Arc<dyn Clock>,
     postmaster: Option<Address>,
     guard: LoginGuard,
     resolutions: Cache<String, Resolution>,
@@ -39,6 +41,9 @@ pub struct Registry {
     epoch: AtomicU64,
     /// [`Tables::version`] that the caches are no older than.
     version: AtomicU64,
+    /// When that was last looked at.
+    refreshed_at: Mutex<Instant>,
+    holds: Arc<Holds>,
     /// Keyed digests of passwords that were found right, so that a client that signs in every minute costs no argon2.
     verified: Cache<[u8; 32], ()>,
     verified_key: [u8; 32],
@@ -49,6 +54,8 @@ pub struct Registry {
 
 const CACHED_MAX: u64 = 200_000;
 const CACHED_FOR: Duration = Duration::from_secs(60);
+/// Whoever has not looked for so long looks at everything.
+const REVOKED_FOR: Duration = Duration::from_secs(86_400);
 const VERIFIED_FOR: Duration = Duration::from_secs(300);
 /// Aliases that lead to aliases: enough for any sane list, an end for any loop.
 const ALIAS_DEPTH_MAX: usize = 10;
@@ -81,6 +88,7 @@ impl Registry {
         getrandom::fill(&mut verified_key).expect("the operating system gives random bytes");
         Self {
             tables,
+            refreshed_at: Mutex::new(clock.now()),
             clock,
             postmaster,
             guard,
@@ -89,6 +97,7 @@ impl Registry {
             logins: cache(CACHED_FOR),
             epoch: AtomicU64::new(0),
             version: AtomicU64::new(0),
+            holds: Arc::default(),
             verified: cache(VERIFIED_FOR),
             verified_key,
             hashing: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
@@ -96,14 +105,39 @@ impl Registry {
         }
     }
 
-    /// Forgets what the caches hold if another node changed something. A node that shares its directory calls it every
-    /// second.
+    /// Forgets what the caches hold if another node changed something, and ends what it revoked. A node that shares its
+    /// directory calls it every second.
     pub async fn refresh(&self) -> Result<(), EngineError> {
+        let (before, looking_at) = (self.version.load(Ordering::Acquire), self.clock.now());
         let version = self.tables.version().await?;
-        if self.version.swap(version, Ordering::AcqRel) != version {
+        if before != version {
             self.forget();
+            let is_told = looking_at.duration_since(*self.refreshed_at.lock()) < REVOKED_FOR;
+            let revoked = match is_told {
+                true => self.holds.among(&self.tables.revoked_since(before).await?),
+                false => self.holds.accounts(),
+            };
+            for account in revoked {
+                self.check_holds(account).await?;
+            }
+            // Last: what failed is done again.
+            self.version.store(version, Ordering::Release);
         }
+        *self.refreshed_at.lock() = looking_at;
         Ok(())
+    }
+
+    async fn check_holds(&self, account: AccountId) -> Result<(), EngineError> {
+        let now = self.tables.account(account).await?;
+        self.holds.check(account, now.map(|account| account.rights));
+        Ok(())
+    }
+
+    /// What this node revoked need not wait for the next look. If the server goes away between, that look finds it.
+    async fn revoked(&self, account: AccountId) {
+        if !self.holds.among(&[account]).is_empty() {
+            let _ = self.check_holds(account).await;
+        }
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -184,12 +218,16 @@ impl Registry {
     }
 
     pub async fn set_account(&self, address: &Address, change: AccountChange) -> Result<(), RegistryError> {
-        self.changed(self.tables.set_account(address, change).await)
+        let account = self.changed(self.tables.set_account(address, change).await)?;
+        self.revoked(account).await;
+        Ok(())
     }
 
     /// Removes the account and every alias target that leads to it. Its mailboxes are the store's matter.
     pub async fn delete_account(&self, address: &Address) -> Result<AccountId, RegistryError> {
-        self.changed(self.tables.delete_account(address).await)
+        let account = self.changed(self.tables.delete_account(address).await)?;
+        self.revoked(account).await;
+        Ok(account)
     }
 
     pub async fn account_by_address(&self, address: &Address) -> Result<Option<Account>, EngineError> {
@@ -361,6 +399,16 @@ impl Directory for Registry {
             Some((account, _)) if matches && account.enabled => Ok(account),
             _ => Err(LoginError::Refused { delay: self.guard.failed(login.peer) }),
         }
+    }
+
+    async fn hold(&self, account: AccountId, rights: Option<Rights>) -> Hold {
+        let cached = self.account(account).await.ok().flatten().map(|account| account.rights);
+        let hold = self.holds.hold(account, rights.or(cached).unwrap_or_default());
+        // What was revoked between the sign-in and here. The cache may also be older than the sign-in.
+        if self.account(account).await.ok().flatten().is_none_or(|account| account.rights != hold.rights) {
+            let _ = self.check_holds(account).await;
+        }
+        hold
     }
 }
 

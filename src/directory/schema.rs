@@ -52,4 +52,5 @@ ALTER TABLE tenant ADD COLUMN quota_bytes INTEGER;
 ALTER TABLE tenant ADD COLUMN quota_messages INTEGER;
 ",
     include_str!("schema-3.sql"),
+    include_str!("schema-4.sql"),
 ];

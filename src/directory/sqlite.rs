@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
 use crate::error::RegistryError;
+use crate::hold::Rights;
 use crate::password::PasswordHash;
 use crate::quota::{Limits, QuotaChange};
 use crate::schema::MIGRATIONS;
@@ -19,6 +20,7 @@ use crate::tables::{
     AccountChange, Hits, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
     parent_is_customer, tenant_in_use,
 };
+use crate::web_session::WebSession;
 
 pub(crate) struct SqliteTables {
     database: Arc<Database>,
@@ -63,6 +65,10 @@ impl Tables for SqliteTables {
     /// No other process changes the file.
     async fn version(&self) -> Result<u64, EngineError> {
         Ok(0)
+    }
+
+    async fn revoked_since(&self, _version: u64) -> Result<Vec<AccountId>, EngineError> {
+        Ok(Vec::new())
     }
 
     async fn add_tenant(
@@ -254,14 +260,14 @@ impl Tables for SqliteTables {
         .await
     }
 
-    async fn set_account(&self, address: &Address, change: AccountChange) -> Result<(), RegistryError> {
+    async fn set_account(&self, address: &Address, change: AccountChange) -> Result<AccountId, RegistryError> {
         let folded = address.to_folded();
         self.change(move |sql| {
-            let changed = sql.execute(
+            let changed = sql.query_row(
                 "UPDATE account SET name = coalesce(?2, name), access = coalesce(?3, access), enabled = coalesce(?4, enabled),
                      quota_bytes = CASE WHEN ?5 THEN ?6 ELSE quota_bytes END,
                      quota_messages = CASE WHEN ?7 THEN ?8 ELSE quota_messages END, password = coalesce(?9, password)
-                 WHERE folded = ?1",
+                 WHERE folded = ?1 RETURNING id",
                 params![
                     folded,
                     change.name,
@@ -273,8 +279,9 @@ impl Tables for SqliteTables {
                     change.quota.messages.flatten(),
                     change.password.map(|password| password.to_stored()),
                 ],
-            )?;
-            Ok(if changed == 0 { Err(missing("the account", &folded)) } else { Ok(()) })
+                |row| row.get(0),
+            );
+            Ok(changed.optional()?.map(AccountId).ok_or_else(|| missing("the account", &folded)))
         })
         .await
     }
@@ -508,6 +515,54 @@ impl Tables for SqliteTables {
             })
             .await
     }
+
+    async fn open_web_session(&self, session: WebSession) -> Result<(), EngineError> {
+        let work = move |sql: &Connection| {
+            sql.execute(
+                "DELETE FROM web_session WHERE digest IN (
+                     SELECT digest FROM web_session WHERE account = ?1 ORDER BY used_at DESC LIMIT -1 OFFSET ?2)",
+                params![session.account.0, WebSession::OF_ACCOUNT_MAX - 1],
+            )?;
+            sql.execute(
+                "INSERT INTO web_session (digest, account, csrf, opened_at, used_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![session.digest, session.account.0, session.csrf, session.opened_at.0, session.used_at.0],
+            )
+        };
+        self.database.write_sql(work).await.map(drop)
+    }
+
+    async fn web_session(&self, digest: &[u8; 32]) -> Result<Option<WebSession>, EngineError> {
+        let digest = *digest;
+        let read = move |row: &Row<'_>| {
+            Ok(WebSession {
+                digest,
+                account: AccountId(row.get(0)?),
+                csrf: row.get(1)?,
+                opened_at: UtcMillis(row.get(2)?),
+                used_at: UtcMillis(row.get(3)?),
+            })
+        };
+        let text = "SELECT account, csrf, opened_at, used_at FROM web_session WHERE digest = ?1";
+        self.database.read(move |sql| sql.prepare_cached(text)?.query_row([digest], read).optional()).await
+    }
+
+    async fn touch_web_session(&self, digest: &[u8; 32], now: UtcMillis) -> Result<(), EngineError> {
+        let (digest, text) = (*digest, "UPDATE web_session SET used_at = ?2 WHERE digest = ?1");
+        self.database.write_sql(move |sql| sql.execute(text, params![digest, now.0])).await.map(drop)
+    }
+
+    async fn close_web_session(&self, digest: &[u8; 32]) -> Result<(), EngineError> {
+        let digest = *digest;
+        self.database
+            .write_sql(move |sql| sql.execute("DELETE FROM web_session WHERE digest = ?1", [digest]))
+            .await
+            .map(drop)
+    }
+
+    async fn tidy(&self, idle: UtcMillis) -> Result<(), EngineError> {
+        let text = "DELETE FROM web_session WHERE used_at < ?1";
+        self.database.write_sql(move |sql| sql.execute(text, [idle.0])).await.map(drop)
+    }
 }
 
 /// The tenant of the domain `?1` and those above it.
@@ -534,12 +589,15 @@ const SELECT_ACCOUNT: &str =
     "SELECT id, address, name, access, enabled, quota_bytes, quota_messages, password, created_at FROM account";
 
 fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
+    let access = Access::from_name(row.get_ref(3)?.as_str()?).unwrap_or(Access::User);
+    let enabled = row.get(4)?;
     Ok(Account {
         id: AccountId(row.get(0)?),
         address: parsed(row, 1)?,
         name: row.get(2)?,
-        access: Access::from_name(row.get_ref(3)?.as_str()?).unwrap_or(Access::User),
-        enabled: row.get(4)?,
+        access,
+        enabled,
+        rights: Rights::new(row.get_ref(7)?.as_str()?, access, enabled),
         quota: read_quota(row, 5)?,
         created_at: UtcMillis(row.get(8)?),
     })

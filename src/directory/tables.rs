@@ -12,6 +12,7 @@ use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, Te
 use crate::error::RegistryError;
 use crate::password::PasswordHash;
 use crate::quota::{Limits, QuotaChange};
+use crate::web_session::WebSession;
 
 /// What of an account changes; `None` stays.
 #[derive(Clone, Debug, Default)]
@@ -89,6 +90,8 @@ pub(crate) trait Tables: Send + Sync {
 
     /// Changes when any node changed anything.
     async fn version(&self) -> Result<u64, EngineError>;
+    /// Accounts whose rights changed in a version after this one; told for at least a day.
+    async fn revoked_since(&self, version: u64) -> Result<Vec<AccountId>, EngineError>;
 
     async fn add_tenant(
         &self,
@@ -108,7 +111,7 @@ pub(crate) trait Tables: Send + Sync {
     async fn has_domain(&self, name: &Domain) -> Result<bool, EngineError>;
 
     async fn add_account(&self, account: NewAccount, now: UtcMillis) -> Result<AccountId, RegistryError>;
-    async fn set_account(&self, address: &Address, change: AccountChange) -> Result<(), RegistryError>;
+    async fn set_account(&self, address: &Address, change: AccountChange) -> Result<AccountId, RegistryError>;
     /// With every alias target that leads to it.
     async fn delete_account(&self, address: &Address) -> Result<AccountId, RegistryError>;
     async fn account(&self, id: AccountId) -> Result<Option<Account>, EngineError>;
@@ -129,6 +132,15 @@ pub(crate) trait Tables: Send + Sync {
     async fn pool_accounts(&self, pool: PoolId) -> Result<Vec<AccountId>, EngineError>;
 
     async fn find(&self, keys: Vec<String>) -> Result<Hits, EngineError>;
+
+    /// Whatever ends an account's rights closes its sessions in the same change. An account that has too many loses the
+    /// one unused for longest.
+    async fn open_web_session(&self, session: WebSession) -> Result<(), EngineError>;
+    async fn web_session(&self, digest: &[u8; 32]) -> Result<Option<WebSession>, EngineError>;
+    async fn touch_web_session(&self, digest: &[u8; 32], now: UtcMillis) -> Result<(), EngineError>;
+    async fn close_web_session(&self, digest: &[u8; 32]) -> Result<(), EngineError>;
+    /// Removes web sessions last used before `idle`, and what else is only kept for a time.
+    async fn tidy(&self, idle: UtcMillis) -> Result<(), EngineError>;
 }
 
 pub(crate) fn exists(what: &str, name: &(impl std::fmt::Display + ?Sized)) -> RegistryError {

@@ -76,6 +76,8 @@ contract!(
     an_alias_address_may_be_used_as_sender,
     listings_come_in_pages,
     limits_come_from_account_domain_and_tenants,
+    what_a_password_opened_ends_with_it,
+    browsers_stay_signed_in_until_something_ends_it,
 );
 
 #[tokio::test]
@@ -338,4 +340,126 @@ async fn every_column_is_copied() {
     let mut copied: Vec<String> = crate::copy::tables().iter().flat_map(of).collect();
     copied.sort();
     assert_eq!(found, copied);
+}
+
+fn change(what: impl FnOnce(&mut AccountChange)) -> AccountChange {
+    let mut change = AccountChange::default();
+    what(&mut change);
+    change
+}
+
+fn password(text: &str) -> AccountChange {
+    change(|change| change.password = Some(format!("{{PLAIN}}{text}").parse().unwrap()))
+}
+
+async fn held(directory: &Registry, name: &str, password: &str) -> crate::Hold {
+    let account = sign_in(directory, &format!("{name}@example.test"), password).await.unwrap();
+    directory.hold(account.id, Some(account.rights)).await
+}
+
+async fn what_a_password_opened_ends_with_it(directory: &Registry) {
+    let (anna, bert) = (held(directory, "anna", "pw-Anna").await, held(directory, "bert", "pw-bert").await);
+    let again = held(directory, "anna", "pw-Anna").await;
+    drop(again);
+    // Neither ends anything.
+    let renamed = change(|change| (change.name, change.enabled) = (Some("Anna G.".to_owned()), Some(true)));
+    directory.set_account(&address("anna@example.test"), renamed).await.unwrap();
+    assert!(!anna.has_ended());
+    directory.set_account(&address("anna@example.test"), password("new")).await.unwrap();
+    anna.ended().await;
+    assert!(!bert.has_ended(), "it is somebody else's");
+    let anna = held(directory, "anna", "new").await;
+    directory
+        .set_account(&address("anna@example.test"), change(|change| change.access = Some(Access::Admin)))
+        .await
+        .unwrap();
+    anna.ended().await;
+    let anna = held(directory, "anna", "new").await;
+    directory.set_account(&address("anna@example.test"), change(|change| change.enabled = Some(false))).await.unwrap();
+    anna.ended().await;
+    directory.delete_account(&address("bert@example.test")).await.unwrap();
+    bert.ended().await;
+    // One who signed in just before the change, and is served only now.
+    let stale = sign_in(directory, "bert@example.test", "pw-bert").await;
+    assert!(stale.is_err());
+    let id = directory.account_by_address(&address("anna@example.test")).await.unwrap().unwrap().id;
+    assert!(directory.hold(id, Some(crate::Rights(1))).await.has_ended());
+}
+
+fn web_session(number: u8, account: base::AccountId, used_at: base::UtcMillis) -> crate::WebSession {
+    crate::WebSession { digest: [number; 32], account, csrf: format!("token {number}"), opened_at: used_at, used_at }
+}
+
+async fn browsers_stay_signed_in_until_something_ends_it(directory: &Registry) {
+    use base::Clock as _;
+    let now = SystemClock.utc();
+    let hours = |count: i64| base::UtcMillis(now.0 - count * 3_600_000);
+    let id = |name| async move { directory.account_by_address(&address(name)).await.unwrap().unwrap().id };
+    let (anna, bert) = (id("anna@example.test").await, id("bert@example.test").await);
+    for (number, account, used_at) in [
+        (1, anna, now),
+        (2, anna, hours(13)),
+        (3, bert, hours(1)),
+        (4, bert, now),
+        (5, bert, hours(13)),
+        (6, bert, now),
+    ] {
+        directory.open_web_session(web_session(number, account, used_at)).await.unwrap();
+    }
+    let found = async |number: u8| directory.use_web_session(&[number; 32]).await.unwrap();
+    assert_eq!(found(1).await, Some(web_session(1, anna, now)));
+    assert_eq!(found(2).await, None, "idle for too long");
+    let used = found(3).await.unwrap();
+    assert!(used.used_at.0 >= now.0 && used.opened_at == hours(1), "{used:?}");
+    assert_eq!(found(3).await, Some(used), "that it was used is kept");
+    directory.close_web_session(&[4; 32]).await.unwrap();
+    assert_eq!((found(4).await, found(9).await), (None, None));
+    directory.tidy().await.unwrap();
+    // As old as can be, though it is used.
+    let old = crate::WebSession { opened_at: hours(24 * 7 + 1), ..web_session(7, anna, now) };
+    directory.open_web_session(old).await.unwrap();
+    assert_eq!(found(7).await, None);
+    // Many: those of others stay.
+    for number in 100..=150 {
+        let used_at = base::UtcMillis(now.0 + i64::from(number));
+        directory.open_web_session(web_session(number, anna, used_at)).await.unwrap();
+    }
+    assert!(found(1).await.is_none() && found(100).await.is_none() && found(101).await.is_some());
+    assert!(found(3).await.is_some() && found(6).await.is_some());
+    // What takes a password away takes its browsers along.
+    directory
+        .set_account(&address("anna@example.test"), change(|change| change.name = Some("A".to_owned())))
+        .await
+        .unwrap();
+    assert!(found(150).await.is_some());
+    directory.set_account(&address("anna@example.test"), password("new")).await.unwrap();
+    assert!(found(150).await.is_none() && found(101).await.is_none() && found(3).await.is_some());
+    directory.delete_account(&address("bert@example.test")).await.unwrap();
+    assert!(found(3).await.is_none() && found(6).await.is_none());
+}
+
+#[tokio::test]
+async fn what_one_node_revokes_ends_on_the_others() {
+    let Some(server) = Server::start() else { return };
+    let (one, other) = (on_server(&server, "postgres").await, on_server(&server, "postgres").await);
+    fill(&one).await;
+    other.refresh().await.unwrap();
+    let (anna, bert) = (held(&other, "anna", "pw-Anna").await, held(&other, "bert", "pw-bert").await);
+    one.set_account(&address("anna@example.test"), password("new")).await.unwrap();
+    // The caches of this node still let the old one in.
+    let late = held(&other, "anna", "pw-Anna").await;
+    assert!(!anna.has_ended());
+    other.refresh().await.unwrap();
+    anna.ended().await;
+    late.ended().await;
+    assert!(!bert.has_ended());
+    one.delete_account(&address("bert@example.test")).await.unwrap();
+    other.refresh().await.unwrap();
+    bert.ended().await;
+    // Whoever signed in with what is new is not taken for old, whatever this node's caches say.
+    let id = other.account_by_address(&address("anna@example.test")).await.unwrap().unwrap().id;
+    other.account(id).await.unwrap();
+    one.set_account(&address("anna@example.test"), password("newest")).await.unwrap();
+    let rights = sign_in(&one, "anna@example.test", "newest").await.unwrap().rights;
+    assert!(!other.hold(id, Some(rights)).await.has_ended());
 }

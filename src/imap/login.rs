@@ -74,6 +74,7 @@ impl Connection {
                     event = LOGIN_ACCEPTED, session = %self.id, protocol = "imap", peer = %self.peer.ip(),
                     account = %account.address
                 );
+                self.wire.hold = Some(self.services.directory.hold(account.id, Some(account.rights)).await);
                 self.session.phase = Phase::Ready(account.id);
                 self.wire.framer.command_size_max = self.config.command_size_max.as_usize();
                 Ok(self.session.signed_in())

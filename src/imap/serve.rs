@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base::event::{SESSION_CLOSED, SESSION_OPENED};
 use base::{Clock, IdSource};
 use cluster::{Handoff, Link};
+use directory::Rights;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -61,9 +62,10 @@ pub async fn serve_led(
         false => Transport::Plain { starttls: false, login: false },
     };
     let framer = Framer::new(config.command_size_max.as_usize(), config.message_size_max.0);
-    let wire = Wire::new(Box::new(stream), framer, config.write_timeout, cancel).with_ahead(handoff.ahead);
+    let mut wire = Wire::new(Box::new(stream), framer, config.write_timeout, cancel).with_ahead(handoff.ahead);
     let mut session = Session::new(transport);
     session.phase = Phase::Ready(handoff.account);
+    wire.hold = Some(services.directory.hold(handoff.account, handoff.rights.map(Rights)).await);
     let mut connection = Connection { wire, session, services, config, clock, peer, id, refused: None, led: None };
     connection.session.signed_in().write(&mut connection.wire.out, &handoff.tag);
     live(connection).await;
@@ -101,6 +103,7 @@ async fn live(mut connection: Connection) {
         Closed::Silent if signed_in => "* BYE Idle for too long\r\n",
         Closed::Silent => "* BYE Sign-in took too long\r\n",
         Closed::Stopping => "* BYE Server is shutting down, connect again\r\n",
+        Closed::Revoked => "* BYE Password or access was changed, sign in again\r\n",
         Closed::Gone | Closed::Done | Closed::UpgradeToTls | Closed::Led => "",
     };
     if closed != Closed::Gone {

@@ -7,6 +7,7 @@ use std::task::ready;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use directory::Hold;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,8 @@ pub enum Closed {
     Silent,
     /// The node stops; the peer can still be told.
     Stopping,
+    /// What the client signed in with no longer holds; the peer can still be told.
+    Revoked,
     /// All is said: LOGOUT, or a refusal to go on.
     Done,
     /// Not an end: the stream becomes TLS.
@@ -48,6 +51,8 @@ pub struct Wire {
     pub sent: u64,
     write_timeout: Duration,
     cancel: CancellationToken,
+    /// Once the client has signed in.
+    pub hold: Option<Hold>,
 }
 
 /// Responses are sent when so many octets have gathered.
@@ -55,7 +60,7 @@ pub const FLUSH_AT: usize = 64 * 1024;
 
 impl Wire {
     pub fn new(stream: Stream, framer: Framer, write_timeout: Duration, cancel: CancellationToken) -> Self {
-        Self { stream, framer, input: BytesMut::new(), out: Vec::new(), sent: 0, write_timeout, cancel }
+        Self { stream, framer, input: BytesMut::new(), out: Vec::new(), sent: 0, write_timeout, cancel, hold: None }
     }
 
     /// What comes next, after everything gathered has been sent.
@@ -75,11 +80,12 @@ impl Wire {
     async fn fill(&mut self, patience: Duration) -> Result<(), Closed> {
         self.input = BytesMut::new();
         self.out = Vec::new();
-        let Self { stream, input, cancel, .. } = self;
+        let Self { stream, input, cancel, hold, .. } = self;
         let read = read_some(stream, input);
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Closed::Stopping),
+            () = Hold::ended_of(hold.as_ref()) => Err(Closed::Revoked),
             outcome = timeout(patience, read) => match outcome {
                 Ok(Ok(0) | Err(_)) => Err(Closed::Gone),
                 Ok(Ok(_)) => Ok(()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::event::{LOGIN_ACCEPTED, LOGIN_REFUSED, SESSION_CLOSED, SESSION_OPENED, STORE_FAILED};
 use base::{AccountId, Clock, IdSource, MailboxId, Secret, SessionId};
 use cluster::Handoff;
-use directory::{Directory, Login, LoginError, Protocol};
+use directory::{Directory, Login, LoginError, Protocol, Rights};
 use store::{BlobStore, Entry, EntryContent, FlagChange, Flags, MailStore, MailboxName, StoreError, SystemFlags};
 use tokio_util::sync::CancellationToken;
 
@@ -101,7 +101,8 @@ pub async fn serve_led(
         true => Transport::Tls,
         false => Transport::Plain { stls: false, login: false },
     };
-    let wire = Wire::new(Box::new(stream), config.write_timeout, cancel.clone()).with_ahead(handoff.ahead);
+    let mut wire = Wire::new(Box::new(stream), config.write_timeout, cancel.clone()).with_ahead(handoff.ahead);
+    wire.hold = Some(services.directory.hold(handoff.account, handoff.rights.map(Rights)).await);
     let session = Session::new(transport, config.login_failures_max);
     let mut connection = Connection { wire, session, services, config, peer, id, open: None, led: None };
     // Signing in again is not for here: it goes on where the client chooses to connect.
@@ -143,7 +144,7 @@ async fn live(mut connection: Connection, cancel: &CancellationToken) {
         }
     };
     connection.mark_seen().await;
-    if matches!(closed, Some(Closed::Silent | Closed::Stopping)) {
+    if matches!(closed, Some(Closed::Silent | Closed::Stopping | Closed::Revoked)) {
         connection.wire.out.extend_from_slice(b"-ERR [SYS/TEMP] Closing\r\n");
     }
     if closed != Some(Closed::Gone) {
@@ -221,6 +222,7 @@ impl Connection {
             event = LOGIN_ACCEPTED, session = %self.id, protocol = "pop3", peer = %self.peer.ip(),
             account = %account.address
         );
+        self.wire.hold = Some(self.services.directory.hold(account.id, Some(account.rights)).await);
         if self.lead(account.id).await {
             return Output::Lead;
         }
@@ -233,6 +235,7 @@ impl Connection {
         let handoff = Handoff {
             protocol: "pop3".to_owned(),
             account,
+            rights: self.wire.hold.as_ref().map(|hold| hold.rights.0),
             session: self.id,
             client: self.peer,
             is_tls: self.session.transport == Transport::Tls,

@@ -7,6 +7,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use directory::Hold;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ pub enum Closed {
     Gone,
     Silent,
     Stopping,
+    /// What the client signed in with no longer holds.
+    Revoked,
 }
 
 pub enum Line {
@@ -41,6 +44,8 @@ pub struct Wire {
     pub out: Vec<u8>,
     write_timeout: Duration,
     cancel: CancellationToken,
+    /// Once the client has signed in.
+    pub hold: Option<Hold>,
 }
 
 /// RFC 2449 §4 has 255; SASL responses are longer.
@@ -50,7 +55,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Wire {
     pub fn new(stream: Stream, write_timeout: Duration, cancel: CancellationToken) -> Self {
-        Self { stream, input: BytesMut::new(), dropping: false, out: Vec::new(), write_timeout, cancel }
+        Self { stream, input: BytesMut::new(), dropping: false, out: Vec::new(), write_timeout, cancel, hold: None }
     }
 
     /// The next line, after everything gathered has been sent.
@@ -73,10 +78,11 @@ impl Wire {
 
     async fn fill(&mut self, patience: Duration) -> Result<(), Closed> {
         self.out = Vec::new();
-        let Self { stream, input, cancel, .. } = self;
+        let Self { stream, input, cancel, hold, .. } = self;
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(Closed::Stopping),
+            () = Hold::ended_of(hold.as_ref()) => Err(Closed::Revoked),
             outcome = timeout(patience, read_some(stream, input)) => match outcome {
                 Ok(Ok(0) | Err(_)) => Err(Closed::Gone),
                 Ok(Ok(_)) => Ok(()),

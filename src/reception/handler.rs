@@ -20,6 +20,8 @@ pub struct Reception {
     intake: Arc<Intake>,
     /// The filter's view of the session; `None` where its mail is not judged.
     stages: Option<Stages>,
+    /// Once the client has signed in.
+    hold: Option<directory::Hold>,
 }
 
 /// Of a message in memory while it is judged and stored: as it came, as milters made it, as it is kept, and so with a tag
@@ -28,11 +30,12 @@ const COPIES: u64 = 4;
 const LOGIN_REFUSED: Status = Status::fixed(535, Enhanced(5, 7, 8), "Authentication failed");
 const LOGIN_TOO_MANY: Status = Status::fixed(454, Enhanced(4, 7, 0), "Too many failed attempts, try again later");
 const LOGIN_UNAVAILABLE: Status = Status::fixed(454, Enhanced(4, 7, 0), "Temporary authentication failure");
+const REVOKED: Status = Status::fixed(421, Enhanced(4, 7, 0), "Password or access was changed, sign in again");
 const NOT_YOURS: Status = Status::fixed(553, Enhanced(5, 7, 1), "The sender address is not yours");
 
 impl Reception {
     pub fn new(intake: Arc<Intake>) -> Self {
-        Self { intake, stages: None }
+        Self { intake, stages: None, hold: None }
     }
 
     fn story(&self, facts: &SessionFacts, message: MessageId) -> Story<'_> {
@@ -107,6 +110,7 @@ impl Handler for Reception {
         match self.intake.parts.directory.authenticate(login).await {
             Ok(account) => {
                 tracing::info!(event = event::LOGIN_ACCEPTED, session = %facts.id, account = account.id.0);
+                self.hold = Some(self.intake.parts.directory.hold(account.id, Some(account.rights)).await);
                 let mechanism = credentials.mechanism;
                 let identity = Identity { account: account.id, address: account.address, mechanism };
                 let accepted = self.event(facts, Kind::LoginAccepted, &told).party(sender_of(&identity));
@@ -140,6 +144,9 @@ impl Handler for Reception {
             return Err(FULL);
         }
         let mut sender = None;
+        if self.hold.as_ref().is_some_and(directory::Hold::has_ended) {
+            return Err(REVOKED);
+        }
         if let Some(identity) = &facts.identity {
             if let Some(address) = reverse_path.address() {
                 let own = parts.directory.sender_addresses(identity.account).await.map_err(|_| UNAVAILABLE)?;

@@ -211,6 +211,9 @@ fn spawn_gc(engines: &Arc<Engines>, tasks: &Tasks) {
                     }
                 }
             }
+            if let Err(error) = engines.directory.tidy().await {
+                tracing::warn!(event = event::STORE_FAILED, what = "directory", %error);
+            }
         }
     });
 }

@@ -51,8 +51,10 @@ pub(crate) async fn shell(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    if web.session(&headers, peer).is_none() {
-        return Redirect::to("/login").into_response();
+    match web.session(&headers, peer).await {
+        Ok(Some(_)) => {}
+        Ok(None) => return Redirect::to("/login").into_response(),
+        Err(error) => return error.into_response(),
     }
     let Some(file) = Files::get(SHELL) else { return ApiError::NotFound.into_response() };
     let mut response = (StatusCode::OK, file.data.into_owned()).into_response();

@@ -8,13 +8,12 @@ use axum::http::{HeaderMap, Method, header};
 use base::Secret;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use directory::{Access, Account, Login, LoginError, Protocol};
+use directory::{Access, Account, Hold, Login, LoginError, Protocol, WebSession};
 use subtle::ConstantTimeEq as _;
 use trail::Scope;
 
 use crate::error::ApiError;
 use crate::server::{Inner, Peer};
-use crate::session_table::Session;
 
 /// Header that repeats the session's token on calls that change something.
 pub(crate) const CSRF_HEADER: &str = "x-csrf-token";
@@ -23,7 +22,7 @@ pub(crate) const CSRF_HEADER: &str = "x-csrf-token";
 pub(crate) struct Viewer {
     pub account: Account,
     /// `None` with HTTP Basic.
-    pub session: Option<Session>,
+    pub session: Option<WebSession>,
 }
 
 /// A signed-in administrator.
@@ -37,6 +36,11 @@ impl Viewer {
             Access::Admin => Scope::System,
         }
     }
+
+    /// For what goes on being told after this request.
+    pub async fn hold(&self, web: &Inner) -> Hold {
+        web.services.directory.hold(self.account.id, Some(self.account.rights)).await
+    }
 }
 
 impl FromRequestParts<Arc<Inner>> for Viewer {
@@ -44,7 +48,7 @@ impl FromRequestParts<Arc<Inner>> for Viewer {
 
     async fn from_request_parts(parts: &mut Parts, web: &Arc<Inner>) -> Result<Self, ApiError> {
         let peer = parts.extensions.get::<Peer>().copied().ok_or(ApiError::Failed)?;
-        if let Some(session) = web.session(&parts.headers, peer) {
+        if let Some(session) = web.session(&parts.headers, peer).await? {
             let account = web.services.directory.account(session.account).await?;
             let account = account.filter(|account| account.enabled).ok_or(ApiError::SignIn { offer_basic: false })?;
             if !is_safe(&parts.method) {

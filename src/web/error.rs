@@ -69,6 +69,12 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<engine::EngineError> for ApiError {
+    fn from(error: engine::EngineError) -> Self {
+        failed(&error)
+    }
+}
+
 impl From<DirectoryError> for ApiError {
     fn from(error: DirectoryError) -> Self {
         failed(&error)

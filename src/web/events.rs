@@ -1,10 +1,11 @@
-//! Server-sent events: bounded in number, ended when the node stops.
+//! Server-sent events: bounded in number, ended when the node stops or the viewer may no longer see them.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use directory::Hold;
 use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ const STREAM_MAX: Duration = Duration::from_secs(15 * 60);
 pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
     closing: CancellationToken,
+    hold: Hold,
 }
 
 /// Where events come from. `None` ends the stream.
@@ -30,9 +32,9 @@ pub(crate) trait Source: Send + 'static {
 impl Place {
     /// # Errors
     /// [`ApiError::Busy`] when there are too many streams.
-    pub fn take(web: &Inner) -> Result<Self, ApiError> {
+    pub fn take(web: &Inner, hold: Hold) -> Result<Self, ApiError> {
         let permit = web.streams.clone().try_acquire_owned().map_err(|_| ApiError::Busy)?;
-        Ok(Self { _permit: permit, closing: web.closing.clone() })
+        Ok(Self { _permit: permit, closing: web.closing.clone(), hold })
     }
 
     /// Answers with the source's events. `ping` is how often an idle stream says that it lives.
@@ -42,6 +44,7 @@ impl Place {
             let event = tokio::select! {
                 event = source.next() => event?,
                 () = place.closing.cancelled() => return None,
+                () = place.hold.ended() => return None,
                 () = end.as_mut() => return None,
             };
             Some((Ok::<_, Infallible>(event), (place, source, end)))

@@ -142,7 +142,8 @@ pub(crate) async fn event_source(
         close_after_one: query.get("closeafter").is_some_and(|close| close == "state"),
         is_done: false,
     };
-    Ok(Place::take(&web)?.answer(source, ping.map(|seconds| Duration::from_secs(seconds.clamp(5, 300)))))
+    Ok(Place::take(&web, viewer.hold(&web).await)?
+        .answer(source, ping.map(|seconds| Duration::from_secs(seconds.clamp(5, 300)))))
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ pub(crate) async fn stream(
 ) -> Result<Response, ApiError> {
     let filter: trail::Query =
         query.q.parse().map_err(|error: trail::InvalidQuery| ApiError::Invalid(error.to_string()))?;
-    let place = Place::take(&web)?;
+    let place = Place::take(&web, viewer.hold(&web).await)?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
     let rows = web.services.trail.live(viewer.scope(), last.or(query.after));
     let live = Live { rows, filter, pending: Vec::new() };

@@ -82,7 +82,7 @@ pub(crate) async fn page(
     Extension(peer): Extension<Peer>,
     headers: HeaderMap,
 ) -> Response {
-    if web.session(&headers, peer).is_some() {
+    if matches!(web.session(&headers, peer).await, Ok(Some(_))) {
         return Redirect::to("/mail").into_response();
     }
     show(StatusCode::OK, words(&headers), "", None)
@@ -122,11 +122,13 @@ pub(crate) async fn submit(
                 is_recipient: false,
                 outcome: None,
             };
-            web.services.trail.record(event(Kind::LoginAccepted).party(party));
             if let Some(old) = Inner::cookie(&headers, peer) {
-                web.sessions.close(old);
+                let _ = web.sessions.close(old).await;
             }
-            let key = web.sessions.open(account.id, now);
+            let Ok(key) = web.sessions.open(account.id).await else {
+                return show(StatusCode::SERVICE_UNAVAILABLE, words, name, Some(words.unavailable));
+            };
+            web.services.trail.record(event(Kind::LoginAccepted).party(party));
             with_cookie(Redirect::to("/mail").into_response(), peer, &key, None)
         }
         Err(ApiError::TooManyAttempts) => show(StatusCode::TOO_MANY_REQUESTS, words, name, Some(words.too_many)),
@@ -147,8 +149,11 @@ pub(crate) async fn leave(
     if let Err(error) = check_origin(&headers) {
         return error.into_response();
     }
-    if let Some(key) = Inner::cookie(&headers, peer) {
-        web.sessions.close(key);
+    // The cookie goes only with the session.
+    if let Some(key) = Inner::cookie(&headers, peer)
+        && let Err(error) = web.sessions.close(key).await
+    {
+        return error.into_response();
     }
     let mut response = with_cookie(Redirect::to("/login").into_response(), peer, "", Some(0));
     let clear = HeaderValue::from_static("\"cache\", \"storage\"");

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Request, Response, header};
 use axum::routing::{get, post};
 use base::Clock;
 use cluster::Membership;
-use directory::{Directory, Registry};
+use directory::{Directory, Registry, WebSession};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -25,7 +25,7 @@ use trail::Trail;
 
 use crate::assets::Assets;
 use crate::error::ApiError;
-use crate::session_table::{Session, SessionTable};
+use crate::session_table::SessionTable;
 use crate::{about, admin, api, assets, jmap_http, log, login, message, nodes, openapi, recipients, removed, security};
 
 /// What the web role is built from.
@@ -83,11 +83,12 @@ const HTTP2_STREAMS_MAX: u32 = 100;
 
 impl Web {
     pub fn new(services: WebServices, settings: WebSettings) -> Self {
+        let sessions = SessionTable::new(Arc::clone(&services.registry), Arc::clone(&services.clock));
         let inner = Arc::new(Inner {
             services,
             settings,
             assets: Assets::default(),
-            sessions: SessionTable::default(),
+            sessions,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             closing: CancellationToken::new(),
         });
@@ -234,8 +235,11 @@ impl Inner {
         pairs.find(|(name, _)| *name == Self::cookie_name(peer)).map(|(_, value)| value)
     }
 
-    pub fn session(&self, headers: &HeaderMap, peer: Peer) -> Option<Session> {
-        self.sessions.find(Self::cookie(headers, peer)?, self.services.clock.utc())
+    pub async fn session(&self, headers: &HeaderMap, peer: Peer) -> Result<Option<WebSession>, ApiError> {
+        match Self::cookie(headers, peer) {
+            Some(key) => self.sessions.find(key).await,
+            None => Ok(None),
+        }
     }
 
     /// A password must not travel in the clear.

@@ -191,3 +191,129 @@ fn strangers_are_not_led_in() {
         assert!(!String::from_utf8_lossy(&output.stdout).contains("OK"));
     }
 }
+
+/// Signs a browser in; gives its cookie.
+fn browse(node: &Node, user: &str) -> String {
+    let body = format!("name={user}%40example.test&password=demo");
+    let mut http = node.connect(80);
+    http.say(&format!(
+        "POST /login HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n",
+        body.len()
+    ));
+    http.send(body.as_bytes());
+    loop {
+        let line = http.line();
+        assert!(!line.is_empty(), "no cookie came");
+        if line.to_lowercase().starts_with("set-cookie:") {
+            return line[11..].split(';').next().unwrap().trim().to_owned();
+        }
+    }
+}
+
+/// Who a node takes a browser for; `None`: it is not signed in.
+fn browser(node: &Node, cookie: &str) -> Option<String> {
+    let (status, _, body) = http(node.port(80), "GET /api/v1/session", &format!("Cookie: {cookie}\r\n"), "");
+    assert!(matches!(status, 200 | 401), "{status}: {body}");
+    let session: serde_json::Value = serde_json::from_str(&body).unwrap();
+    session["address"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn a_browser_is_signed_in_on_every_node_and_after_a_restart() {
+    let Some(server) = Server::start() else { return };
+    let (mut one, mut other) = (Node::on_postgres(&server.url(), ""), Node::on_postgres(&server.url(), ""));
+    add_accounts(&one, &["user1"]);
+    soon(|| other.json(&["account", "list"]).to_string().contains("user1"));
+    let cookie = browse(&one, "user1");
+    for node in [&one, &other] {
+        assert_eq!(browser(node, &cookie).as_deref(), Some("user1@example.test"));
+    }
+    one.kill();
+    one.resume();
+    assert!(browser(&one, &cookie).is_some());
+    other.stop();
+    // Signed out on one, it is signed out everywhere, within the few seconds that a node believes what it knew.
+    other.resume();
+    assert!(browser(&other, &cookie).is_some());
+    let token = format!("Cookie: {cookie}\r\nContent-Type: application/x-www-form-urlencoded\r\n");
+    assert_eq!(http(one.port(80), "POST /logout", &token, "").0, 303);
+    assert_eq!(browser(&one, &cookie), None);
+    soon(|| browser(&other, &cookie).is_none());
+
+    // One node alone keeps its browsers, too.
+    let mut alone = Node::start();
+    let cookie = browse(&alone, "user1");
+    alone.kill();
+    alone.resume();
+    assert!(browser(&alone, &cookie).is_some());
+}
+
+/// The line that ends a session, once it has come.
+fn end_of(mut session: Conversation) -> String {
+    let mut last = String::new();
+    loop {
+        match session.line() {
+            line if line.is_empty() => return last,
+            line => last = line,
+        }
+    }
+}
+
+#[test]
+fn a_password_that_was_changed_opens_nothing_any_more_anywhere() {
+    let Some(server) = Server::start() else { return };
+    let (one, other) = (Node::on_postgres(&server.url(), ""), Node::on_postgres(&server.url(), ""));
+    add_accounts(&one, &["user1", "user2"]);
+    soon(|| other.json(&["account", "list"]).to_string().contains("user2"));
+    soon(|| sees_both(&one) && sees_both(&other));
+    for (user, change) in [("user1", ["--password-hash", "{PLAIN}new"]), ("user2", ["--enabled", "false"])] {
+        let address = format!("{user}@example.test");
+        // Of these, one is led to the other node.
+        let mut sessions = Vec::new();
+        for node in [&one, &other] {
+            let mut imap = node.sign_in(user);
+            imap.tagged("SELECT INBOX");
+            imap.say("i IDLE").expect("+");
+            sessions.push(imap);
+            let mut stream = node.connect(80);
+            let cookie = browse(node, user);
+            stream.say(&format!("GET /jmap/eventsource/?types=*&ping=300 HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n"));
+            while !stream.line().is_empty() {}
+            sessions.push(stream);
+        }
+        let mut pop3 = other.connect(110);
+        pop3.expect("+OK");
+        pop3.say(&format!("USER {address}\r\nPASS demo")).expect("+OK");
+        pop3.expect("+OK Signed in");
+        sessions.push(pop3);
+        let mut smtp = other.connect(587);
+        smtp.expect("220");
+        smtp.say("EHLO client.example").expect("250");
+        let credentials = crate::harness::base64(format!("\0{address}\0demo").as_bytes());
+        smtp.say(&format!("AUTH PLAIN {credentials}")).expect("235");
+        smtp.say(&format!("MAIL FROM:<{address}>")).expect("250");
+        smtp.say("RSET").expect("250");
+        let cookie = browse(&other, user);
+
+        one.command(&[&["account", "set", &address], &change[..]].concat());
+        let changed = SystemClock.now();
+        let ends: Vec<String> = sessions.into_iter().map(end_of).collect();
+        assert!(ends[0].starts_with("* BYE Password") && ends[2].starts_with("* BYE Password"), "{ends:?}");
+        assert!(ends[4].starts_with("-ERR [SYS/TEMP]"), "{ends:?}");
+        soon(|| browser(&other, &cookie).is_none());
+        let took = SystemClock.now() - changed;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        smtp.say(&format!("MAIL FROM:<{address}>")).expect("421");
+        assert_eq!(smtp.line(), "", "it is closed");
+        let mut imap = other.connect(143);
+        imap.expect("* OK");
+        imap.say(&format!("t LOGIN {address} demo")).expect("t NO");
+    }
+    // What goes on is what was opened with the new one.
+    let mut imap = other.connect(143);
+    imap.expect("* OK");
+    imap.say("t LOGIN user1@example.test new").expect("t OK");
+    one.command(&["account", "set", "user1@example.test", "--name", "Somebody"]);
+    std::thread::sleep(Duration::from_secs(2));
+    imap.tagged("SELECT INBOX");
+}

@@ -507,7 +507,8 @@ impl Session {
         if self.errors > self.limits.errors_max {
             return Output::Close(Reply::fixed(421, Enhanced(4, 7, 0), "Too many errors"));
         }
-        Output::Reply(reply)
+        // RFC 5321 §3.8: with this code the channel is closed.
+        if reply.code() == 421 { Output::Close(reply) } else { Output::Reply(reply) }
     }
 }
 
