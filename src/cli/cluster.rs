@@ -1,11 +1,16 @@
 //! `ortler cluster`: the nodes that share a server.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Subcommand;
+use cluster::Invitation;
 
-use super::Where;
+use super::{Where, node, print};
 use crate::roles::control::Request;
+use crate::roles::joining::{Bundle, NewNode};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -35,6 +40,34 @@ pub enum Command {
         #[command(flatten)]
         node: Where,
     },
+    /// Gives a code with which another machine may become a node, once and soon.
+    Invite {
+        /// How many minutes the code is good for.
+        #[arg(long, value_name = "MINUTES", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=10_080))]
+        valid: u64,
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        node: Where,
+    },
+    /// Makes this machine a node: writes a configuration like that of the node that gave the code, with the files that it
+    /// names.
+    Join {
+        /// What `ortler cluster invite` printed on a node.
+        code: String,
+        /// What this node is called: its host name as others know it.
+        #[arg(long)]
+        name: String,
+        /// Where this node listens and other nodes reach it; without it the address from which it reaches them.
+        #[arg(long, value_name = "IP")]
+        address: Option<IpAddr>,
+        /// Folder of its data; without it the other node's.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// The configuration to be written.
+        #[arg(long, value_name = "FILE", default_value = "/etc/ortler/ortler.toml")]
+        config: PathBuf,
+    },
     /// Forgets a node that is down and does not come back.
     Remove {
         /// Name of the node.
@@ -54,7 +87,44 @@ impl Command {
             Self::Resume { name, json, node } => {
                 node.ask_and_print(Request::ClusterWish { node: name, drain: false }, json)
             }
+            Self::Invite { valid, json, node } => {
+                let value = node.ask(Request::ClusterInvite { valid_seconds: valid * 60 })?;
+                if json {
+                    print::value(&value, true);
+                } else {
+                    println!("{}", value["code"].as_str().unwrap_or_default());
+                    eprintln!(
+                        "good for {valid} minutes, once: ortler cluster join CODE --name NAME on the new machine"
+                    );
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Join { code, name, address, data, config } => join(&code, name, address, data, &config),
             Self::Remove { name, node } => node.ask_and_print(Request::ClusterRemove { node: name }, false),
         }
     }
+}
+
+fn join(
+    code: &str,
+    name: String,
+    address: Option<IpAddr>,
+    data: Option<PathBuf>,
+    config: &std::path::Path,
+) -> anyhow::Result<ExitCode> {
+    let invitation: Invitation = code.parse()?;
+    // Before the code is used up.
+    anyhow::ensure!(
+        !config.exists(),
+        "{}: exists already; this machine is a node, or name another file",
+        config.display()
+    );
+    let accepted = node::runtime()?.block_on(invitation.accept(&name, env!("CARGO_PKG_VERSION")))?;
+    let bundle: Bundle = serde_json::from_slice(&accepted.bundle).context("the other node's answer")?;
+    let own = NewNode { name, data, address: address.unwrap_or(accepted.own) };
+    for path in bundle.write(config, &own)? {
+        println!("{}", path.display());
+    }
+    eprintln!("next: `ortler config check --config {0}`, then `ortler serve --config {0}`", config.display());
+    Ok(ExitCode::SUCCESS)
 }

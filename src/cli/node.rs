@@ -44,7 +44,7 @@ impl Where {
         runtime()?.block_on(async {
             let mut node = match Connection::open(&config.data).await? {
                 Some(connection) => Node::Running(connection),
-                None => Node::Stopped(Engines::open(&config).await?),
+                None => Node::Stopped(Box::new(Engines::open(&config).await?)),
             };
             let outcome = work(&mut node, &config).await;
             if let Node::Stopped(engines) = node {
@@ -64,7 +64,7 @@ impl Where {
 /// Who answers a command.
 pub enum Node {
     Running(Connection),
-    Stopped(Engines),
+    Stopped(Box<Engines>),
 }
 
 impl Node {

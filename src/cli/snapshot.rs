@@ -35,7 +35,7 @@ impl FromSnapshot {
     pub fn run(self, node: &Where, json: bool) -> anyhow::Result<ExitCode> {
         let tally = node.talk(async |target, config| {
             let (_staged, engines) = Staged::open(&self.dir, &config.data).await?;
-            let mut source = Node::Stopped(engines);
+            let mut source = Node::Stopped(Box::new(engines));
             let outcome = self.bring(&mut source, target).await;
             if let Node::Stopped(engines) = source {
                 engines.close().await;

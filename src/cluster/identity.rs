@@ -13,6 +13,11 @@ pub struct Identity([u8; 16]);
 const FILE: &str = "node.id";
 
 impl Identity {
+    #[cfg(test)]
+    pub(crate) const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// The identity of the node whose data lies in `folder`; made when there is none. Blocks.
     ///
     /// # Errors

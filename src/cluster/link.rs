@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use base::{Clock, UtcMillis, event};
 use engine::EngineError;
-use engine::postgres::{PgSettings, Pool};
+use engine::postgres::Pool;
 use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authority::{Authority, Issued};
 use crate::handoff::Handoff;
+use crate::invitation::Joiner;
 use crate::member::Member;
 
 /// A session that is led to a node that does not answer goes on where it is, after so long.
@@ -30,6 +31,7 @@ pub type Link = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// This node's end of all connections to others.
 pub struct Links {
+    pool: Arc<Pool>,
     authority: Authority,
     name: String,
     current: ArcSwap<Ends>,
@@ -41,14 +43,14 @@ struct Ends {
 }
 
 impl Links {
-    /// Gets the authority from the server, or makes it, and a certificate for the node `name`.
+    /// Gets the authority from the server ([`crate::open`]), or makes it, and a certificate for the node `name`.
     ///
     /// # Errors
     /// The server cannot be asked, or the name cannot stand in a certificate.
-    pub async fn open(server: &PgSettings, name: &str, clock: &dyn Clock) -> Result<Self, EngineError> {
-        let authority = Authority::shared(&Pool::new(server.clone().with_connections(1))).await?;
+    pub async fn open(pool: Arc<Pool>, name: &str, clock: &dyn Clock) -> Result<Self, EngineError> {
+        let authority = Authority::shared(&pool).await?;
         let current = ArcSwap::from_pointee(ends(&authority, name, clock.utc())?);
-        Ok(Self { authority, name: name.to_owned(), current })
+        Ok(Self { pool, authority, name: name.to_owned(), current })
     }
 
     /// Renews the certificate every day, until `stop`. Connections that are open keep theirs.
@@ -61,7 +63,15 @@ impl Links {
         }
     }
 
-    /// Takes connections of other nodes.
+    /// True if the code of a machine without a certificate is good; it is not again.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn is_invited(&self, joiner: &Joiner) -> Result<bool, EngineError> {
+        joiner.is_invited(&self.pool).await
+    }
+
+    /// Takes connections of other nodes, and of machines without a certificate, which may show an invitation and nothing else.
     pub fn acceptor(&self) -> TlsAcceptor {
         self.current.load().acceptor.clone()
     }
@@ -110,12 +120,16 @@ fn ends(authority: &Authority, name: &str, now: UtcMillis) -> Result<Ends, Engin
             let builder = builder.with_root_certificates(Arc::clone(&roots));
             builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key())
         });
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+    let verifier = verifier.allow_unauthenticated().build();
     let verifier = verifier.map_err(|error| failed(rustls::Error::General(error.to_string())))?;
-    let server =
-        ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]).and_then(
-            |builder| builder.with_client_cert_verifier(verifier).with_single_cert(vec![certificate.clone()], key),
-        );
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|builder| {
+            // Who was invited knows the authority by its digest alone.
+            let chain = vec![certificate.clone(), authority.certificate().clone()];
+            builder.with_client_cert_verifier(verifier).with_single_cert(chain, key)
+        });
     Ok(Ends {
         connector: TlsConnector::from(Arc::new(client.map_err(failed)?)),
         acceptor: TlsAcceptor::from(Arc::new(server.map_err(failed)?)),

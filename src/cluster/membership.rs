@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use base::{AccountId, Clock, UtcMillis, event};
 use config::Role;
-use engine::postgres::PgSettings;
+use engine::postgres::Pool;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::Identity;
 use crate::member::{Member, State, Wish};
-use crate::nodes::{ClusterError, Nodes};
+use crate::nodes::{ClusterError, Nodes, Roll};
 use crate::rendezvous;
 
 /// So often a node says that it is there.
@@ -55,7 +55,7 @@ impl View {
 pub struct Membership {
     settings: Settings,
     started_at: UtcMillis,
-    shared: Option<(Nodes, Identity)>,
+    shared: Option<(Box<dyn Roll>, Identity)>,
     view: watch::Sender<Arc<View>>,
     /// Of a node that is alone.
     drains: AtomicBool,
@@ -69,12 +69,12 @@ impl Membership {
         Self::new(settings, clock, None)
     }
 
-    /// A place among the nodes that share `server`; not yet taken. `folder` is the node's own.
+    /// A place among the nodes that share a server ([`crate::open`]); not yet taken. `folder` is the node's own.
     ///
     /// # Errors
-    /// No server that takes writes, or an identity that cannot be read.
+    /// An identity that cannot be read.
     pub async fn on(
-        server: &PgSettings,
+        pool: Arc<Pool>,
         folder: &Path,
         settings: Settings,
         clock: &dyn Clock,
@@ -82,10 +82,10 @@ impl Membership {
         let folder = folder.to_path_buf();
         let identity = tokio::task::spawn_blocking(move || Identity::of(&folder)).await;
         let identity = identity.map_err(|_| engine::EngineError::Closing)??;
-        Ok(Self::new(settings, clock, Some((Nodes::open(server).await?, identity))))
+        Ok(Self::new(settings, clock, Some((Box::new(Nodes { pool }), identity))))
     }
 
-    fn new(settings: Settings, clock: &dyn Clock, shared: Option<(Nodes, Identity)>) -> Self {
+    pub(crate) fn new(settings: Settings, clock: &dyn Clock, shared: Option<(Box<dyn Roll>, Identity)>) -> Self {
         let view = View { members: Vec::new(), own: settings.name.clone() };
         let (view, started_at) = (watch::Sender::new(Arc::new(view)), clock.utc());
         Self { settings, started_at, shared, view, drains: AtomicBool::new(false), soon: Notify::new() }
@@ -113,9 +113,10 @@ impl Membership {
         let mut was_lost = false;
         loop {
             tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
                 _ = beat.tick() => {}
                 () = self.soon.notified() => {}
-                () = stop.cancelled() => break,
             }
             match self.beat(sessions()).await {
                 Ok(()) => was_lost = false,

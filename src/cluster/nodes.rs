@@ -1,12 +1,16 @@
 //! The nodes' rows on the server. Ages are by the server's clock: nodes whose clocks differ agree on who is there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use base::UtcMillis;
 use engine::EngineError;
 use engine::postgres::{Migration, PgSettings, Pool, Row, Session, value};
 
+use crate::authority::Authority;
 use crate::identity::Identity;
+use crate::invitation::Invitation;
 use crate::member::{DOWN_AFTER, Member, State, Wish, role_name, roles_of};
 use crate::membership::Settings;
 
@@ -21,54 +25,88 @@ pub enum ClusterError {
     IsUp(String),
     #[error("this node is alone: nodes share a PostgreSQL server (storage.engine)")]
     Alone,
+    #[error("no node is up that has a listener between nodes (protocol `cluster`): a machine that joins asks one")]
+    NoneToAsk,
     #[error("{0} does not run")]
     NotRunning(String),
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
-const COMPONENT: &str = "cluster";
-const MIGRATIONS: &[Migration] = &[Migration { text: include_str!("schema-1.sql"), oldest: 1 }];
+/// Where nodes say that they are there.
+#[async_trait]
+pub(crate) trait Roll: Send + Sync {
+    /// All nodes, by name.
+    async fn list(&self) -> Result<Vec<Member>, EngineError>;
+    /// Enters a node that starts. Its wish stays as it was.
+    async fn enter(&self, own: &Settings, id: &Identity, now: UtcMillis) -> Result<(), ClusterError>;
+    /// Says that the node is there and hears who else is; `None` if it was removed, or another one has its name.
+    async fn beat(&self, own: &Settings, id: &Identity, sessions: u64) -> Result<Option<Vec<Member>>, EngineError>;
+    /// The node stops: nobody need wait until it counts as down.
+    async fn leave(&self, own: &Settings, id: &Identity) -> Result<(), EngineError>;
+    /// Says what is wanted of a node, which need not be up.
+    async fn set_wish(&self, name: &str, wish: Wish) -> Result<(), ClusterError>;
+    /// Forgets a node that is down.
+    async fn remove(&self, name: &str) -> Result<(), ClusterError>;
+}
+
+pub(crate) const COMPONENT: &str = "cluster";
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { text: include_str!("schema-1.sql"), oldest: 1 },
+    Migration { text: include_str!("schema-2.sql"), oldest: 1 },
+];
 
 /// For one statement: a heartbeat that takes longer is late anyway.
 const WAIT: Duration = Duration::from_secs(3);
 
-/// The table of nodes, on a connection of its own: heartbeats must not wait for mail.
-pub struct Nodes {
-    pool: Pool,
+/// Brings the tables that nodes share to this version, and gives a connection of its own for them: heartbeats must not wait for
+/// mail.
+///
+/// # Errors
+/// No server that takes writes, or tables of a release that is too new.
+pub async fn open(server: &PgSettings) -> Result<Arc<Pool>, EngineError> {
+    let pool = Pool::new(server.clone().with_connections(1).with_waits(WAIT, WAIT));
+    engine::postgres::migrate(&pool, COMPONENT, MIGRATIONS).await?;
+    Ok(Arc::new(pool))
+}
+
+/// A code with which a machine may become a node, once, within `valid`.
+///
+/// # Errors
+/// No node is up that could be asked with it, or the server is away.
+pub async fn invite(pool: &Arc<Pool>, valid: Duration) -> Result<Invitation, ClusterError> {
+    let members = Nodes { pool: Arc::clone(pool) }.list().await?;
+    let up = members.into_iter().filter(|one| one.state() == State::Up);
+    let nodes: Vec<(String, String)> = up.filter_map(|one| Some((one.name, one.address?))).collect();
+    if nodes.is_empty() {
+        return Err(ClusterError::NoneToAsk);
+    }
+    let authority = Authority::shared(pool).await?;
+    Ok(Invitation::write(pool, authority.certificate(), nodes, valid).await?)
+}
+
+/// The table of nodes.
+pub(crate) struct Nodes {
+    pub(crate) pool: Arc<Pool>,
 }
 
 const COLUMNS: &str = "name, address, roles, version, started_at, wish, sessions,
     (extract(epoch FROM clock_timestamp() - heard_at) * 1000)::bigint";
 
-impl Nodes {
-    /// Connects and brings the table to this version.
-    pub async fn open(server: &PgSettings) -> Result<Self, EngineError> {
-        let pool = Pool::new(server.clone().with_connections(1).with_waits(WAIT, WAIT));
-        engine::postgres::migrate(&pool, COMPONENT, MIGRATIONS).await?;
-        Ok(Self { pool })
-    }
-
-    /// All nodes, by name.
-    pub async fn list(&self) -> Result<Vec<Member>, EngineError> {
+#[async_trait]
+impl Roll for Nodes {
+    async fn list(&self) -> Result<Vec<Member>, EngineError> {
         let rows = self.pool.query(&format!("SELECT {COLUMNS} FROM node ORDER BY name"), &[]).await?;
         rows.iter().map(member).collect()
     }
 
-    /// Enters a node that starts. Its wish stays as it was.
-    pub(crate) async fn enter(&self, own: &Settings, id: &Identity, now: UtcMillis) -> Result<(), ClusterError> {
+    async fn enter(&self, own: &Settings, id: &Identity, now: UtcMillis) -> Result<(), ClusterError> {
         let sql = self.pool.begin(false).await?;
         let done = enter(&sql, own, id, now).await;
         sql.end(done).await
     }
 
-    /// Says that the node is there and hears who else is; `None` if it was removed, or another one has its name.
-    pub(crate) async fn beat(
-        &self,
-        own: &Settings,
-        id: &Identity,
-        sessions: u64,
-    ) -> Result<Option<Vec<Member>>, EngineError> {
+    async fn beat(&self, own: &Settings, id: &Identity, sessions: u64) -> Result<Option<Vec<Member>>, EngineError> {
         // The own row is seen as it was before; that it is alive its node knows.
         let text = format!(
             "WITH own AS (
@@ -89,8 +127,7 @@ impl Nodes {
         Ok(Some(members))
     }
 
-    /// The node stops: nobody need wait until it counts as down.
-    pub(crate) async fn leave(&self, own: &Settings, id: &Identity) -> Result<(), EngineError> {
+    async fn leave(&self, own: &Settings, id: &Identity) -> Result<(), EngineError> {
         let text = "UPDATE node SET heard_at = NULL, sessions = 0 WHERE name = $1 AND identity = $2";
         let sql = self.pool.session().await?;
         sql.execute(text, &[&own.name, &id.as_bytes()]).await?;
@@ -98,16 +135,14 @@ impl Nodes {
         Ok(())
     }
 
-    /// Says what is wanted of a node, which need not be up.
-    pub async fn set_wish(&self, name: &str, wish: Wish) -> Result<(), ClusterError> {
+    async fn set_wish(&self, name: &str, wish: Wish) -> Result<(), ClusterError> {
         let sql = self.pool.session().await?;
         let changed = sql.execute("UPDATE node SET wish = $2 WHERE name = $1", &[&name, &wish.as_str()]).await?;
         sql.give_back();
         if changed == 0 { Err(ClusterError::NoNode(name.to_owned())) } else { Ok(()) }
     }
 
-    /// Forgets a node that is down.
-    pub async fn remove(&self, name: &str) -> Result<(), ClusterError> {
+    async fn remove(&self, name: &str) -> Result<(), ClusterError> {
         let sql = self.pool.begin(false).await?;
         let done = async {
             match find(&sql, name).await? {

@@ -7,6 +7,8 @@ use engine::postgres::{PgSettings, Pool, Server};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::counters::{PgSums, Sums};
+use crate::leases::{LeaseTable, PgLeases};
 
 fn settings(name: &str) -> Settings {
     Settings {
@@ -25,7 +27,8 @@ struct Node {
 }
 
 async fn membership(server: &PgSettings, name: &str, folder: &tempfile::TempDir) -> Arc<Membership> {
-    Arc::new(Membership::on(server, folder.path(), settings(name), &SystemClock).await.unwrap())
+    let pool = crate::open(server).await.unwrap();
+    Arc::new(Membership::on(pool, folder.path(), settings(name), &SystemClock).await.unwrap())
 }
 
 impl Node {
@@ -116,7 +119,9 @@ async fn a_name_belongs_to_one_node_at_a_time() {
     first.stop().await;
     second.enter().await.unwrap();
     std::fs::write(folder.path().join("node.id"), "nonsense").unwrap();
-    let broken = Membership::on(&settings, folder.path(), super::tests::settings("b"), &SystemClock).await;
+    let broken =
+        Membership::on(crate::open(&settings).await.unwrap(), folder.path(), super::tests::settings("b"), &SystemClock)
+            .await;
     assert!(broken.is_err_and(|error| error.to_string().contains("node.id")));
 }
 
@@ -149,4 +154,139 @@ async fn a_node_alone_is_its_own_cluster() {
     assert_eq!(alone.list().await.unwrap()[0].state(), State::Up);
     assert_eq!(alone.view().elsewhere(AccountId(1)), None);
     assert!(matches!(alone.remove("solo").await, Err(ClusterError::Alone)));
+}
+
+/// Where nodes meet: the server, or what simulations have in its place; each with its time.
+struct Meeting {
+    leases: Arc<dyn LeaseTable>,
+    sums: [Box<dyn Sums>; 2],
+    clock: Arc<dyn base::Clock>,
+}
+
+fn meetings(pool: &Arc<Pool>) -> [Meeting; 2] {
+    let world = crate::sim::World::new(1);
+    let way = |node: &str| crate::sim::Way { world: Arc::clone(&world), node: node.to_owned() };
+    let sums = || -> Box<dyn Sums> { Box::new(PgSums { pool: Arc::clone(pool) }) };
+    let leases = Arc::new(PgLeases { pool: Arc::clone(pool) });
+    [
+        Meeting { leases, sums: [sums(), sums()], clock: Arc::new(SystemClock) },
+        Meeting { leases: Arc::new(way("a")), sums: [Box::new(way("a")), Box::new(way("b"))], clock: world.clock(0) },
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_is_one_nodes_until_its_time_is_over() {
+    let Some(server) = Server::start() else { return };
+    let pool = crate::open(&server.settings(2)).await.unwrap();
+    let short = Duration::from_millis(600);
+    for Meeting { leases, clock, .. } in meetings(&pool) {
+        let [a, b] = ["a", "b"].map(|node| Leases::with(Arc::clone(&leases), node, Arc::clone(&clock)));
+        let mut first = a.take("gc", short).await.unwrap().unwrap();
+        assert!(b.take("gc", short).await.unwrap().is_none() && b.take("audit", short).await.unwrap().is_some());
+        // Kept for longer than it was taken.
+        for _ in 0..10 {
+            tokio::time::sleep(short / 5).await;
+            assert!(first.keep().await && first.is_held());
+        }
+        assert!(b.take("gc", short).await.unwrap().is_none());
+        // Its node stands still.
+        tokio::time::sleep(short + Duration::from_millis(50)).await;
+        assert!(!first.is_held());
+        let second = b.take("gc", short).await.unwrap().unwrap();
+        assert!(second.fence() > first.fence() && !first.keep().await && !first.is_held());
+        // Given up, it is another one's at once; given up too late, it stays where it is.
+        second.give_up().await;
+        let third = a.take("gc", short).await.unwrap().unwrap();
+        first.give_up().await;
+        assert!(third.is_held() && b.take("gc", short).await.unwrap().is_none());
+        // A node that starts again goes on, and what its former life held is lost.
+        let mut again = a.take("gc", short).await.unwrap().unwrap();
+        assert!(again.fence() > third.fence() && again.keep().await);
+    }
+    let alone = Leases::alone(Arc::new(SystemClock));
+    let mut lease = alone.take("gc", Duration::ZERO).await.unwrap().unwrap();
+    assert!(lease.is_held() && lease.keep().await);
+}
+
+/// Nobody gets it before the transaction that relies on it has ended; nothing is committed after it was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_checks_its_lease_is_never_late() {
+    let Some(server) = Server::start() else { return };
+    let pool = crate::open(&server.settings(4)).await.unwrap();
+    let own = Pool::new(server.settings(1));
+    let clock: Arc<dyn base::Clock> = Arc::new(SystemClock);
+    let [a, b] = ["a", "b"].map(|node| Arc::new(Leases::on(Arc::clone(&pool), node, Arc::clone(&clock))));
+    let lease = a.take("gc", Duration::from_millis(100)).await.unwrap().unwrap();
+    let sql = own.begin(false).await.unwrap();
+    lease.check(&sql).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Over, but relied on.
+    let mut taking = tokio::task::JoinSet::new();
+    let other = taking.spawn(async move { b.take("gc", Duration::from_secs(60)).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!other.is_finished());
+    sql.end(Ok::<_, engine::EngineError>(())).await.unwrap();
+    let other = taking.join_next().await.unwrap().unwrap().unwrap().unwrap();
+    assert!(other.is_held());
+    let sql = own.begin(false).await.unwrap();
+    let lost = lease.check(&sql).await;
+    assert!(matches!(&lost, Err(LeaseLost::Lost(name)) if name == "gc"), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_count_together() {
+    let Some(server) = Server::start() else { return };
+    let pool = crate::open(&server.settings(2)).await.unwrap();
+    for Meeting { sums, clock, .. } in meetings(&pool) {
+        let nodes = sums.map(|sums| Arc::new(Counters::with(sums, Arc::clone(&clock))));
+        let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
+        for node in &nodes {
+            let (node, stop) = (Arc::clone(node), stop.clone());
+            tasks.spawn(async move { node.run(stop).await });
+        }
+        let both = |key: &str| nodes.each_ref().map(|node| node.count(Counted::LOGIN_FAILURES, key));
+        (0..3).for_each(|_| nodes[0].add(Counted::LOGIN_FAILURES, "192.0.2.1"));
+        (0..4).for_each(|_| nodes[1].add(Counted::LOGIN_FAILURES, "192.0.2.1"));
+        nodes[1].add(Counted::LOGIN_FAILURES, "192.0.2.2");
+        assert_eq!(both("192.0.2.1"), [3, 4], "each counts at once what it sees itself");
+        let together = async {
+            while both("192.0.2.1") != [7, 7] || both("192.0.2.2") != [1, 1] {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), together).await.unwrap();
+        // What a node saw last is told when it stops; one that starts hears of it.
+        (0..2).for_each(|_| nodes[0].add(Counted::LOGIN_FAILURES, "192.0.2.2"));
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
+        let stop = CancellationToken::new();
+        let (later, stopped) = (Arc::clone(&nodes[1]), stop.clone());
+        tasks.spawn(async move { later.run(stopped).await });
+        let told = async {
+            while nodes[1].count(Counted::LOGIN_FAILURES, "192.0.2.2") != 3 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), told).await.unwrap();
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+#[tokio::test]
+async fn every_version_of_the_tables_is_worked_with() {
+    let Some(server) = Server::start() else { return };
+    let steps = crate::nodes::MIGRATIONS.iter().map(|step| step.text);
+    let fixture = engine::fixture::Fixture::new(include_str!("fixtures/postgres.sql"), steps);
+    for version in fixture.versions() {
+        let at = PgSettings::parse(&server.database(&format!("version{version}")), 1).unwrap();
+        fixture.make_postgres(&Pool::new(at.clone()), crate::nodes::COMPONENT, version).await;
+        let pool = crate::open(&at).await.unwrap();
+        let nodes = crate::nodes::Nodes { pool: Arc::clone(&pool) };
+        let members = crate::nodes::Roll::list(&nodes).await.unwrap();
+        assert_eq!((members[0].name.as_str(), members[0].wish, members[0].state()), ("mx1", Wish::Drain, State::Down));
+        let lease = Leases::on(pool, "mx2", Arc::new(SystemClock)).take("gc", Duration::from_secs(9)).await;
+        let fence = lease.unwrap().unwrap().fence();
+        assert_eq!(fence, if version >= 2 { 42 } else { 1 });
+    }
 }

@@ -61,7 +61,9 @@ impl Config {
             reader.complain_about_whole();
         }
         if reader.complaints.is_empty() {
-            Ok(reader.finish(file.parent().unwrap_or(Path::new("."))))
+            let mut config = reader.finish(file.parent().unwrap_or(Path::new(".")));
+            config.file = std::path::absolute(file).ok();
+            Ok(config)
         } else {
             reader.complaints.sort_by_key(|(line, _)| *line);
             Err(ConfigError { file: file.to_path_buf(), complaints: reader.complaints })
@@ -283,6 +285,7 @@ impl Reader<'_> {
         let of_listener = of_listener.filter(|address| !address.ip().is_unspecified()).map(|one| one.to_string());
         let cluster_address = self.take("cluster.address").map(Value::into_text).or(of_listener);
         Config {
+            file: None,
             roles: roles.collect(),
             node_name: self.text("node.name"),
             data,

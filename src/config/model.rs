@@ -94,6 +94,8 @@ pub struct ObjectStore {
 /// A checked configuration. Field by field it is [`crate::option::OPTIONS`], where each is documented.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
+    /// Where it was read; `None`: it was made.
+    pub file: Option<PathBuf>,
     pub node_name: String,
     pub data: PathBuf,
     pub roles: Vec<Role>,

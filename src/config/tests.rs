@@ -18,7 +18,8 @@ fn complaints(text: &str) -> String {
 
 #[test]
 fn a_small_file_gets_every_default() {
-    let config = Config::parse(GOOD, Path::new("/etc/ortler/ortler.toml")).unwrap();
+    let mut config = Config::parse(GOOD, Path::new("/etc/ortler/ortler.toml")).unwrap();
+    assert_eq!(config.file.take().unwrap(), Path::new("/etc/ortler/ortler.toml"));
     assert_eq!((config.listeners[0].service, config.data.to_str().unwrap()), (Service::Smtp, "/var/lib/ortler"));
     assert_eq!((config.message_size_max.0, config.recipients_max, config.roles.len()), (50 << 20, 1000, 3));
     assert_eq!(config, Config::with_defaults("mx1.example.test", "/var/lib/ortler".into(), config.listeners.clone()));

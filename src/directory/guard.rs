@@ -1,13 +1,19 @@
-//! Slows down password guessing. Counts failures per network, in memory; a cluster sums them in the engine.
+//! Slows down password guessing: counts failures of each network.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache;
 
-/// Failed sign-ins of each client network (IPv4 address, IPv6 /64) within a window.
+/// Failed sign-ins of each client network (IPv4 address, IPv6 /64) within a quarter of an hour.
+pub trait Failures: Send + Sync {
+    fn add(&self, network: IpAddr);
+    fn count(&self, network: IpAddr) -> u32;
+}
+
 pub struct LoginGuard {
-    failures: Cache<IpAddr, u32>,
+    failures: Arc<dyn Failures>,
     /// Loopback is neither delayed nor refused: the demonstration mode.
     exempt_loopback: bool,
 }
@@ -19,13 +25,20 @@ const DELAY_STEP: Duration = Duration::from_millis(500);
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
 impl LoginGuard {
+    /// Of a node that is alone.
     pub fn new(exempt_loopback: bool) -> Self {
-        Self { failures: Cache::builder().max_capacity(NETWORKS_MAX).time_to_live(WINDOW).build(), exempt_loopback }
+        let seen = Cache::builder().max_capacity(NETWORKS_MAX).time_to_live(WINDOW).build();
+        Self::shared(exempt_loopback, Arc::new(Seen(seen)))
+    }
+
+    /// Counts together with others.
+    pub const fn shared(exempt_loopback: bool, failures: Arc<dyn Failures>) -> Self {
+        Self { failures, exempt_loopback }
     }
 
     /// False if this network failed too often of late.
     pub fn admits(&self, peer: IpAddr) -> bool {
-        self.is_exempt(peer) || self.failures.get(&network(peer)).is_none_or(|count| count < FAILURES_MAX)
+        self.is_exempt(peer) || self.failures.count(network(peer)) < FAILURES_MAX
     }
 
     /// Counts a failure and says how long its answer is held back.
@@ -33,16 +46,27 @@ impl LoginGuard {
         if self.is_exempt(peer) {
             return Duration::ZERO;
         }
-        let count = self
-            .failures
-            .entry(network(peer))
-            .and_upsert_with(|entry| entry.map_or(1, |entry| entry.into_value().saturating_add(1)))
-            .into_value();
-        (DELAY_STEP * count).min(DELAY_MAX)
+        let network = network(peer);
+        self.failures.add(network);
+        DELAY_STEP.saturating_mul(self.failures.count(network)).min(DELAY_MAX)
     }
 
     fn is_exempt(&self, peer: IpAddr) -> bool {
         self.exempt_loopback && peer.is_loopback()
+    }
+}
+
+/// What this node saw.
+struct Seen(Cache<IpAddr, u32>);
+
+impl Failures for Seen {
+    fn add(&self, network: IpAddr) {
+        let one_more = self.0.entry(network);
+        one_more.and_upsert_with(|entry| entry.map_or(1, |entry| entry.into_value().saturating_add(1)));
+    }
+
+    fn count(&self, network: IpAddr) -> u32 {
+        self.0.get(&network).unwrap_or(0)
     }
 }
 

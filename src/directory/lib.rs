@@ -30,7 +30,7 @@ pub use account::{Access, Account, Alias, DomainEntry, NewAccount, Recipient, Re
 pub use audit::Damage;
 pub use directory::{Directory, Login, Protocol};
 pub use error::{DirectoryError, LoginError, RegistryError};
-pub use guard::LoginGuard;
+pub use guard::{Failures, LoginGuard};
 pub use hold::{Hold, Holds, Rights};
 pub use password::{InvalidHash, PasswordHash};
 pub use quota::{Limits, QuotaChange};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use base::{AccountId, UtcMillis, event};
+use cluster::Lease;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{AuditOptions, AuditPlace, AuditReport};
@@ -23,6 +24,8 @@ const REST: u32 = 19;
 const REST_MIN: Duration = Duration::from_millis(200);
 /// After a step that could not be done, and while another node has its turn.
 const RETRY: Duration = Duration::from_secs(300);
+/// A node that dies at it is followed by another one after so long. Longer than a step and its rest.
+const LEASE: Duration = Duration::from_secs(1800);
 
 /// The result of a pass, as kept in the data folder.
 #[derive(Serialize, Deserialize)]
@@ -86,18 +89,22 @@ pub async fn run(engines: Arc<Engines>, every: Duration, stop: CancellationToken
             wait = every - since;
             continue;
         }
-        let turn = match engines.storage.audit_turn().await {
+        let mut turn = match engines.leases.take("audit", LEASE).await {
             Ok(Some(turn)) => turn,
             other => {
                 if let Err(error) = other {
-                    tracing::warn!(event = event::STORE_FAILED, what = "audit", error = %explain(&error));
+                    tracing::warn!(event = event::STORE_FAILED, what = "audit", %error);
                 }
                 wait = RETRY;
                 continue;
             }
         };
-        let Some(report) = pass(&engines, &stop).await else { return };
-        drop(turn);
+        let report = pass(&engines, &mut turn, &stop).await;
+        turn.give_up().await;
+        let Some(report) = report else {
+            wait = RETRY;
+            continue;
+        };
         let kept = Kept { version: 1, finished_at: engines.clock.utc().0, report };
         if let Err(error) = keep(engines.data(), &kept) {
             tracing::warn!(event = event::STORE_FAILED, what = "audit.json", error = %format!("{error:#}"));
@@ -115,8 +122,8 @@ fn tell(kept: &Kept) {
     metrics::gauge!("ortler_audit_finished_timestamp_seconds").set(finished);
 }
 
-/// One pass over everything; `None` if the node stops.
-async fn pass(engines: &Engines, stop: &CancellationToken) -> Option<Value> {
+/// One pass over everything; `None` if the node stops, or the turn went to another one.
+async fn pass(engines: &Engines, turn: &mut Lease, stop: &CancellationToken) -> Option<Value> {
     let mut found = AuditReport::default();
     let mut place = Some(AuditPlace::default());
     let mut accounts = None;
@@ -134,7 +141,7 @@ async fn pass(engines: &Engines, stop: &CancellationToken) -> Option<Value> {
                 RETRY
             }
         };
-        if tokio::time::timeout(rest, stop.cancelled()).await.is_ok() {
+        if tokio::time::timeout(rest, stop.cancelled()).await.is_ok() || !turn.keep().await {
             return None;
         }
     }

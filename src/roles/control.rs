@@ -56,6 +56,7 @@ pub enum Request {
     Snapshot { to: PathBuf },
     ClusterStatus,
     ClusterWish { node: Option<String>, drain: bool },
+    ClusterInvite { valid_seconds: u64 },
     ClusterRemove { node: String },
     Mail(MailRequest),
 }
@@ -382,6 +383,14 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             engines.membership.set_wish(&node, if drain { Wish::Drain } else { Wish::Serve }).await?;
             let all = engines.membership.list().await?;
             Ok(all.iter().find(|one| one.name == node).map(member_value).unwrap_or_default())
+        }
+        Request::ClusterInvite { valid_seconds } => {
+            let shared = engines
+                .shared
+                .as_ref()
+                .context("this node is alone: nodes share a PostgreSQL server (storage.engine)")?;
+            let code = cluster::invite(shared, Duration::from_secs(valid_seconds)).await?;
+            Ok(json!({ "code": code.to_string(), "valid_seconds": valid_seconds }))
         }
         Request::ClusterRemove { node } => {
             engines.membership.remove(&node).await?;

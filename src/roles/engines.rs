@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use base::{AccountId, ByteSize, Clock, IdSource, Secret, SystemClock};
-use cluster::Membership;
+use cluster::{Counted, Counters, Leases, Membership};
 use config::{Config, ObjectStore, Postgres, PostgresTls};
-use directory::{LoginGuard, Registry};
+use directory::{Failures, LoginGuard, Registry};
 use engine::postgres::{PgSettings, PgTls, Pool};
 use serde_json::{Value, json};
 use store::{AuditOptions, AuditReport, S3Settings, Storage, StorageSettings};
@@ -24,6 +25,12 @@ pub struct Engines {
     pub trail: Arc<Trail>,
     /// This node's place among those that share the server; a running node takes it.
     pub membership: Arc<Membership>,
+    /// What nodes count together; `None` on a node that is alone.
+    pub counters: Option<Arc<Counters>>,
+    /// A connection of its own for what nodes tell each other; `None` on a node that is alone.
+    pub shared: Option<Arc<Pool>>,
+    /// Work of one node at a time.
+    pub leases: Leases,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
     /// No message is larger.
@@ -61,9 +68,17 @@ impl Engines {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ids = Arc::new(IdSource::system());
         let postgres = config.postgres.as_ref().map(server).transpose()?.map(|server| Arc::new(Pool::new(server)));
-        let (storage, directory) = match &postgres {
-            Some(pool) => open_postgres(config, pool, &clock, &ids).await?,
-            None => {
+        let shared = match &postgres {
+            Some(pool) => Some(cluster::open(pool.settings()).await?),
+            None => None,
+        };
+        let counters = shared.as_ref().map(|shared| Arc::new(Counters::on(Arc::clone(shared), Arc::clone(&clock))));
+        let (storage, directory) = match (&postgres, &counters) {
+            (Some(pool), Some(counters)) => {
+                let guard = LoginGuard::shared(config.plaintext_on_loopback, Arc::new(Together(Arc::clone(counters))));
+                open_postgres(config, pool, guard, &clock, &ids).await?
+            }
+            _ => {
                 let (config, clock, ids) = (config.clone(), Arc::clone(&clock), Arc::clone(&ids));
                 tokio::task::spawn_blocking(move || open_embedded(&config, &clock, ids)).await??
             }
@@ -75,8 +90,12 @@ impl Engines {
             Some(postgres) => Trail::open_postgres(settings, trail_server(postgres)?, trail_clock, &ids).await?,
             None => tokio::task::spawn_blocking(move || Trail::open(settings, trail_clock)).await??,
         };
-        let membership = match &postgres {
-            Some(pool) => Membership::on(pool.settings(), &at, member(config), &*clock).await?,
+        let leases = match &shared {
+            Some(shared) => Leases::on(Arc::clone(shared), &config.node_name, Arc::clone(&clock)),
+            None => Leases::alone(Arc::clone(&clock)),
+        };
+        let membership = match &shared {
+            Some(shared) => Membership::on(Arc::clone(shared), &at, member(config), &*clock).await?,
             None => Membership::alone(member(config), &*clock),
         };
         Ok(Self {
@@ -84,6 +103,9 @@ impl Engines {
             directory: Arc::new(directory),
             trail,
             membership: Arc::new(membership),
+            counters,
+            shared,
+            leases,
             clock,
             ids,
             message_size_max: config.message_size_max,
@@ -250,6 +272,7 @@ fn open_embedded(config: &Config, clock: &Arc<dyn Clock>, ids: Arc<IdSource>) ->
 async fn open_postgres(
     config: &Config,
     pool: &Arc<Pool>,
+    guard: LoginGuard,
     clock: &Arc<dyn Clock>,
     ids: &Arc<IdSource>,
 ) -> anyhow::Result<(Storage, Registry)> {
@@ -258,8 +281,20 @@ async fn open_postgres(
     let pool_here = Arc::clone(pool);
     let storage = Storage::open_postgres_with(data, pool_here, objects, settings(config), Arc::clone(&clock), ids);
     let storage = storage.await.map_err(|error| explain(&error))?;
-    let guard = LoginGuard::new(config.plaintext_on_loopback);
     Ok((storage, Registry::open_postgres(Arc::clone(pool), clock, config.postmaster.clone(), guard).await?))
+}
+
+/// Failed sign-ins, counted by all nodes.
+struct Together(Arc<Counters>);
+
+impl Failures for Together {
+    fn add(&self, network: IpAddr) {
+        self.0.add(Counted::LOGIN_FAILURES, &network.to_string());
+    }
+
+    fn count(&self, network: IpAddr) -> u32 {
+        u32::try_from(self.0.count(Counted::LOGIN_FAILURES, &network.to_string())).unwrap_or(u32::MAX)
+    }
 }
 
 /// How the configured object store is reached. Reads the secret's file.

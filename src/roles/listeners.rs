@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{ByteSize, Clock, IdSource, event};
-use cluster::{Affinity, Handoff, Links};
+use cluster::{Affinity, Handoff, Joiner, Links, Membership, State};
 use config::{Config, Listener, Role, Service};
 use filter::Filter;
 use net::{Accepted, Acceptor, AcceptorSettings, Cidr, Stream, Tasks, Tls};
 use reception::{Intake, Reception};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::engines::Engines;
+use super::joining::Bundle;
 
 /// Everything that listeners hand to sessions.
 #[derive(Clone)]
@@ -29,6 +31,7 @@ pub struct Services {
     pub health: Arc<web::Health>,
     /// To other nodes and from them.
     pub links: Option<Arc<Links>>,
+    pub membership: Arc<Membership>,
     pub filter: Arc<Filter>,
     pub ids: Arc<IdSource>,
     pub clock: Arc<dyn Clock>,
@@ -211,14 +214,19 @@ impl SessionMaker {
         let acceptor = links.acceptor();
         let opening = async {
             let mut stream = acceptor.accept(stream).await?;
+            if stream.get_ref().1.peer_certificates().is_none() {
+                self.welcome(&mut stream, links, peer).await?;
+                return Ok(None);
+            }
             let handoff = Handoff::receive(&mut stream).await?;
             if matches!(handoff.protocol.as_str(), "imap" | "pop3") {
                 Handoff::take(&mut stream).await?;
             }
-            std::io::Result::Ok((stream, handoff))
+            std::io::Result::Ok(Some((stream, handoff)))
         };
         let (stream, handoff) = match tokio::time::timeout(HANDSHAKE_TIMEOUT, opening).await {
-            Ok(Ok(opened)) => opened,
+            Ok(Ok(Some(opened))) => opened,
+            Ok(Ok(None)) => return,
             Ok(Err(error)) => {
                 tracing::warn!(event = event::SESSION_REFUSED, listener = "cluster", peer = %peer.ip(), %error);
                 return;
@@ -235,6 +243,54 @@ impl SessionMaker {
                 Box::pin(pop3::serve_led(stream, handoff, config, work, stop)).await;
             }
             _ => {}
+        }
+    }
+}
+
+impl SessionMaker {
+    /// A machine that was invited gets what a node is made of.
+    async fn welcome(
+        &self,
+        stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        links: &Links,
+        peer: SocketAddr,
+    ) -> std::io::Result<()> {
+        let joiner = Joiner::receive(stream).await?;
+        let answer = self.bundle(&joiner, links).await;
+        match &answer {
+            Ok(_) => tracing::info!(event = event::NODE_JOINS, node = %joiner.name, peer = %peer.ip()),
+            Err(error) => {
+                tracing::warn!(event = event::NODE_REFUSED, node = %joiner.name, peer = %peer.ip(), %error);
+                // No code is guessed, and nobody is kept busy with it.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+        Joiner::answer(stream, answer).await
+    }
+
+    async fn bundle(&self, joiner: &Joiner, links: &Links) -> Result<Vec<u8>, String> {
+        let view = self.services.membership.view();
+        if view.members.iter().any(|one| one.name == joiner.name && one.state() != State::Down) {
+            return Err(format!("a node called {} is up; choose another name", joiner.name));
+        }
+        let Some(file) = self.services.config.file.clone() else {
+            return Err("this node has no configuration file to hand on".to_owned());
+        };
+        match links.is_invited(joiner).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err("the code is not valid, or not any more; `ortler cluster invite` gives one".to_owned());
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        let made = tokio::task::spawn_blocking(move || {
+            let bundle = Bundle::of(&file)?;
+            anyhow::Ok(serde_json::to_vec(&bundle)?)
+        });
+        match made.await {
+            Ok(Ok(bundle)) => Ok(bundle),
+            Ok(Err(error)) => Err(format!("{error:#}")),
+            Err(error) => Err(error.to_string()),
         }
     }
 }

@@ -79,6 +79,19 @@ pub fn drop_privileges(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes files the user's, if this process may.
+pub fn give_to(name: &str, files: &[std::path::PathBuf]) -> anyhow::Result<()> {
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    let user = User::from_name(name)?
+        .ok_or_else(|| anyhow::anyhow!("node.user: there is no user `{name}` on this machine; make it first"))?;
+    for file in files {
+        give(file, &user).with_context(|| format!("cannot give {} to {name}", file.display()))?;
+    }
+    Ok(())
+}
+
 fn give(path: &std::path::Path, user: &User) -> std::io::Result<()> {
     chown(path, Some(user.uid), Some(user.gid))?;
     if path.is_dir() {

@@ -5,6 +5,7 @@ pub mod control;
 pub mod copying;
 mod engines;
 mod hints;
+pub mod joining;
 mod judge;
 pub mod limits;
 mod listeners;

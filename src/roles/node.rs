@@ -21,6 +21,8 @@ use super::{control, hints, judge, machine};
 
 /// Garbage collection starts so often.
 const GC_EVERY: Duration = Duration::from_secs(3600);
+/// A node that dies at it is followed by another one after so long.
+const GC_LEASE: Duration = Duration::from_secs(300);
 /// So soon a change of another node's counts here.
 const DIRECTORY_EVERY: Duration = Duration::from_secs(1);
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
@@ -116,8 +118,8 @@ pub async fn run(
         let protocols = sockets.iter().map(|(listener, _)| listener.service.as_str()).collect();
         web::Health::new(protocols, Arc::clone(&engines.storage), render, is_draining)
     };
-    let links = match &engines.postgres {
-        Some(pool) => Some(Arc::new(Links::open(pool.settings(), &config.node_name, &*engines.clock).await?)),
+    let links = match &engines.shared {
+        Some(pool) => Some(Arc::new(Links::open(Arc::clone(pool), &config.node_name, &*engines.clock).await?)),
         None => None,
     };
     let affinity =
@@ -131,6 +133,7 @@ pub async fn run(
         web: Arc::clone(&web),
         health: Arc::new(health),
         links: links.clone(),
+        membership: Arc::clone(&engines.membership),
         filter,
         ids: Arc::clone(&engines.ids),
         clock: Arc::clone(&engines.clock),
@@ -201,15 +204,19 @@ fn spawn_gc(engines: &Arc<Engines>, tasks: &Tasks) {
     let (engines, stop) = (Arc::clone(engines), tasks.stopping());
     tasks.spawn("gc", async move {
         while tokio::time::timeout(GC_EVERY, stop.cancelled()).await.is_err() {
-            loop {
-                match engines.storage.gc().await {
-                    Ok(round) if round.has_more && !stop.is_cancelled() => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        tracing::warn!(event = event::STORE_FAILED, what = "gc", error = %explain(&error));
-                        break;
+            // One node is enough; that two run at once, as one that was taken for dead, does no harm.
+            if let Ok(Some(mut turn)) = engines.leases.take("gc", GC_LEASE).await {
+                loop {
+                    match engines.storage.gc().await {
+                        Ok(round) if round.has_more && !stop.is_cancelled() && turn.keep().await => {}
+                        Ok(_) => break,
+                        Err(error) => {
+                            tracing::warn!(event = event::STORE_FAILED, what = "gc", error = %explain(&error));
+                            break;
+                        }
                     }
                 }
+                turn.give_up().await;
             }
             if let Err(error) = engines.directory.tidy().await {
                 tracing::warn!(event = event::STORE_FAILED, what = "directory", %error);
@@ -221,8 +228,13 @@ fn spawn_gc(engines: &Arc<Engines>, tasks: &Tasks) {
 /// What keeps a node in step with the others on its server.
 fn spawn_sharing(engines: &Arc<Engines>, tasks: &Tasks) {
     let Some(pool) = &engines.postgres else { return };
-    let (server, storage) = (pool.settings().clone(), Arc::clone(&engines.storage));
-    tasks.spawn("hints", hints::run(server, storage, tasks.stopping()));
+    let (server, own) = (pool.settings().clone(), engines.storage.signals.subscribe_all());
+    let sessions = hints::StoreSessions(Arc::clone(&engines.storage));
+    tasks.spawn("hints", cluster::share(server, own, sessions, tasks.stopping()));
+    if let Some(counters) = &engines.counters {
+        let (counters, stop) = (Arc::clone(counters), tasks.stopping());
+        tasks.spawn("counters", async move { counters.run(stop).await });
+    }
     let (directory, stop) = (Arc::clone(&engines.directory), tasks.stopping());
     tasks.spawn("directory", async move {
         while tokio::time::timeout(DIRECTORY_EVERY, stop.cancelled()).await.is_err() {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::AccountId;
-use engine::postgres::Session;
 
 use crate::blob::SegmentStore;
 use crate::error::StoreError;
@@ -101,11 +100,6 @@ impl AuditReport {
     }
 }
 
-/// As long as it lives, no other node of the same PostgreSQL has it.
-pub struct AuditTurn {
-    _holder: Option<Session>,
-}
-
 /// Where an audit goes on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AuditPlace {
@@ -133,13 +127,6 @@ impl Storage {
             Kept::Embedded { sqlite, segments, .. } => step(sqlite, segments, place, options).await,
             Kept::Postgres { store, blobs, .. } => store.audit_step(place, options, blobs).await,
         }
-    }
-
-    /// The turn to audit in the background; `None` while another node has it. It costs a connection of its own.
-    pub async fn audit_turn(&self) -> Result<Option<AuditTurn>, StoreError> {
-        let Kept::Postgres { store, .. } = &self.kept else { return Ok(Some(AuditTurn { _holder: None })) };
-        let holder = store.audit_turn().await?;
-        Ok(holder.map(|holder| AuditTurn { _holder: Some(holder) }))
     }
 
     /// Checks every invariant of the store. May run while it is in use.

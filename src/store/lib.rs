@@ -48,7 +48,7 @@ pub mod traits;
 mod undelete;
 pub mod view;
 
-pub use audit::{AuditOptions, AuditPlace, AuditReport, AuditTurn, Problem};
+pub use audit::{AuditOptions, AuditPlace, AuditReport, Problem};
 pub use blob::{SegmentSettings, SegmentStore};
 pub use bucket::S3Settings;
 pub use content::{EntryContent, Steps};

@@ -103,7 +103,9 @@ impl From<ClusterError> for ApiError {
         match error {
             ClusterError::NoNode(_) => Self::NotFound,
             ClusterError::IsUp(_) | ClusterError::NameTaken { .. } => Self::Conflict(error.to_string()),
-            ClusterError::Alone | ClusterError::NotRunning(_) => Self::Invalid(error.to_string()),
+            ClusterError::Alone | ClusterError::NoneToAsk | ClusterError::NotRunning(_) => {
+                Self::Invalid(error.to_string())
+            }
             ClusterError::Engine(error) => failed(&error),
         }
     }

@@ -317,3 +317,94 @@ fn a_password_that_was_changed_opens_nothing_any_more_anywhere() {
     std::thread::sleep(Duration::from_secs(2));
     imap.tagged("SELECT INBOX");
 }
+
+/// Attempts with a wrong password, all at once, of a client that a proxy names; the codes of the answers.
+fn guess(node: &Node, attempts: usize) -> Vec<String> {
+    let guess_once = || {
+        let mut smtp = node.connect(587);
+        smtp.expect("220");
+        smtp.say("EHLO proxy.example").expect("250");
+        smtp.say("XCLIENT ADDR=203.0.113.9").expect("220");
+        smtp.say("EHLO client.example").expect("250");
+        let wrong = crate::harness::base64(b"\0user1@example.test\0wrong");
+        smtp.say(&format!("AUTH PLAIN {wrong}")).line()[..3].to_owned()
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..attempts).map(|_| scope.spawn(guess_once)).collect();
+        running.into_iter().map(|one| one.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn passwords_are_guessed_at_all_nodes_no_more_often_than_at_one() {
+    let Some(server) = Server::start() else { return };
+    let proxy = "[network]\ntrusted_proxies = [\"127.0.0.1/32\"]";
+    let (one, other) = (Node::on_postgres(&server.url(), proxy), Node::on_postgres(&server.url(), proxy));
+    add_accounts(&one, &["user1"]);
+    soon(|| other.json(&["account", "list"]).to_string().contains("user1"));
+    assert_eq!(guess(&other, 1), ["535"]);
+    // The allowance of fifty, between the two of them.
+    let answers = [guess(&one, 15), guess(&other, 15), guess(&one, 15)].concat();
+    assert!(answers.iter().all(|answer| answer == "535"), "{answers:?}");
+    let answers = guess(&one, 15);
+    assert!(answers.contains(&"535".to_owned()), "{answers:?}");
+    soon(|| guess(&other, 1) == ["454"] && guess(&one, 1) == ["454"]);
+    // It is that client's alone.
+    drop(other.sign_in("user1"));
+}
+
+/// Another machine becomes a node by a code, which is good once and for a while.
+#[test]
+fn a_machine_joins_by_a_code() {
+    let Some(server) = Server::start() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("database.password");
+    std::fs::write(&secret, "not asked for on loopback\n").unwrap();
+    let option = format!("postgresql_password_file = \"{}\"", secret.display());
+    let one = Node::on_postgres(&server.url(), &option);
+    add_accounts(&one, &["user1"]);
+    let code = || one.command(&["cluster", "invite"]).trim().to_owned();
+    let (first, second) = (code(), code());
+    let name = "mx-new.example.test";
+    let new = folder.path().join("new/ortler.toml");
+    let file = new.to_str().unwrap().to_owned();
+    let join = |code: &str, name: &str, file: &str| {
+        ["cluster", "join", code, "--name", name, "--config", file].map(str::to_owned)
+    };
+    let refused = |code: &str, name: &str, words: &str| {
+        let arguments = join(code, name, &file);
+        ortler_fails(&arguments.each_ref().map(String::as_str), 1, words);
+        assert!(!new.exists());
+    };
+    refused("ortler-nonsense", name, "no code");
+    refused(&first[..first.len() - 1], name, "no code");
+    refused(&first, &format!("mx{}.example.test", one.port(0)), "choose another name");
+    let arguments = join(&first, name, &file);
+    let joined = crate::harness::ortler(&arguments.each_ref().map(String::as_str));
+    assert!(joined.status.success(), "{}", String::from_utf8_lossy(&joined.stderr));
+    let written = std::fs::read_to_string(&new).unwrap();
+    assert!(written.contains(name) && new.with_file_name("database.password").exists(), "{written}");
+    refused_again(&first, &folder);
+    // It is a node: with ports of its own, as two nodes are on one machine here.
+    let node = Node::joined(&one, &new);
+    soon(|| states(&one) == ["up", "up"]);
+    assert!(
+        node.send("a@x.example", &["user1@example.test"], &letter("joined", "Through the new one.")).starts_with("250")
+    );
+    assert_eq!(one.messages("user1", "INBOX").len(), 1);
+    soon(|| sees_both(&one) && sees_both(&node));
+    assert_eq!(node.messages("user1", "INBOX").len(), 1);
+    // One that ends before it is used.
+    let sql = server
+        .command("psql")
+        .args([&server.url(), "-c", "UPDATE cluster_invitation SET until = until - interval '1 hour'"])
+        .output()
+        .unwrap();
+    assert!(sql.status.success(), "{}", String::from_utf8_lossy(&sql.stderr));
+    refused_again(&second, &folder);
+}
+
+fn refused_again(code: &str, folder: &tempfile::TempDir) {
+    let other = folder.path().join("other.toml").display().to_string();
+    ortler_fails(&["cluster", "join", code, "--name", "mx-other.example.test", "--config", &other], 1, "not valid");
+}

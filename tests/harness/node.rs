@@ -48,6 +48,18 @@ fn is_free(base: u16) -> bool {
     SERVICES.iter().all(|service| std::net::TcpListener::bind(("127.0.0.1", base + service)).is_ok())
 }
 
+/// Listeners of a node that shares a server.
+const SERVICES: [(&str, u16); 8] = [
+    ("smtp", 25),
+    ("submission", 587),
+    ("lmtp", 24),
+    ("imap", 143),
+    ("pop3", 110),
+    ("http", 80),
+    ("health", 90),
+    ("cluster", 899),
+];
+
 impl Node {
     pub fn start() -> Self {
         Self::with(&[])
@@ -68,16 +80,6 @@ impl Node {
 
     /// A node on a PostgreSQL server: `url` is its connection string, `storage` further options of `[storage]`.
     pub fn on_postgres(url: &str, storage: &str) -> Self {
-        const SERVICES: [(&str, u16); 8] = [
-            ("smtp", 25),
-            ("submission", 587),
-            ("lmtp", 24),
-            ("imap", 143),
-            ("pop3", 110),
-            ("http", 80),
-            ("health", 90),
-            ("cluster", 899),
-        ];
         let (base, dir) = (take_base(), tempfile::tempdir().unwrap());
         let mut text = format!(
             "[node]\nname = \"mx{base}.example.test\"\ndata = \".\"\nshutdown_wait = \"10 s\"\n[dns]\nservers = [\"{}\"]\n\
@@ -88,6 +90,23 @@ impl Node {
         for (name, port) in SERVICES {
             let port = base + port;
             text.push_str(&format!("[[listener]]\nprotocol = \"{name}\"\naddress = \"127.0.0.1:{port}\"\n"));
+        }
+        std::fs::write(dir.path().join("ortler.toml"), text).unwrap();
+        let mut node = Self { child: None, base, options: Vec::new(), dir, at: None, is_served: true };
+        node.resume();
+        node
+    }
+
+    /// A node by the configuration in `file`, which came from `like`, on ports of its own.
+    pub fn joined(like: &Self, file: &Path) -> Self {
+        let (base, dir) = (take_base(), tempfile::tempdir().unwrap());
+        let mut text = std::fs::read_to_string(file).unwrap();
+        for (_, port) in SERVICES {
+            text = text.replace(&format!(":{}\"", like.base + port), &format!(":{}\"", base + port));
+        }
+        for entry in std::fs::read_dir(file.parent().unwrap()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
         }
         std::fs::write(dir.path().join("ortler.toml"), text).unwrap();
         let mut node = Self { child: None, base, options: Vec::new(), dir, at: None, is_served: true };

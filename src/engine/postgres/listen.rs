@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Notification};
 
@@ -18,7 +18,7 @@ pub struct Notices {
     client: Client,
     channel: &'static str,
     own: i32,
-    incoming: mpsc::Receiver<Notification>,
+    incoming: Mutex<mpsc::Receiver<Notification>>,
     is_behind: Arc<AtomicBool>,
     _driver: JoinSet<()>,
 }
@@ -43,7 +43,7 @@ impl Notices {
         let row = bounded(client.query_one("SELECT pg_backend_pid()", &[])).await?;
         let own = super::value(&row, 0)?;
         bounded(client.batch_execute(&format!("LISTEN {channel}"))).await?;
-        Ok(Self { client, channel, own, incoming, is_behind, _driver: driver })
+        Ok(Self { client, channel, own, incoming: Mutex::new(incoming), is_behind, _driver: driver })
     }
 
     /// Says `text` (under 8000 octets) to everyone who listens on the channel.
@@ -57,12 +57,12 @@ impl Notices {
     ///
     /// # Errors
     /// The connection is gone.
-    pub async fn next(&mut self) -> Result<Notice, EngineError> {
+    pub async fn next(&self) -> Result<Notice, EngineError> {
         loop {
             if self.is_behind.swap(false, Ordering::AcqRel) {
                 return Ok(Notice::Gap);
             }
-            match self.incoming.recv().await {
+            match self.incoming.lock().await.recv().await {
                 Some(notice) if notice.process_id() == self.own => {}
                 Some(notice) => return Ok(Notice::Said(notice.payload().to_owned())),
                 None => return Err(EngineError::Postgres { reason: "the connection was lost".to_owned() }),

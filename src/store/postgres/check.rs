@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use base::{AccountId, BlobId, PoolId, UtcMillis};
 use engine::EngineError;
-use engine::postgres::{Params, Pool, Row, Session};
+use engine::postgres::{Params, Row, Session};
 
 use super::blobs::chunks_of;
 use super::{PgBlobs, PgStore, rows};
@@ -16,9 +16,6 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 /// Accounts looked at in one transaction.
 const ACCOUNTS: usize = 200;
-
-/// Held while a background audit runs, by whichever node runs it.
-const TURN: i64 = 0x6f72_746c_6175;
 
 /// Mailboxes whose counters differ from what their entries add up to.
 const MAILBOX_COUNTERS: &str = "
@@ -139,13 +136,6 @@ impl PgStore {
             }
         };
         Ok((report, next))
-    }
-
-    /// A connection that holds the turn to audit; `None` while another node holds it. Closing it gives the turn up.
-    pub(crate) async fn audit_turn(&self) -> Result<Option<Session>> {
-        let holder = Pool::new(self.pool.settings().clone().with_connections(1)).session().await?;
-        let row = holder.row("SELECT pg_try_advisory_lock($1)", &[&TURN]).await?;
-        Ok(rows::value::<bool>(&row, 0)?.then_some(holder))
     }
 
     /// Gives the last account looked at; `None` at the end.

@@ -55,28 +55,6 @@ async fn accounts_change_pools_side_by_side() {
     assert_eq!(members, [3, 3]);
 }
 
-/// One node at a time audits in the background; one that is gone gives its turn up.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nodes_take_turns_to_audit() {
-    let Some(server) = Server::start() else { return };
-    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let open = async |folder: &tempfile::TempDir| {
-        let (pool, clock) = (Arc::new(Pool::new(server.settings(2))), Arc::new(FakeClock::at(NOW)));
-        let ids = Arc::new(IdSource::system());
-        Storage::open_postgres(folder.path(), pool, StorageSettings::default(), clock, ids).await.unwrap()
-    };
-    let (one, other) = (open(&folders[0]).await, open(&folders[1]).await);
-    let turn = one.audit_turn().await.unwrap();
-    assert!(turn.is_some() && other.audit_turn().await.unwrap().is_none());
-    drop(turn);
-    let mut tries = 0;
-    while other.audit_turn().await.unwrap().is_none() {
-        tries += 1;
-        assert!(tries < 100, "it is still held");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// A round locks no account without garbage of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn garbage_collection_waits_for_no_account_without_garbage() {

@@ -100,7 +100,7 @@ impl Partitions {
 /// Tells other nodes that we wrote, and hears when they did. What is lost costs a second: every node looks by itself.
 async fn listen(settings: PgSettings, changed: Arc<Notify>, wrote: Arc<Notify>) {
     loop {
-        if let Ok(mut notices) = Notices::open(&settings, CHANNEL).await {
+        if let Ok(notices) = Notices::open(&settings, CHANNEL).await {
             changed.notify_one();
             loop {
                 tokio::select! {
