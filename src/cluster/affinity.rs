@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base::AccountId;
+
 use crate::handoff::Handoff;
 use crate::link::{Link, Links};
 use crate::membership::Membership;
@@ -14,6 +16,11 @@ pub struct Affinity {
 impl Affinity {
     pub const fn new(membership: Arc<Membership>, links: Arc<Links>) -> Self {
         Self { membership, links }
+    }
+
+    /// True if the account's sessions belong on this node, or on no better one.
+    pub fn is_here(&self, account: AccountId) -> bool {
+        self.membership.view().elsewhere(account).is_none()
     }
 
     /// A connection to the node that has taken the session. `None` if it belongs here, or the other node does not take

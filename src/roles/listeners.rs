@@ -67,7 +67,7 @@ pub fn limits(config: &Config, service: Service) -> (usize, usize) {
         Service::Health => (100, 100),
         // Their clients were counted where they came in.
         Service::Cluster => {
-            let all = config.imap_sessions_max + config.pop3_sessions_max;
+            let all = config.imap_sessions_max + config.pop3_sessions_max + config.web_sessions_max;
             (all, all)
         }
     }
@@ -219,7 +219,7 @@ impl SessionMaker {
                 return Ok(None);
             }
             let handoff = Handoff::receive(&mut stream).await?;
-            if matches!(handoff.protocol.as_str(), "imap" | "pop3") {
+            if matches!(handoff.protocol.as_str(), "imap" | "pop3" | "http") {
                 Handoff::take(&mut stream).await?;
             }
             std::io::Result::Ok(Some((stream, handoff)))
@@ -241,6 +241,10 @@ impl SessionMaker {
             "pop3" => {
                 let (config, work) = (Arc::clone(&self.pop3), Arc::clone(&services.pop3));
                 Box::pin(pop3::serve_led(stream, handoff, config, work, stop)).await;
+            }
+            "http" => {
+                let peer = web::Peer { address: handoff.client.ip(), is_tls: handoff.is_tls };
+                Box::pin(services.web.serve_led(stream, peer)).await;
             }
             _ => {}
         }

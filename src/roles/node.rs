@@ -89,6 +89,12 @@ pub async fn run(
         clock: Arc::clone(&engines.clock),
         ids: Arc::clone(&engines.ids),
     }));
+    let links = match &engines.shared {
+        Some(pool) => Some(Arc::new(Links::open(Arc::clone(pool), &config.node_name, &*engines.clock).await?)),
+        None => None,
+    };
+    let affinity =
+        links.as_ref().map(|links| Arc::new(Affinity::new(Arc::clone(&engines.membership), Arc::clone(links))));
     let web = Arc::new(web::Web::new(
         web::WebServices {
             storage: Arc::clone(&engines.storage),
@@ -97,7 +103,9 @@ pub async fn run(
             trail: Arc::clone(&engines.trail),
             jmap,
             membership: Arc::clone(&engines.membership),
+            affinity: affinity.clone(),
             clock: Arc::clone(&engines.clock),
+            ids: Arc::clone(&engines.ids),
         },
         web::WebSettings { node_name: config.node_name.clone(), plain_login_on_loopback: config.plaintext_on_loopback },
     ));
@@ -118,12 +126,6 @@ pub async fn run(
         let protocols = sockets.iter().map(|(listener, _)| listener.service.as_str()).collect();
         web::Health::new(protocols, Arc::clone(&engines.storage), render, is_draining)
     };
-    let links = match &engines.shared {
-        Some(pool) => Some(Arc::new(Links::open(Arc::clone(pool), &config.node_name, &*engines.clock).await?)),
-        None => None,
-    };
-    let affinity =
-        links.as_ref().map(|links| Arc::new(Affinity::new(Arc::clone(&engines.membership), Arc::clone(links))));
     let services = Services {
         config: Arc::clone(&config),
         imap: listeners::imap_services(&engines, &tls, &spool, &budget, affinity.clone())?,

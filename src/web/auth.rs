@@ -128,7 +128,7 @@ fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-fn basic(headers: &HeaderMap) -> Option<(String, Secret<String>)> {
+pub(crate) fn basic(headers: &HeaderMap) -> Option<(String, Secret<String>)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {

@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod health;
 mod jmap_http;
+mod leading;
 mod log;
 mod login;
 mod message;

@@ -9,8 +9,8 @@ use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, Request, Response, header};
 use axum::routing::{get, post};
-use base::Clock;
-use cluster::Membership;
+use base::{Clock, IdSource};
+use cluster::{Affinity, Membership};
 use directory::{Directory, Registry, WebSession};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,6 +25,7 @@ use trail::Trail;
 
 use crate::assets::Assets;
 use crate::error::ApiError;
+use crate::leading::{Leading, Led};
 use crate::session_table::SessionTable;
 use crate::{about, admin, api, assets, jmap_http, log, login, message, nodes, openapi, recipients, removed, security};
 
@@ -38,7 +39,10 @@ pub struct WebServices {
     pub jmap: Arc<Jmap>,
     /// The nodes of the system.
     pub membership: Arc<Membership>,
+    /// Leads requests to the node of their account; `None` on a node that is alone.
+    pub affinity: Option<Arc<Affinity>>,
     pub clock: Arc<dyn Clock>,
+    pub ids: Arc<IdSource>,
 }
 
 #[derive(Clone, Debug)]
@@ -107,9 +111,27 @@ impl Web {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let affinity = self.inner.services.affinity.clone();
+        let leading = affinity.map(|affinity| Arc::new(Leading::new(Arc::clone(&self.inner), affinity, peer)));
+        self.serve_with(stream, peer, leading).await;
+    }
+
+    /// As [`Web::serve`], for what another node leads here.
+    pub async fn serve_led<S>(&self, stream: S, peer: Peer)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.serve_with(stream, peer, None).await;
+    }
+
+    async fn serve_with<S>(&self, stream: S, peer: Peer, leading: Option<Arc<Leading>>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let router = self.router.clone();
-        let service =
-            hyper::service::service_fn(move |request: Request<Incoming>| answer(router.clone(), request, peer));
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            answer(router.clone(), request, peer, leading.clone())
+        });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WAIT).max_buf_size(64 * 1024);
         builder
@@ -138,6 +160,7 @@ async fn answer(
     router: Router,
     mut request: Request<Incoming>,
     peer: Peer,
+    leading: Option<Arc<Leading>>,
 ) -> Result<Response<Body>, std::convert::Infallible> {
     // HTTP/2 has no Host field; the rest of us looks there.
     if let (None, Some(authority)) = (request.headers().get(header::HOST), request.uri().authority())
@@ -146,7 +169,18 @@ async fn answer(
         request.headers_mut().insert(header::HOST, host);
     }
     request.extensions_mut().insert(peer);
-    let answered = tokio::time::timeout(REQUEST_WAIT, router.oneshot(request.map(Body::new))).await;
+    let answering = async {
+        let request = request.map(Body::new);
+        let request = match &leading {
+            Some(leading) => match leading.lead(request).await {
+                Led::Elsewhere(response) => return Ok(response),
+                Led::Here(request) => request,
+            },
+            None => request,
+        };
+        router.oneshot(request).await
+    };
+    let answered = tokio::time::timeout(REQUEST_WAIT, answering).await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},

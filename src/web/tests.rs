@@ -144,7 +144,9 @@ impl Fixture {
             trail: Arc::clone(&trail),
             jmap,
             membership,
+            affinity: None,
             clock,
+            ids: Arc::clone(&ids),
         };
         let settings = WebSettings { node_name: "test".to_owned(), plain_login_on_loopback: true };
         let web = Arc::new(Web::new(services, settings));

@@ -301,10 +301,13 @@ fn a_password_that_was_changed_opens_nothing_any_more_anywhere() {
         assert!(ends[0].starts_with("* BYE Password") && ends[2].starts_with("* BYE Password"), "{ends:?}");
         assert!(ends[4].starts_with("-ERR [SYS/TEMP]"), "{ends:?}");
         soon(|| browser(&other, &cookie).is_none());
+        soon(|| {
+            let answer = smtp.say(&format!("MAIL FROM:<{address}>")).line();
+            answer.starts_with("421") || smtp.say("RSET").line().is_empty()
+        });
+        assert_eq!(smtp.line(), "", "it is closed");
         let took = SystemClock.now() - changed;
         assert!(took < Duration::from_secs(5), "{took:?}");
-        smtp.say(&format!("MAIL FROM:<{address}>")).expect("421");
-        assert_eq!(smtp.line(), "", "it is closed");
         let mut imap = other.connect(143);
         imap.expect("* OK");
         imap.say(&format!("t LOGIN {address} demo")).expect("t NO");
@@ -407,4 +410,77 @@ fn a_machine_joins_by_a_code() {
 fn refused_again(code: &str, folder: &tempfile::TempDir) {
     let other = folder.path().join("other.toml").display().to_string();
     ortler_fails(&["cluster", "join", code, "--name", "mx-other.example.test", "--config", &other], 1, "not valid");
+}
+
+/// A JMAP call of a user, by HTTP Basic; status and answer.
+fn call(node: &Node, user: &str, method: &str, arguments: &str) -> (u16, String) {
+    let body = format!(
+        "{{\"using\":[\"urn:ietf:params:jmap:core\",\"urn:ietf:params:jmap:mail\"],\"methodCalls\":[[\"{method}\",{arguments},\"0\"]]}}"
+    );
+    let credentials = crate::harness::base64(format!("{user}@example.test:demo").as_bytes());
+    let headers = format!("Authorization: Basic {credentials}\r\nContent-Type: application/json\r\n");
+    let (status, _, body) = http(node.port(80), "POST /jmap/", &headers, &body);
+    (status, body)
+}
+
+#[test]
+fn web_requests_go_to_the_node_of_their_account() {
+    let Some(server) = Server::start() else { return };
+    let (one, mut other) = (Node::on_postgres(&server.url(), ""), Node::on_postgres(&server.url(), ""));
+    add_accounts(&one, &USERS);
+    soon(|| other.json(&["account", "list"]).to_string().contains("user8"));
+    soon(|| sees_both(&one) && sees_both(&other));
+    let large = letter("large", &"0123456789 abcdefghijk\r\n".repeat(100_000));
+    for user in USERS {
+        assert!(one.send("a@x.example", &[&format!("{user}@example.test")], &large).starts_with("250"));
+    }
+    let (before_one, before_other) = (led(&one), led(&other));
+    let mut streams = Vec::new();
+    for user in USERS {
+        for node in [&one, &other] {
+            let (status, answer) = call(node, user, "Mailbox/get", "{\"accountId\":null,\"ids\":null}");
+            assert_eq!(status, 200, "{answer}");
+        }
+        // A whole message through either, by a browser.
+        let (cookie, port) = (browse(&one, user), one.port(80));
+        let (_, _, session) = http(port, "GET /jmap/session", &format!("Cookie: {cookie}\r\n"), "");
+        let session: serde_json::Value = serde_json::from_str(&session).unwrap();
+        let account = session["primaryAccounts"]["urn:ietf:params:jmap:mail"].as_str().unwrap();
+        let (_, found) = call(&one, user, "Email/query", &format!("{{\"accountId\":\"{account}\"}}"));
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        let email = found["methodResponses"][0][1]["ids"][0].as_str().unwrap().to_owned();
+        let arguments = format!("{{\"accountId\":\"{account}\",\"ids\":[\"{email}\"],\"properties\":[\"blobId\"]}}");
+        let (_, found) = call(&one, user, "Email/get", &arguments);
+        let found: serde_json::Value = serde_json::from_str(&found).unwrap();
+        let blob = found["methodResponses"][0][1]["list"][0]["blobId"].as_str().unwrap().to_owned();
+        let (status, _, body) =
+            http(port, &format!("GET /jmap/download/{account}/{blob}/x.eml"), &format!("Cookie: {cookie}\r\n"), "");
+        assert!(status == 200 && body.contains("0123456789 abcdefghijk") && body.len() > 2_000_000, "{status}");
+        let mut stream = one.connect(80);
+        stream.say(&format!("GET /jmap/eventsource/?types=*&ping=300 HTTP/1.1\r\nHost: x\r\nCookie: {cookie}\r\n"));
+        while !stream.line().is_empty() {}
+        streams.push(stream);
+    }
+    assert!(led(&one) > before_one && led(&other) > before_other);
+    // A wrong password is as wrong there, and a stranger's cookie opens nothing.
+    let credentials = crate::harness::base64(b"user1@example.test:wrong");
+    for node in [&one, &other] {
+        let headers = format!("Authorization: Basic {credentials}\r\n");
+        assert_eq!(http(node.port(80), "POST /jmap/", &headers, "{}").0, 401);
+    }
+    // News come through the link.
+    for (stream, user) in streams.iter_mut().zip(USERS) {
+        other.send("a@x.example", &[&format!("{user}@example.test")], &letter("news", "News."));
+        while !stream.line().starts_with("event: state") {}
+    }
+    // The other node dies: all is answered here, at once or after one request that fails.
+    other.kill();
+    let killed = SystemClock.now();
+    for user in USERS {
+        let status = call(&one, user, "Mailbox/get", "{\"accountId\":null,\"ids\":null}").0;
+        assert!(matches!(status, 200 | 503), "{status}");
+        assert_eq!(call(&one, user, "Mailbox/get", "{\"accountId\":null,\"ids\":null}").0, 200);
+    }
+    let took = SystemClock.now() - killed;
+    assert!(took < Duration::from_secs(3), "{took:?}");
 }
