@@ -293,3 +293,38 @@ async fn a_delivery_is_one_round_trip_for_each_account() {
         assert!(round == 0 || asked == 1 + 3, "{asked}");
     }
 }
+
+/// What a distributed PostgreSQL asks of a schema: all that is unique within an account's tables leads with the account, by which they are
+/// spread; contents are spread by their blob; the rest is small and the same everywhere.
+#[tokio::test]
+async fn the_tables_can_be_spread_by_account() {
+    let Some(server) = Server::start() else { return };
+    let _node = node(&server).await;
+    let text = "SELECT c.relname::text, a.attname::text FROM pg_index i
+         JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+         WHERE n.nspname = 'public' AND i.indisunique AND NOT c.relispartition ORDER BY 1, 2";
+    let rows = Pool::new(server.settings(1)).query(text, &[]).await.unwrap();
+    let text_of = |row, at| engine::postgres::value::<String>(row, at).unwrap();
+    let read = |row| (text_of(row, 0), text_of(row, 1));
+    let others: Vec<String> = rows
+        .iter()
+        .map(read)
+        .filter(|(_, first)| first != "account_id")
+        .map(|(table, first)| format!("{table} {first}"))
+        .collect();
+    assert_eq!(others, OTHERS);
+    // Nothing refers from one account's rows to another table's.
+    let text = "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'";
+    assert!(Pool::new(server.settings(1)).query(text, &[]).await.unwrap().is_empty());
+}
+
+/// Tables that are not spread by account, with what they are unique by.
+const OTHERS: &[&str] = &[
+    "blob blob_id",
+    "blob_chunk blob_id",
+    "blob_release released_at",
+    "object_release blob_id",
+    "ortler_component component",
+    "pool pool_id",
+];
