@@ -86,6 +86,31 @@ fn parse_v2(bytes: &[u8]) -> Header {
     }
 }
 
+/// A header of version 2: we come on behalf of `client`, which wants `local`.
+pub fn header_v2(client: SocketAddr, local: SocketAddr) -> Vec<u8> {
+    let mut out = SIGNATURE.to_vec();
+    out.push(0x21);
+    match (client.ip().to_canonical(), local.ip().to_canonical()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            out.extend_from_slice(&[0x11, 0, 12]);
+            out.extend_from_slice(&from.octets());
+            out.extend_from_slice(&to.octets());
+        }
+        (from, to) => {
+            let octets = |address: IpAddr| match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                IpAddr::V6(address) => address.octets(),
+            };
+            out.extend_from_slice(&[0x21, 0, 36]);
+            out.extend_from_slice(&octets(from));
+            out.extend_from_slice(&octets(to));
+        }
+    }
+    out.extend_from_slice(&client.port().to_be_bytes());
+    out.extend_from_slice(&local.port().to_be_bytes());
+    out
+}
+
 /// Source and target address, then source and target port.
 fn read_pair<const N: usize>(content: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let address = |bytes: &[u8]| -> Option<IpAddr> {
@@ -138,6 +163,23 @@ mod tests {
             (vec![], "None"),
         ] {
             assert_eq!(client(parse(&bytes)), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (from, to) in [
+            ("192.0.2.1:12345", "198.51.100.1:25"),
+            ("[2001:db8::1]:1", "[2001:db8::2]:65535"),
+            ("192.0.2.1:12345", "[2001:db8::2]:993"),
+        ] {
+            let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+            let bytes = header_v2(from, to);
+            let Header::Found { length, client: Some(client), local: Some(local) } = parse(&bytes) else {
+                panic!("{from} {to}")
+            };
+            assert_eq!((length, client.port(), local), (bytes.len(), from.port(), to));
+            assert_eq!(client.ip().to_canonical(), from.ip());
         }
     }
 

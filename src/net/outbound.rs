@@ -1,0 +1,369 @@
+//! Connections that we open to servers of other make: where to, under which protection, whom to believe.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::proxy;
+
+/// How a connection is protected.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Security {
+    /// TLS from the first octet.
+    Tls,
+    /// TLS by the protocol's own command, always: a server that does not offer it is not used.
+    StartTls,
+    /// In the clear.
+    Plain,
+}
+
+impl Security {
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Tls, "tls"), (Self::StartTls, "starttls"), (Self::Plain, "none")];
+
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(security, _)| *security == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// A server's address: written `starttls://mail.example.test:143`. Without a word before it, the ports 465, 993 and 995
+/// stand for TLS, others for STARTTLS.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Endpoint {
+    /// A name, or an IP address without brackets.
+    pub host: String,
+    pub port: u16,
+    pub security: Security,
+}
+
+/// The text is no [`Endpoint`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("an address is HOST:PORT, if wanted after tls://, starttls:// or none://")]
+pub struct InvalidEndpoint;
+
+impl FromStr for Endpoint {
+    type Err = InvalidEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
+        let (security, place) = match text.split_once("://") {
+            Some((word, place)) => {
+                let known = Security::ALL.iter().find(|(_, name)| *name == word);
+                (Some(known.ok_or(InvalidEndpoint)?.0), place)
+            }
+            None => (None, text),
+        };
+        let (host, port) = place.rsplit_once(':').ok_or(InvalidEndpoint)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port: u16 = port.parse().map_err(|_| InvalidEndpoint)?;
+        if port == 0 || host.len() > 255 || ServerName::try_from(host).is_err() {
+            return Err(InvalidEndpoint);
+        }
+        let usual = if matches!(port, 465 | 993 | 995) { Security::Tls } else { Security::StartTls };
+        Ok(Self { host: host.to_ascii_lowercase(), port, security: security.unwrap_or(usual) })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        write!(f, "{}://{open}{}{close}:{}", self.security.as_str(), self.host, self.port)
+    }
+}
+
+/// Which certificate of a server is believed.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Trust {
+    /// One that the system's authorities signed for the host.
+    System,
+    /// One that these authorities, in PEM, signed for the host.
+    Authorities(String),
+    /// The one with this SHA-256.
+    Fingerprint([u8; 32]),
+    /// Any: whoever sits in between reads along.
+    Anything,
+}
+
+impl Trust {
+    /// # Errors
+    /// Says what is wrong with the authorities.
+    pub fn check(&self) -> Result<(), String> {
+        self.config().map(drop)
+    }
+
+    fn config(&self) -> Result<ClientConfig, String> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let verifier: Arc<dyn ServerCertVerifier> = match self {
+            Self::System => {
+                let found = rustls_native_certs::load_native_certs();
+                webpki(found.certs, provider)?
+            }
+            Self::Authorities(pem) => {
+                let found = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+                webpki(found.map_err(|error| error.to_string())?, provider)?
+            }
+            Self::Fingerprint(wanted) => Arc::new(Pinned { wanted: Some(*wanted), provider }),
+            Self::Anything => Arc::new(Pinned { wanted: None, provider }),
+        };
+        Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+    }
+}
+
+fn webpki(
+    authorities: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(authorities);
+    if added == 0 {
+        return Err("there is no certificate of an authority".to_owned());
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    match verifier {
+        Ok(verifier) => Ok(verifier),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Takes one certificate, or any, and in any case only from who has its key.
+#[derive(Debug)]
+struct Pinned {
+    wanted: Option<[u8; 32]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.wanted {
+            Some(wanted) if Sha256::digest(end_entity).as_slice() != wanted => {
+                Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+            }
+            Some(_) | None => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A connection that we opened.
+#[derive(Debug)]
+pub enum Outbound {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+/// Opens connections. Keeps what TLS needs for each [`Trust`]: the authorities read, and tickets that make the next
+/// handshake cheap.
+#[derive(Default)]
+pub struct Connectors {
+    /// Few: one for each server that somebody named.
+    known: Mutex<Vec<(Trust, TlsConnector)>>,
+}
+
+const KNOWN_MAX: usize = 64;
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
+
+impl Connectors {
+    /// A TCP connection, under TLS if the endpoint has that from the first octet. `announce` goes ahead as a PROXY header:
+    /// the client on whose behalf we come. Cancel safe: nothing is left behind.
+    ///
+    /// # Errors
+    /// Nobody answers in time, or not as somebody believed.
+    pub async fn open(&self, to: &Endpoint, trust: &Trust, announce: Option<SocketAddr>) -> io::Result<Outbound> {
+        let connecting = async {
+            let mut stream = TcpStream::connect((to.host.as_str(), to.port)).await?;
+            stream.set_nodelay(true)?;
+            if let Some(client) = announce {
+                let header = proxy::header_v2(client, stream.peer_addr()?);
+                stream.write_all(&header).await?;
+            }
+            io::Result::Ok(stream)
+        };
+        let stream = within(CONNECT_WAIT, connecting).await?;
+        match to.security {
+            Security::Tls => self.secure(stream, &to.host, trust).await,
+            Security::StartTls | Security::Plain => Ok(Outbound::Plain(stream)),
+        }
+    }
+
+    /// Starts TLS with `host`, which `trust` must believe.
+    pub async fn secure(&self, stream: TcpStream, host: &str, trust: &Trust) -> io::Result<Outbound> {
+        let connector = self.connector(trust)?;
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let stream = within(HANDSHAKE_WAIT, connector.connect(name, stream)).await?;
+        Ok(Outbound::Tls(Box::new(stream)))
+    }
+
+    fn connector(&self, trust: &Trust) -> io::Result<TlsConnector> {
+        if let Some((_, connector)) = self.known.lock().iter().find(|(known, _)| known == trust) {
+            return Ok(connector.clone());
+        }
+        let config = trust.config().map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::new(config));
+        let mut known = self.known.lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.push((trust.clone(), connector.clone()));
+        Ok(connector)
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
+}
+
+impl AsyncRead for Outbound {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Outbound {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::Tls;
+
+    #[test]
+    fn endpoints_are_written_and_read() {
+        for (text, expected) in [
+            ("mail.example.test:143", "starttls://mail.example.test:143"),
+            ("Mail.example.test:993", "tls://mail.example.test:993"),
+            ("none://192.0.2.1:143", "none://192.0.2.1:143"),
+            ("[2001:db8::1]:465", "tls://[2001:db8::1]:465"),
+            ("starttls://[::1]:995", "starttls://[::1]:995"),
+        ] {
+            let endpoint: Endpoint = text.parse().unwrap();
+            assert_eq!(endpoint.to_string(), expected);
+            assert_eq!(expected.parse::<Endpoint>().unwrap(), endpoint);
+        }
+        for text in ["", "mail", "mail:", "mail:x", "mail:0", ":143", "http://mail:80", "ma il:143", "mail:99999"] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+
+    /// What the server hears of a client that trusts it so.
+    async fn heard(listener: &TcpListener, tls: &Tls, trust: &Trust, connectors: &Connectors) -> io::Result<String> {
+        let port = listener.local_addr().unwrap().port();
+        let to = Endpoint { host: "localhost".to_owned(), port, security: Security::Tls };
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut heard = String::new();
+            tls.acceptor(&[]).unwrap().accept(stream).await?.read_to_string(&mut heard).await?;
+            io::Result::Ok(heard)
+        };
+        let client = async {
+            let mut stream = connectors.open(&to, trust, None).await?;
+            stream.write_all(b"hello").await?;
+            stream.shutdown().await
+        };
+        let (heard, said) = tokio::join!(server, client);
+        said.and(heard)
+    }
+
+    #[tokio::test]
+    async fn only_who_is_believed_is_talked_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let tls = Tls::self_signed_in(folder.path(), vec!["localhost".to_owned()]).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        Tls::self_signed_in(other.path(), vec!["localhost".to_owned()]).unwrap();
+        let pem = |folder: &tempfile::TempDir| std::fs::read_to_string(folder.path().join("certificate.pem")).unwrap();
+        let certificate = CertificateDer::from_pem_slice(pem(&folder).as_bytes()).unwrap();
+        let fingerprint: [u8; 32] = Sha256::digest(&certificate).into();
+        let mut wrong = fingerprint;
+        wrong[31] ^= 1;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connectors = Connectors::default();
+        for (trust, is_believed) in [
+            (Trust::Fingerprint(fingerprint), true),
+            (Trust::Fingerprint(wrong), false),
+            (Trust::Authorities(pem(&folder)), true),
+            (Trust::Authorities(pem(&other)), false),
+            (Trust::Anything, true),
+            (Trust::System, false),
+        ] {
+            // Again with what was kept of the first time.
+            for _ in 0..2 {
+                let heard = heard(&listener, &tls, &trust, &connectors).await;
+                assert_eq!(heard.is_ok_and(|heard| heard == "hello"), is_believed, "{trust:?}");
+            }
+        }
+        assert!(Trust::Authorities("no PEM".to_owned()).check().is_err());
+    }
+}
