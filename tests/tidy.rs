@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("store", 2),
     ("trail", 2),
     ("cluster", 2),
+    ("legacy", 2),
     ("filter", 3),
     ("imap", 3),
     ("pop3", 3),

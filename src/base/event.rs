@@ -29,4 +29,6 @@ pub const STORE_REPAIRED: &str = "store.repaired";
 pub const DISK_FULL: &str = "disk.full";
 pub const DISK_HEALED: &str = "disk.healed";
 pub const TRAIL_DROPPED: &str = "trail.dropped";
+/// An old server does not do its part.
+pub const LEGACY_FAILED: &str = "legacy.failed";
 pub const TRAIL_AWAY: &str = "trail.away";

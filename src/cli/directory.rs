@@ -36,6 +36,12 @@ pub struct Common {
     node: Where,
 }
 
+impl Common {
+    pub fn ask_and_print(self, request: Request) -> anyhow::Result<ExitCode> {
+        self.node.ask_and_print(request, self.json)
+    }
+}
+
 /// What mail may take.
 #[derive(Args, Debug)]
 pub struct Limits {
@@ -54,7 +60,7 @@ impl From<Limits> for QuotaPatch {
 }
 
 /// A change without an option would be a silent nothing.
-fn something(is_given: bool) -> anyhow::Result<()> {
+pub fn something(is_given: bool) -> anyhow::Result<()> {
     if is_given { Ok(()) } else { Err(print::Usage("nothing to change: give at least one option".to_owned()).into()) }
 }
 
@@ -75,13 +81,16 @@ pub enum DomainCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Changes the tenant that owns the domain, or what all its accounts together may store.
+    /// Changes the tenant that owns the domain, where its new accounts begin, or what all its accounts together may store.
     Set {
         name: String,
         #[arg(long)]
         tenant: Option<String>,
         #[arg(long, conflicts_with = "tenant")]
         no_tenant: bool,
+        /// New accounts of the domain begin on this legacy server; `none` for here.
+        #[arg(long, value_name = "NAME")]
+        legacy: Option<String>,
         #[command(flatten)]
         limits: Limits,
         #[command(flatten)]
@@ -104,10 +113,10 @@ impl DomainCommand {
             }
             Self::Add { name, tenant, common } => (Request::DomainAdd { name, tenant }, common),
             Self::Show { name, common } => (Request::DomainShow { name }, common),
-            Self::Set { name, tenant, no_tenant, limits, common } => {
+            Self::Set { name, tenant, no_tenant, legacy, limits, common } => {
                 let limit = limits.into();
-                something(tenant.is_some() || no_tenant || limit != QuotaPatch::default())?;
-                (Request::DomainSet { name, tenant, no_tenant, limit }, common)
+                something(tenant.is_some() || no_tenant || legacy.is_some() || limit != QuotaPatch::default())?;
+                (Request::DomainSet { name, tenant, no_tenant, legacy, limit }, common)
             }
             Self::Delete { name, common } => (Request::DomainDelete { name }, common),
         };
@@ -152,6 +161,9 @@ pub enum AccountCommand {
         /// May administer this system.
         #[arg(long)]
         admin: bool,
+        /// Its mailbox is still on this legacy server, which knows the password; `none` for here. Not given, the domain says.
+        #[arg(long, value_name = "NAME")]
+        legacy: Option<String>,
         #[command(flatten)]
         limits: Limits,
         #[command(flatten)]
@@ -182,6 +194,9 @@ pub enum AccountCommand {
         /// `true` or `false`: whether it may sign in.
         #[arg(long)]
         enabled: Option<bool>,
+        /// Its mailbox is on this legacy server; `none` for here, once it has moved.
+        #[arg(long, value_name = "NAME")]
+        legacy: Option<String>,
         #[command(flatten)]
         limits: Limits,
         #[command(flatten)]
@@ -205,16 +220,19 @@ impl AccountCommand {
                     Request::AccountList { domain, search: list.search, after: list.after, limit: list.limit };
                 return list.node.ask_and_print(request, list.json);
             }
-            Self::Add { address, name, admin, limits, password, common } => {
-                let Some(secrets) = password.read()? else {
-                    let what = "an account needs --password-stdin or --password-hash HASH";
+            Self::Add { address, name, admin, legacy, limits, password, common } => {
+                let secrets = password.read()?;
+                let is_elsewhere = legacy.as_ref().is_some_and(|server| server != "none");
+                if secrets.is_none() && !is_elsewhere {
+                    let what = "an account needs --password-stdin or --password-hash HASH, or --legacy NAME";
                     return Err(print::Usage(what.to_owned()).into());
-                };
-                (Request::AccountAdd { address, name, admin, limit: limits.into(), secrets }, common)
+                }
+                (Request::AccountAdd { address, name, admin, limit: limits.into(), legacy, secrets }, common)
             }
             Self::Show { address, common } => (Request::AccountShow { address }, common),
-            Self::Set { address, name, access, enabled, limits, password, common } => {
-                let patch = AccountPatch { name, access, enabled, limit: limits.into(), secrets: password.read()? };
+            Self::Set { address, name, access, enabled, legacy, limits, password, common } => {
+                let secrets = password.read()?;
+                let patch = AccountPatch { name, access, enabled, limit: limits.into(), legacy, secrets };
                 something(patch != AccountPatch::default())?;
                 (Request::AccountSet { address, patch }, common)
             }

@@ -6,6 +6,7 @@ mod config;
 mod directory;
 mod export;
 mod import;
+mod legacy;
 mod mailbox;
 mod node;
 mod print;
@@ -51,6 +52,9 @@ enum Command {
     /// Resellers and customers that own domains.
     #[command(subcommand)]
     Tenant(directory::TenantCommand),
+    /// Old servers where accounts still have their mailboxes.
+    #[command(subcommand)]
+    Legacy(legacy::Command),
     /// Mailboxes of an account: lists them, brings removed messages back.
     #[command(subcommand)]
     Mailbox(mailbox::Command),
@@ -95,6 +99,7 @@ pub fn run() -> ExitCode {
         Command::Account(command) => command.run(),
         Command::Alias(command) => command.run(),
         Command::Tenant(command) => command.run(),
+        Command::Legacy(command) => command.run(),
         Command::Mailbox(command) => command.run(),
         Command::Scan(command) => command.run(),
         Command::Rules(command) => command.run(),

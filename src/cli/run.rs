@@ -118,8 +118,14 @@ impl Demo {
             if directory.account_by_address(&address).await?.is_some() {
                 continue;
             }
-            let account =
-                NewAccount { address, name, access, password: password.clone(), quota: base::Quota::UNLIMITED };
+            let account = NewAccount {
+                address,
+                name,
+                access,
+                password: password.clone(),
+                quota: base::Quota::UNLIMITED,
+                placement: directory::Placement::OfDomain,
+            };
             exists_is_fine(directory.add_account(account).await)?;
         }
         Ok(())

@@ -4,6 +4,7 @@ use base::{AccountId, DomainId, Quota, TenantId, UtcMillis};
 use mail::{Address, Domain};
 
 use crate::hold::Rights;
+use crate::legacy::Placement;
 use crate::password::PasswordHash;
 
 /// What an account may do beyond its own mail.
@@ -41,6 +42,8 @@ pub struct Account {
     pub enabled: bool,
     /// As of when it was read; see [`crate::Hold`].
     pub rights: Rights,
+    /// The legacy server where its mailbox still is.
+    pub legacy: Option<String>,
     pub quota: Quota,
     pub created_at: UtcMillis,
 }
@@ -53,6 +56,7 @@ pub struct NewAccount {
     pub access: Access,
     pub password: PasswordHash,
     pub quota: Quota,
+    pub placement: Placement,
 }
 
 /// An address that leads to others. `local` is `None` for a catch-all.
@@ -69,6 +73,8 @@ pub struct DomainEntry {
     pub id: DomainId,
     pub name: Domain,
     pub tenant: Option<String>,
+    /// The legacy server where its new accounts begin.
+    pub legacy: Option<String>,
     pub accounts: u64,
     pub aliases: u64,
     /// Of all its accounts together.
@@ -118,6 +124,8 @@ pub struct Recipient {
     pub address: Address,
     /// What followed `+` in the local part, as written.
     pub detail: Option<String>,
+    /// The legacy server where its mail goes.
+    pub legacy: Option<String>,
 }
 
 /// Where an envelope recipient leads.

@@ -41,8 +41,24 @@ const WEB_SESSION: Columns =
     &[("digest", Bytes), ("account", Int), ("csrf", Text), ("opened_at", Int), ("used_at", Int)];
 const ALIAS_TARGET: Columns = &[("alias", Int), ("folded", Text)];
 
+const LEGACY_SERVER: Columns = &[
+    ("id", Int),
+    ("name", Text),
+    ("imap", Text),
+    ("pop3", Text),
+    ("submission", Text),
+    ("sieve", Text),
+    ("delivery", Text),
+    ("trust", Text),
+    ("proxy_protocol", Bool),
+    ("capture_passwords", Bool),
+    ("created_at", Int),
+];
+const ACCOUNT_LEGACY: Columns = &[("account", Int), ("server", Int)];
+const DOMAIN_LEGACY: Columns = &[("domain", Int), ("server", Int)];
+
 /// Each after those that it refers to.
-pub(crate) fn tables() -> [Table; 6] {
+pub(crate) fn tables() -> [Table; 9] {
     [
         Table::plain("tenant", ("tenant", "directory_tenant"), TENANT, 1, false),
         Table::plain("domain", ("domain", "directory_domain"), DOMAIN, 1, false),
@@ -50,11 +66,14 @@ pub(crate) fn tables() -> [Table; 6] {
         Table::plain("alias", ("alias", "directory_alias"), ALIAS, 1, false),
         Table::plain("alias_target", ("alias_target", "directory_alias_target"), ALIAS_TARGET, 2, false),
         Table::plain("web_session", ("web_session", "directory_web_session"), WEB_SESSION, 1, false),
+        Table::plain("legacy_server", ("legacy_server", "directory_legacy_server"), LEGACY_SERVER, 1, false),
+        Table::plain("account_legacy", ("account_legacy", "directory_account_legacy"), ACCOUNT_LEGACY, 1, false),
+        Table::plain("domain_legacy", ("domain_legacy", "directory_domain_legacy"), DOMAIN_LEGACY, 1, false),
     ]
 }
 
 /// Tables whose rows are numbered; a number is never given twice.
-const NUMBERED: [&str; 4] = ["tenant", "domain", "account", "alias"];
+const NUMBERED: [&str; 5] = ["tenant", "domain", "account", "alias", "legacy_server"];
 
 impl Registry {
     /// Makes the directory in `to` what it is here, and compares it; gives whether something was written. Nobody may use

@@ -1,6 +1,8 @@
 //! The seam between those who need to know who exists and those who know it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use base::{AccountId, Secret};
@@ -9,6 +11,7 @@ use mail::{Address, ForwardPath};
 use crate::account::{Account, Resolution};
 use crate::error::{DirectoryError, LoginError};
 use crate::hold::{Hold, Rights};
+use crate::legacy::{Elsewhere, LegacyServer};
 
 /// Where somebody signs in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -16,6 +19,7 @@ pub enum Protocol {
     Submission,
     Imap,
     Pop3,
+    ManageSieve,
     Web,
 }
 
@@ -25,6 +29,7 @@ impl Protocol {
             Self::Submission => "submission",
             Self::Imap => "imap",
             Self::Pop3 => "pop3",
+            Self::ManageSieve => "managesieve",
             Self::Web => "web",
         }
     }
@@ -54,9 +59,22 @@ pub trait Directory: Send + Sync {
     async fn sender_addresses(&self, id: AccountId) -> Result<Vec<Address>, DirectoryError>;
 
     /// Checks a password. Takes the same time for unknown names. Failures count against the peer's network.
+    ///
+    /// # Errors
+    /// [`LoginError::Elsewhere`] for an account on a legacy server, whatever the password: only that server knows it. The
+    /// caller asks there, and tells what came of it by [`Directory::accepted_elsewhere`] or [`Directory::refused_elsewhere`].
     async fn authenticate(&self, login: Login<'_>) -> Result<Account, LoginError>;
 
     /// For as long as something serves a client that signed in with these rights (`None`: with those that the account has
     /// now): it ends when they no longer hold, within seconds wherever they were taken. Wait for it, beside the client.
     async fn hold(&self, account: AccountId, rights: Option<Rights>) -> Hold;
+
+    /// A legacy server took this password. It is kept where the server is set so.
+    async fn accepted_elsewhere(&self, elsewhere: &Elsewhere, password: &Secret<String>) -> Result<(), DirectoryError>;
+
+    /// A legacy server refused a password: counts as any failure; the caller answers after the delay.
+    fn refused_elsewhere(&self, peer: IpAddr) -> Duration;
+
+    /// The legacy server of this name.
+    async fn legacy(&self, name: &str) -> Result<Option<Arc<LegacyServer>>, DirectoryError>;
 }

@@ -8,6 +8,10 @@ use engine::postgres::{PgSettings, Pool, Server};
 use crate::tests::{account, address, embedded, leads_to, on_server, sign_in};
 use crate::{AccountChange, Listing, Registry, postgres, schema};
 
+/// Versions that know of legacy servers.
+const LEGACY_SQLITE: usize = 5;
+const LEGACY_POSTGRES: usize = 3;
+
 /// All that the fixtures hold, but for quotas.
 async fn holds_everything(directory: &Registry) {
     let tenants = directory.tenants().await.unwrap();
@@ -44,6 +48,24 @@ async fn has_quotas(directory: &Registry) {
     assert_eq!(pools.collect::<Vec<_>>(), ["domain 1 Some(90000000) None", "tenant 1 Some(100000000) Some(5000)"]);
 }
 
+/// What came with legacy servers. Takes bert off, for what follows.
+async fn has_a_legacy_server(directory: &Registry) {
+    let [old] = &directory.legacies().await.unwrap()[..] else { panic!("one server") };
+    let text = |endpoint: &Option<net::Endpoint>| endpoint.as_ref().map(ToString::to_string).unwrap_or_default();
+    let told = [&old.imap, &old.pop3, &old.submission, &old.sieve].map(text).join(" ");
+    assert_eq!(told, "starttls://mail.old.example:143  tls://[2001:db8::1]:465 none://192.0.2.7:4190");
+    assert_eq!(old.delivery.as_ref().unwrap().to_string(), "lmtp+none://192.0.2.7:24");
+    assert!(matches!(old.trust, net::Trust::Fingerprint(octets) if octets[31] == 31));
+    assert_eq!((old.name.as_str(), old.proxy_protocol, old.capture_passwords, old.accounts), ("old", true, true, 1));
+    let bert = address("bert@example.test");
+    assert_eq!(directory.account_by_address(&bert).await.unwrap().unwrap().legacy.as_deref(), Some("old"));
+    let domains = directory.domains(Listing::default()).await.unwrap();
+    assert_eq!(domains.iter().map(|d| d.legacy.as_deref()).collect::<Vec<_>>(), [None, Some("old")]);
+    assert!(directory.delete_legacy("old").await.is_err(), "it is in use");
+    let change = AccountChange { legacy: Some(None), ..AccountChange::default() };
+    directory.set_account(&bert, change).await.unwrap();
+}
+
 /// It works on as one that was made today.
 async fn goes_on(directory: &Registry) {
     assert_eq!(directory.add_account(account("new")).await.unwrap().0, 10, "a number is never given twice");
@@ -70,6 +92,9 @@ async fn every_version_of_the_file_opens_with_all_it_holds() {
         if version >= 2 {
             has_quotas(&directory).await;
         }
+        if version >= LEGACY_SQLITE {
+            has_a_legacy_server(&directory).await;
+        }
         assert_eq!(directory.audit(true, false).await.unwrap(), []);
         goes_on(&directory).await;
         assert_eq!(directory.audit(true, false).await.unwrap(), []);
@@ -88,6 +113,9 @@ async fn every_version_in_postgresql_opens_with_all_it_holds() {
         let directory = on_server(&server, &database).await;
         holds_everything(&directory).await;
         has_quotas(&directory).await;
+        if version >= LEGACY_POSTGRES {
+            has_a_legacy_server(&directory).await;
+        }
         goes_on(&directory).await;
     }
 }
@@ -102,6 +130,7 @@ async fn a_row_that_the_disk_changed_is_told_and_repaired_on_wish() {
         ("Anna Gruber", "account id 1"),
         ("sales@example.test", "alias id 1"),
         ("bert@example.test", "alias_target alias 1, folded "),
+        ("mail.old.example", "legacy_server id 2"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("directory.sqlite");

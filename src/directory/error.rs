@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use engine::EngineError;
 
+use crate::legacy::Elsewhere;
+
 /// A lookup could not be answered. Never "no": mail is deferred, nobody is refused.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the directory is unavailable")]
@@ -19,6 +21,9 @@ pub enum LoginError {
     /// Too many failures from this network: refuse at once, without a look at the password.
     #[error("too many failed attempts")]
     TooMany,
+    /// The account's mailbox is on a legacy server: that one is to be asked.
+    #[error("the mailbox is on the legacy server {}", .0.server.name)]
+    Elsewhere(Box<Elsewhere>),
     #[error(transparent)]
     Unavailable(#[from] DirectoryError),
 }

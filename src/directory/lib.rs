@@ -3,7 +3,7 @@
 //! Floor: 2. It must never know about mailboxes, protocols or policy.
 //! Main types: [`Directory`], the seam that mail flow and sign-in use; [`Registry`], our own tables behind it, in a file
 //! or in PostgreSQL;
-//! [`Account`], [`Resolution`]; [`Hold`], which ends what a password opened.
+//! [`Account`], [`Resolution`], [`LegacyServer`]; [`Hold`], which ends what a password opened.
 //! Surprise: addresses compare without case, also in the local part.
 
 mod account;
@@ -15,12 +15,15 @@ mod disk_tests;
 mod error;
 mod guard;
 mod hold;
+mod legacy;
 mod password;
 mod postgres;
+mod postgres_legacy;
 mod quota;
 mod registry;
 mod schema;
 mod sqlite;
+mod sqlite_legacy;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -32,6 +35,7 @@ pub use directory::{Directory, Login, Protocol};
 pub use error::{DirectoryError, LoginError, RegistryError};
 pub use guard::{Failures, LoginGuard};
 pub use hold::{Hold, Holds, Rights};
+pub use legacy::{DeliveryEndpoint, DeliveryProtocol, Elsewhere, LegacyChange, LegacyServer, Placement};
 pub use password::{InvalidHash, PasswordHash};
 pub use quota::{Limits, QuotaChange};
 pub use registry::Registry;

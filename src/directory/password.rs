@@ -52,6 +52,13 @@ impl PasswordHash {
         Self(Kind::Argon2(phc.to_string().into()))
     }
 
+    /// What no password matches: for an account whose password is known elsewhere.
+    pub fn of_nobody() -> Self {
+        let mut hash = vec![0; 64];
+        getrandom::fill(&mut hash).expect("the operating system gives random bytes");
+        Self(Kind::SaltedSha { digest: Sha::Two512, hash, salt: b"nobody".to_vec() })
+    }
+
     /// Compares; argon2 costs tens of milliseconds of CPU: call it where that may block.
     pub fn matches(&self, password: &Secret<String>) -> bool {
         let password = password.reveal().as_bytes();
@@ -139,6 +146,9 @@ mod tests {
             one != two && one.matches(&password) && two.to_stored().parse::<PasswordHash>().unwrap().matches(&password)
         );
         assert!(!one.matches(&Secret::new(String::new())));
+        let nobody = PasswordHash::of_nobody();
+        assert!(nobody != PasswordHash::of_nobody() && nobody.to_stored().parse() == Ok(nobody.clone()));
+        assert!(!nobody.matches(&password) && !nobody.matches(&Secret::new(String::new())));
     }
 
     #[test]

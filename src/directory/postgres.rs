@@ -15,7 +15,9 @@ use mail::{Address, Domain};
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
 use crate::error::RegistryError;
 use crate::hold::Rights;
+use crate::legacy::LegacyServer;
 use crate::password::PasswordHash;
+use crate::postgres_legacy as legacy;
 use crate::quota::{Limits, QuotaChange};
 use crate::tables::{
     AccountChange, Hits, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
@@ -31,7 +33,11 @@ pub(crate) const COMPONENT: &str = "directory";
 pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { text: include_str!("postgres-1.sql"), oldest: 1 },
     Migration { text: include_str!("postgres-2.sql"), oldest: 1 },
+    LEGACY,
 ];
+
+/// Legacy servers.
+const LEGACY: Migration = Migration { text: include_str!("legacy-postgres.sql"), oldest: 1 };
 
 /// A transaction that is committed if the work succeeds.
 macro_rules! change {
@@ -187,7 +193,8 @@ impl Tables for PgTables {
     async fn domains(&self, listing: Listing) -> Result<Vec<DomainEntry>, EngineError> {
         let text = "SELECT d.id, d.name, t.name, (SELECT count(*) FROM directory_account a WHERE a.domain = d.id),
                  (SELECT count(*) FROM directory_alias a WHERE a.domain = d.id), d.created_at,
-                 d.quota_bytes, d.quota_messages
+                 d.quota_bytes, d.quota_messages,
+                 (SELECT s.name FROM directory_domain_legacy l JOIN directory_legacy_server s ON s.id = l.server WHERE l.domain = d.id)
              FROM directory_domain d LEFT JOIN directory_tenant t ON t.id = d.tenant
              WHERE d.name > $1 AND strpos(d.name, $2) > 0 ORDER BY d.name LIMIT $3";
         let read = |row: &Row| {
@@ -195,6 +202,7 @@ impl Tables for PgTables {
                 id: DomainId(number(row, 0)?),
                 name: parsed(row, 1)?,
                 tenant: value(row, 2)?,
+                legacy: value(row, 8)?,
                 accounts: number(row, 3)?,
                 aliases: number(row, 4)?,
                 quota: read_quota(row, 6)?,
@@ -225,6 +233,7 @@ impl Tables for PgTables {
             let params: Params<'_> =
                 &[&domain, &folded, &address, name, &access, &size, &messages, &password, &now.0];
             let made = sql.row(text, params).await?;
+            legacy::place_new(sql, value(&made, 0)?, domain, &account.placement).await?;
             Ok(AccountId(number(&made, 0)?))
         })
     }
@@ -242,8 +251,11 @@ impl Tables for PgTables {
             let (name, enabled) = (&change.name, &change.enabled);
             let params: Params<'_> =
                 &[&folded, name, &access, enabled, &has_size, &size, &has_messages, &messages, &password];
-            let changed = sql.row_opt(text, params).await?;
-            Ok(AccountId(number(&changed.ok_or_else(|| missing("the account", &folded))?, 0)?))
+            let changed = sql.row_opt(text, params).await?.ok_or_else(|| missing("the account", &folded))?;
+            if let Some(server) = &change.legacy {
+                legacy::place_account(sql, value(&changed, 0)?, server.as_deref()).await?;
+            }
+            Ok(AccountId(number(&changed, 0)?))
         })
     }
 
@@ -402,15 +414,41 @@ impl Tables for PgTables {
         self.rows(text, &[&count(id)]).await?.iter().map(|row| number(row, 0).map(AccountId)).collect()
     }
 
+    async fn put_legacy(&self, server: LegacyServer, replace: bool) -> Result<(), RegistryError> {
+        change!(self, sql => legacy::put(sql, &server, replace).await)
+    }
+
+    async fn delete_legacy(&self, name: &str) -> Result<(), RegistryError> {
+        change!(self, sql => legacy::delete(sql, name).await)
+    }
+
+    async fn legacies(&self) -> Result<Vec<LegacyServer>, EngineError> {
+        self.rows(&legacy::select_all(), &[]).await?.iter().map(legacy::read).collect()
+    }
+
+    async fn set_domain_legacy(&self, name: Domain, server: Option<String>) -> Result<(), RegistryError> {
+        change!(self, sql => legacy::place_domain(sql, &name, server.as_deref()).await)
+    }
+
+    async fn capture(&self, id: AccountId, was: &PasswordHash, is: &PasswordHash) -> Result<bool, RegistryError> {
+        change!(self, sql => {
+            let text = "UPDATE directory_account SET password = $3 WHERE id = $1 AND password = $2
+                        AND EXISTS (SELECT 1 FROM directory_account_legacy WHERE account = $1)";
+            Ok(sql.execute(text, &[&count(id.0), &was.to_stored(), &is.to_stored()]).await? > 0)
+        })
+    }
+
     async fn find(&self, keys: Vec<String>) -> Result<Hits, EngineError> {
-        let text = "SELECT folded, id, address FROM directory_account WHERE folded = ANY ($1)
-             UNION ALL SELECT a.folded, NULL, t.folded FROM directory_alias a JOIN directory_alias_target t ON t.alias = a.id
+        let text = "SELECT folded, id, address,
+                 (SELECT s.name FROM directory_account_legacy l JOIN directory_legacy_server s ON s.id = l.server WHERE l.account = c.id)
+             FROM directory_account c WHERE folded = ANY ($1)
+             UNION ALL SELECT a.folded, NULL, t.folded, NULL FROM directory_alias a JOIN directory_alias_target t ON t.alias = a.id
              WHERE a.folded = ANY ($1) ORDER BY 1, 3";
         let mut hits = Hits::default();
         for row in self.rows(text, &[&keys]).await? {
             let (key, address): (String, Address) = (value(&row, 0)?, parsed(&row, 2)?);
             match value::<Option<i64>>(&row, 1)? {
-                Some(_) => drop(hits.accounts.insert(key, (AccountId(number(&row, 1)?), address))),
+                Some(_) => drop(hits.accounts.insert(key, (AccountId(number(&row, 1)?), address, value(&row, 3)?))),
                 None => hits.aliases.entry(key).or_default().push(address),
             }
         }
@@ -480,7 +518,9 @@ const ACCOUNTS_BELOW: &str = "
     WHERE d.tenant IN (SELECT id FROM below) ORDER BY a.id";
 
 const SELECT_ACCOUNT: &str = "SELECT id, address, name, access, enabled, quota_bytes, quota_messages, password,
-     created_at FROM directory_account";
+     created_at, (SELECT s.name FROM directory_account_legacy l JOIN directory_legacy_server s ON s.id = l.server
+                  WHERE l.account = directory_account.id)
+     FROM directory_account";
 
 fn read_account(row: &Row) -> Result<Account, EngineError> {
     let (access, enabled) = (Access::from_name(value(row, 3)?).unwrap_or(Access::User), value(row, 4)?);
@@ -491,6 +531,7 @@ fn read_account(row: &Row) -> Result<Account, EngineError> {
         access,
         enabled,
         rights: Rights::new(value(row, 7)?, access, enabled),
+        legacy: value(row, 9)?,
         quota: read_quota(row, 5)?,
         created_at: UtcMillis(value(row, 8)?),
     })

@@ -1,6 +1,7 @@
 //! Our own directory: what its rows mean, caches in front of them, passwords. Where the rows lie is [`Tables`]' matter.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,11 +22,12 @@ use crate::directory::{Directory, Login};
 use crate::error::{DirectoryError, LoginError, RegistryError};
 use crate::guard::LoginGuard;
 use crate::hold::{Hold, Holds, Rights};
+use crate::legacy::{Elsewhere, LegacyChange, LegacyServer};
 use crate::password::PasswordHash;
 use crate::postgres::PgTables;
 use crate::quota::{Limits, QuotaChange};
 use crate::sqlite::SqliteTables;
-use crate::tables::{AccountChange, Hits, Listing, NewAlias, Owner, Tables, refused};
+use crate::tables::{AccountChange, Hits, Listing, NewAlias, Owner, Tables, missing, refused};
 
 /// Tenants, domains, accounts and aliases of this system: [`Directory`] for mail flow, and what administrators do. Every
 /// change made here empties the caches of this node at once; one of another node does when [`Registry::refresh`] sees it.
@@ -37,6 +39,7 @@ pub struct Registry {
     resolutions: Cache<String, Resolution>,
     accounts: Cache<AccountId, Account>,
     logins: Cache<String, (Account, PasswordHash)>,
+    legacies: Cache<String, Option<Arc<LegacyServer>>>,
     /// Rises when the caches are emptied: an answer asked for before is not kept after.
     epoch: AtomicU64,
     /// [`Tables::version`] that the caches are no older than.
@@ -95,6 +98,7 @@ impl Registry {
             resolutions: cache(CACHED_FOR),
             accounts: cache(CACHED_FOR),
             logins: cache(CACHED_FOR),
+            legacies: cache(CACHED_FOR),
             epoch: AtomicU64::new(0),
             version: AtomicU64::new(0),
             holds: Arc::default(),
@@ -149,6 +153,7 @@ impl Registry {
         self.resolutions.invalidate_all();
         self.accounts.invalidate_all();
         self.logins.invalidate_all();
+        self.legacies.invalidate_all();
     }
 
     /// Keeps an answer that was asked for in `epoch`, unless something changed since.
@@ -283,6 +288,36 @@ impl Registry {
         self.tables.pool_accounts(pool).await
     }
 
+    pub async fn add_legacy(&self, name: &str, change: LegacyChange) -> Result<(), RegistryError> {
+        let mut server = LegacyServer::new(name, self.clock.utc());
+        change.apply(&mut server);
+        server.check()?;
+        self.changed(self.tables.put_legacy(server, false).await)
+    }
+
+    pub async fn set_legacy(&self, name: &str, change: LegacyChange) -> Result<(), RegistryError> {
+        let found = self.legacies().await?.into_iter().find(|server| server.name == name);
+        let mut server = found.ok_or_else(|| missing("the legacy server", name))?;
+        change.apply(&mut server);
+        server.check()?;
+        self.changed(self.tables.put_legacy(server, true).await)
+    }
+
+    /// # Errors
+    /// [`RegistryError::Refused`] while accounts or domains are on it.
+    pub async fn delete_legacy(&self, name: &str) -> Result<(), RegistryError> {
+        self.changed(self.tables.delete_legacy(name).await)
+    }
+
+    pub async fn legacies(&self) -> Result<Vec<LegacyServer>, EngineError> {
+        self.tables.legacies().await
+    }
+
+    /// Where new accounts of the domain begin; `None` for here.
+    pub async fn set_domain_legacy(&self, name: Domain, server: Option<String>) -> Result<(), RegistryError> {
+        self.changed(self.tables.set_domain_legacy(name, server).await)
+    }
+
     async fn login_entry(&self, name: &str) -> Result<Option<(Account, PasswordHash)>, DirectoryError> {
         let Ok(address) = name.trim().parse::<Address>() else { return Ok(None) };
         let folded = address.to_folded();
@@ -393,6 +428,12 @@ impl Directory for Registry {
             return Err(LoginError::TooMany);
         }
         let found = self.login_entry(login.name).await?;
+        if let Some((account, _)) = found.as_ref().filter(|(account, _)| account.enabled)
+            && let Some(name) = &account.legacy
+            && let Some(server) = self.legacy(name).await?
+        {
+            return Err(LoginError::Elsewhere(Box::new(Elsewhere { account: account.clone(), server })));
+        }
         let stored = found.as_ref().map_or_else(|| self.decoy.clone(), |(_, stored)| stored.clone());
         let matches = self.password_matches(stored, login.password).await;
         match found {
@@ -409,6 +450,39 @@ impl Directory for Registry {
             let _ = self.check_holds(account).await;
         }
         hold
+    }
+
+    async fn accepted_elsewhere(&self, elsewhere: &Elsewhere, password: &Secret<String>) -> Result<(), DirectoryError> {
+        if !elsewhere.server.capture_passwords {
+            return Ok(());
+        }
+        let Some((account, stored)) = self.login_entry(&elsewhere.account.address.to_string()).await? else {
+            return Ok(());
+        };
+        if account.id != elsewhere.account.id || self.password_matches(stored.clone(), password).await {
+            return Ok(());
+        }
+        let Ok(_permit) = self.hashing.acquire().await else { return Ok(()) };
+        let password = password.clone();
+        let Ok(made) = tokio::task::spawn_blocking(move || PasswordHash::make(&password)).await else { return Ok(()) };
+        match self.changed(self.tables.capture(account.id, &stored, &made).await) {
+            Err(RegistryError::Unavailable(error)) => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn refused_elsewhere(&self, peer: IpAddr) -> Duration {
+        self.guard.failed(peer)
+    }
+
+    async fn legacy(&self, name: &str) -> Result<Option<Arc<LegacyServer>>, DirectoryError> {
+        if let Some(found) = self.legacies.get(name) {
+            return Ok(found);
+        }
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let found = self.tables.legacies().await?.into_iter().find(|server| server.name == name).map(Arc::new);
+        self.keep(&self.legacies, epoch, name.to_owned(), found.clone());
+        Ok(found)
     }
 }
 
@@ -428,10 +502,11 @@ fn keys(address: &Address) -> impl Iterator<Item = String> {
 
 /// The account of this very address, else of the address without `+detail`.
 fn recipient(hits: &Hits, address: &Address) -> Option<Recipient> {
-    let made = |(account, address): &(AccountId, Address), detail: Option<&str>| Recipient {
+    let made = |(account, address, legacy): &(AccountId, Address, Option<String>), detail: Option<&str>| Recipient {
         account: *account,
         address: address.clone(),
         detail: detail.map(str::to_owned),
+        legacy: legacy.clone(),
     };
     if let Some(hit) = hits.accounts.get(&address.to_folded()) {
         return Some(made(hit, None));

@@ -53,4 +53,8 @@ ALTER TABLE tenant ADD COLUMN quota_messages INTEGER;
 ",
     include_str!("schema-3.sql"),
     include_str!("schema-4.sql"),
+    LEGACY,
 ];
+
+/// Legacy servers.
+const LEGACY: &str = include_str!("legacy-sqlite.sql");

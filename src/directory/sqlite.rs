@@ -13,9 +13,11 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
 use crate::error::RegistryError;
 use crate::hold::Rights;
+use crate::legacy::LegacyServer;
 use crate::password::PasswordHash;
 use crate::quota::{Limits, QuotaChange};
 use crate::schema::MIGRATIONS;
+use crate::sqlite_legacy as legacy;
 use crate::tables::{
     AccountChange, Hits, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
     parent_is_customer, tenant_in_use,
@@ -206,7 +208,8 @@ impl Tables for SqliteTables {
                 let mut query = sql.prepare_cached(
                     "SELECT d.id, d.name, t.name, (SELECT count(*) FROM account a WHERE a.domain = d.id),
                             (SELECT count(*) FROM alias a WHERE a.domain = d.id), d.created_at,
-                            d.quota_bytes, d.quota_messages
+                            d.quota_bytes, d.quota_messages,
+                            (SELECT s.name FROM domain_legacy l JOIN legacy_server s ON s.id = l.server WHERE l.domain = d.id)
                      FROM domain d LEFT JOIN tenant t ON t.id = d.tenant
                      WHERE d.name > ?1 AND instr(d.name, ?2) > 0 ORDER BY d.name LIMIT ?3",
                 )?;
@@ -215,6 +218,7 @@ impl Tables for SqliteTables {
                         id: DomainId(row.get(0)?),
                         name: parsed(row, 1)?,
                         tenant: row.get(2)?,
+                        legacy: row.get(8)?,
                         accounts: row.get(3)?,
                         aliases: row.get(4)?,
                         quota: read_quota(row, 6)?,
@@ -255,7 +259,9 @@ impl Tables for SqliteTables {
                     now.0
                 ],
             )?;
-            Ok(Ok(AccountId(u64::try_from(sql.last_insert_rowid()).unwrap_or_default())))
+            let id = sql.last_insert_rowid();
+            let placed = legacy::place_new(sql, id, domain, &account.placement)?;
+            Ok(placed.map(|()| AccountId(u64::try_from(id).unwrap_or_default())))
         })
         .await
     }
@@ -263,11 +269,13 @@ impl Tables for SqliteTables {
     async fn set_account(&self, address: &Address, change: AccountChange) -> Result<AccountId, RegistryError> {
         let folded = address.to_folded();
         self.change(move |sql| {
-            let changed = sql.query_row(
+            let mut update = sql.prepare_cached(
                 "UPDATE account SET name = coalesce(?2, name), access = coalesce(?3, access), enabled = coalesce(?4, enabled),
                      quota_bytes = CASE WHEN ?5 THEN ?6 ELSE quota_bytes END,
                      quota_messages = CASE WHEN ?7 THEN ?8 ELSE quota_messages END, password = coalesce(?9, password)
                  WHERE folded = ?1 RETURNING id",
+            )?;
+            let changed = update.query_row(
                 params![
                     folded,
                     change.name,
@@ -281,7 +289,13 @@ impl Tables for SqliteTables {
                 ],
                 |row| row.get(0),
             );
-            Ok(changed.optional()?.map(AccountId).ok_or_else(|| missing("the account", &folded)))
+            let Some(id) = changed.optional()? else { return Ok(Err(missing("the account", &folded))) };
+            if let Some(server) = &change.legacy
+                && let Err(error) = legacy::place_account(sql, id, server.as_deref())?
+            {
+                return Ok(Err(error));
+            }
+            Ok(Ok(AccountId(u64::try_from(id).unwrap_or_default())))
         })
         .await
     }
@@ -491,17 +505,48 @@ impl Tables for SqliteTables {
             .await
     }
 
+    async fn put_legacy(&self, server: LegacyServer, replace: bool) -> Result<(), RegistryError> {
+        self.change(move |sql| legacy::put(sql, &server, replace)).await
+    }
+
+    async fn delete_legacy(&self, name: &str) -> Result<(), RegistryError> {
+        let name = name.to_owned();
+        self.change(move |sql| legacy::delete(sql, &name)).await
+    }
+
+    async fn legacies(&self) -> Result<Vec<LegacyServer>, EngineError> {
+        self.database.read(legacy::all).await
+    }
+
+    async fn set_domain_legacy(&self, name: Domain, server: Option<String>) -> Result<(), RegistryError> {
+        self.change(move |sql| legacy::place_domain(sql, &name, server.as_deref())).await
+    }
+
+    async fn capture(&self, id: AccountId, was: &PasswordHash, is: &PasswordHash) -> Result<bool, RegistryError> {
+        let (was, is) = (was.to_stored(), is.to_stored());
+        self.change(move |sql| {
+            let text = "UPDATE account SET password = ?3 WHERE id = ?1 AND password = ?2
+                        AND EXISTS (SELECT 1 FROM account_legacy WHERE account = ?1)";
+            Ok(Ok(sql.execute(text, params![id.0, was, is])? > 0))
+        })
+        .await
+    }
+
     async fn find(&self, keys: Vec<String>) -> Result<Hits, EngineError> {
         self.database
             .read(move |sql| {
                 let mut hits = Hits::default();
-                let mut account = sql.prepare_cached("SELECT id, address FROM account WHERE folded = ?1")?;
+                let mut account = sql.prepare_cached(
+                    "SELECT a.id, a.address, s.name FROM account a LEFT JOIN account_legacy l ON l.account = a.id
+                     LEFT JOIN legacy_server s ON s.id = l.server WHERE a.folded = ?1",
+                )?;
                 let mut targets = sql.prepare_cached(
                     "SELECT t.folded FROM alias_target t JOIN alias a ON a.id = t.alias WHERE a.folded = ?1
                      ORDER BY t.folded",
                 )?;
                 for key in keys {
-                    let found = account.query_row([&key], |row| Ok((AccountId(row.get(0)?), parsed(row, 1)?)));
+                    let found =
+                        account.query_row([&key], |row| Ok((AccountId(row.get(0)?), parsed(row, 1)?, row.get(2)?)));
                     if let Some(found) = found.optional()? {
                         hits.accounts.insert(key.clone(), found);
                     }
@@ -586,7 +631,9 @@ fn read_quota(row: &Row<'_>, column: usize) -> rusqlite::Result<Quota> {
 }
 
 const SELECT_ACCOUNT: &str =
-    "SELECT id, address, name, access, enabled, quota_bytes, quota_messages, password, created_at FROM account";
+    "SELECT id, address, name, access, enabled, quota_bytes, quota_messages, password, created_at,
+         (SELECT s.name FROM account_legacy l JOIN legacy_server s ON s.id = l.server WHERE l.account = account.id)
+     FROM account";
 
 fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
     let access = Access::from_name(row.get_ref(3)?.as_str()?).unwrap_or(Access::User);
@@ -598,6 +645,7 @@ fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
         access,
         enabled,
         rights: Rights::new(row.get_ref(7)?.as_str()?, access, enabled),
+        legacy: row.get(9)?,
         quota: read_quota(row, 5)?,
         created_at: UtcMillis(row.get(8)?),
     })

@@ -10,6 +10,7 @@ use mail::{Address, Domain};
 
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
 use crate::error::RegistryError;
+use crate::legacy::LegacyServer;
 use crate::password::PasswordHash;
 use crate::quota::{Limits, QuotaChange};
 use crate::web_session::WebSession;
@@ -22,6 +23,8 @@ pub struct AccountChange {
     pub enabled: Option<bool>,
     pub quota: QuotaChange,
     pub password: Option<PasswordHash>,
+    /// `Some(None)`: its mailbox is here.
+    pub legacy: Option<Option<String>>,
 }
 
 /// A page of a listing: names that sort after `after`, containing `search`, at most `limit`.
@@ -76,8 +79,8 @@ impl Owner {
 /// What the asked keys (folded addresses, `@domain` for a catch-all) lead to.
 #[derive(Default, Debug)]
 pub(crate) struct Hits {
-    /// Primary addresses, as written.
-    pub accounts: HashMap<String, (AccountId, Address)>,
+    /// Primary addresses, as written, and the legacy servers where they are.
+    pub accounts: HashMap<String, (AccountId, Address, Option<String>)>,
     pub aliases: HashMap<String, Vec<Address>>,
 }
 
@@ -130,6 +133,14 @@ pub(crate) trait Tables: Send + Sync {
     async fn set_quota(&self, of: Owner, name: &str, change: QuotaChange) -> Result<(PoolId, Quota), RegistryError>;
     async fn limits(&self, account: AccountId) -> Result<Option<Limits>, EngineError>;
     async fn pool_accounts(&self, pool: PoolId) -> Result<Vec<AccountId>, EngineError>;
+
+    /// Makes a legacy server, or with `replace` changes it.
+    async fn put_legacy(&self, server: LegacyServer, replace: bool) -> Result<(), RegistryError>;
+    async fn delete_legacy(&self, name: &str) -> Result<(), RegistryError>;
+    async fn legacies(&self) -> Result<Vec<LegacyServer>, EngineError>;
+    async fn set_domain_legacy(&self, name: Domain, server: Option<String>) -> Result<(), RegistryError>;
+    /// Changes the password of an account that is on a legacy server, unless somebody changed it meanwhile.
+    async fn capture(&self, id: AccountId, was: &PasswordHash, is: &PasswordHash) -> Result<bool, RegistryError>;
 
     async fn find(&self, keys: Vec<String>) -> Result<Hits, EngineError>;
 

@@ -6,8 +6,8 @@ use engine::postgres::{PgSettings, Pool, Server};
 use mail::{Address, ForwardPath};
 
 use crate::{
-    Access, Account, AccountChange, Directory, Listing, Login, LoginError, LoginGuard, NewAccount, Protocol,
-    QuotaChange, Registry, RegistryError, Resolution, TenantKind,
+    Access, Account, AccountChange, Directory, LegacyChange, Listing, Login, LoginError, LoginGuard, NewAccount,
+    Placement, Protocol, QuotaChange, Registry, RegistryError, Resolution, TenantKind,
 };
 
 pub(crate) fn address(text: &str) -> Address {
@@ -41,6 +41,7 @@ pub(crate) fn account(name: &str) -> NewAccount {
         access: Access::User,
         password: format!("{{PLAIN}}pw-{name}").parse().unwrap(),
         quota: base::Quota::UNLIMITED,
+        placement: Placement::OfDomain,
     }
 }
 
@@ -78,6 +79,8 @@ contract!(
     limits_come_from_account_domain_and_tenants,
     what_a_password_opened_ends_with_it,
     browsers_stay_signed_in_until_something_ends_it,
+    accounts_on_a_legacy_server_are_known_there,
+    a_password_is_captured_where_that_is_wanted,
 );
 
 #[tokio::test]
@@ -296,12 +299,108 @@ async fn limits_come_from_account_domain_and_tenants(directory: &Registry) {
     assert!(directory.limits(base::AccountId(999)).await.unwrap().is_none());
 }
 
+fn legacy(capture: bool) -> LegacyChange {
+    LegacyChange {
+        imap: Some(Some("mail.old.example:143".parse().unwrap())),
+        delivery: Some(Some("lmtp+none://192.0.2.7:24".parse().unwrap())),
+        capture_passwords: Some(capture),
+        ..LegacyChange::default()
+    }
+}
+
+fn on(server: Option<&str>) -> AccountChange {
+    AccountChange { legacy: Some(server.map(str::to_owned)), ..AccountChange::default() }
+}
+
+async fn accounts_on_a_legacy_server_are_known_there(directory: &Registry) {
+    let (anna, domain) = (address("anna@example.test"), || "example.test".parse().unwrap());
+    directory.add_legacy("old", legacy(false)).await.unwrap();
+    assert!(matches!(directory.add_legacy("old", legacy(false)).await, Err(RegistryError::Exists { .. })));
+    for name in ["", "none", "a b", &"x".repeat(61)] {
+        assert!(
+            matches!(directory.add_legacy(name, legacy(false)).await, Err(RegistryError::Refused { .. })),
+            "{name}"
+        );
+    }
+    let missing = directory.set_account(&anna, on(Some("older"))).await;
+    assert!(matches!(missing, Err(RegistryError::Missing { .. })), "{missing:?}");
+    assert!(sign_in(directory, "anna@example.test", "pw-Anna").await.is_ok());
+    directory.set_account(&anna, on(Some("old"))).await.unwrap();
+    // Whatever the password: only the old server knows.
+    let Err(LoginError::Elsewhere(elsewhere)) = sign_in(directory, "ANNA@example.test", "x").await else { panic!() };
+    assert_eq!((elsewhere.account.name.as_str(), elsewhere.server.name.as_str()), ("Anna", "old"));
+    assert_eq!(elsewhere.server.imap.as_ref().unwrap().host, "mail.old.example");
+    let path = ForwardPath::Address(address("anna+x@example.test"));
+    let Resolution::Local(found) = directory.resolve(&path).await.unwrap() else { panic!() };
+    assert_eq!(found[0].legacy.as_deref(), Some("old"));
+    // A change of the server counts at once.
+    let moved = LegacyChange { imap: Some(None), ..LegacyChange::default() };
+    directory.set_legacy("old", moved).await.unwrap();
+    let Err(LoginError::Elsewhere(elsewhere)) = sign_in(directory, "anna@example.test", "x").await else { panic!() };
+    assert!(elsewhere.server.imap.is_none() && elsewhere.server.delivery.is_some());
+    assert!(matches!(directory.set_legacy("older", legacy(false)).await, Err(RegistryError::Missing { .. })));
+    assert!(matches!(directory.delete_legacy("old").await, Err(RegistryError::Refused { .. })));
+    // A disabled account is refused as ever.
+    let change = AccountChange { enabled: Some(false), ..AccountChange::default() };
+    directory.set_account(&anna, change).await.unwrap();
+    assert!(matches!(sign_in(directory, "anna@example.test", "x").await, Err(LoginError::Refused { .. })));
+    directory.set_account(&anna, on(None)).await.unwrap();
+    // New accounts of the domain.
+    directory.set_domain_legacy(domain(), Some("old".to_owned())).await.unwrap();
+    assert_eq!(directory.domains(Listing::default()).await.unwrap()[0].legacy.as_deref(), Some("old"));
+    directory.add_account(account("carl")).await.unwrap();
+    let here = NewAccount { placement: Placement::Here, ..account("dora") };
+    directory.add_account(here).await.unwrap();
+    let wrong = NewAccount { placement: Placement::Legacy("older".to_owned()), ..account("emil") };
+    assert!(directory.add_account(wrong).await.is_err());
+    let of = async |name: &str| {
+        directory.account_by_address(&address(&format!("{name}@example.test"))).await.unwrap().map(|found| found.legacy)
+    };
+    assert_eq!(of("carl").await, Some(Some("old".to_owned())));
+    assert_eq!((of("dora").await, of("emil").await, of("bert").await), (Some(None), None, Some(None)));
+    assert_eq!(directory.legacies().await.unwrap()[0].accounts, 1);
+    directory.set_domain_legacy(domain(), None).await.unwrap();
+    directory.delete_account(&address("carl@example.test")).await.unwrap();
+    directory.delete_legacy("old").await.unwrap();
+    assert_eq!(directory.legacies().await.unwrap(), []);
+}
+
+async fn a_password_is_captured_where_that_is_wanted(directory: &Registry) {
+    let anna = address("anna@example.test");
+    let tell = async |password: &str| {
+        let Err(LoginError::Elsewhere(elsewhere)) = sign_in(directory, "anna@example.test", password).await else {
+            panic!("anna is on the old server")
+        };
+        directory.accepted_elsewhere(&elsewhere, &Secret::new(password.to_owned())).await.unwrap();
+    };
+    directory.add_legacy("old", legacy(false)).await.unwrap();
+    directory.set_account(&anna, on(Some("old"))).await.unwrap();
+    tell("hers").await;
+    directory.set_account(&anna, on(None)).await.unwrap();
+    assert!(sign_in(directory, "anna@example.test", "hers").await.is_err(), "it was not wanted");
+    directory.set_legacy("old", legacy(true)).await.unwrap();
+    directory.set_account(&anna, on(Some("old"))).await.unwrap();
+    for password in ["hers", "hers", "changed"] {
+        tell(password).await;
+    }
+    let Err(LoginError::Elsewhere(late)) = sign_in(directory, "anna@example.test", "").await else { panic!() };
+    directory.set_account(&anna, on(None)).await.unwrap();
+    assert!(sign_in(directory, "anna@example.test", "changed").await.is_ok());
+    // What the old server says after the move no longer counts.
+    directory.accepted_elsewhere(&late, &Secret::new("late".to_owned())).await.unwrap();
+    assert!(sign_in(directory, "anna@example.test", "late").await.is_err());
+    assert!(sign_in(directory, "anna@example.test", "changed").await.is_ok());
+}
+
 #[tokio::test]
 async fn a_directory_goes_to_postgresql_and_back() {
     let Some(server) = Server::start() else { return };
     let (here, beyond) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (first, there, back) = (embedded(here.path()), on_server(&server, "copied").await, embedded(beyond.path()));
     fill(&first).await;
+    first.add_legacy("old", legacy(true)).await.unwrap();
+    first.set_account(&address("bert@example.test"), on(Some("old"))).await.unwrap();
+    first.set_domain_legacy("example.test".parse().unwrap(), Some("old".to_owned())).await.unwrap();
     first.put_alias("both@example.test", vec![address("anna@example.test")], false).await.unwrap();
     let gone = first.add_account(account("gone")).await.unwrap();
     first.delete_account(&address("gone@example.test")).await.unwrap();
@@ -317,6 +416,7 @@ async fn a_directory_goes_to_postgresql_and_back() {
         assert!(from.copy_to(to).await.unwrap());
         assert_eq!(from.compare_with(to).await.unwrap(), [""; 0]);
     }
+    assert_eq!(back.legacies().await.unwrap(), first.legacies().await.unwrap());
     assert!(back.add_account(account("new")).await.unwrap() > gone);
     // An account that the source does not have, and one under another's number.
     assert!(matches!(first.copy_to(&back).await, Err(RegistryError::Refused { .. })));

@@ -32,6 +32,8 @@ pub struct Services {
     pub tls: Option<tokio_rustls::TlsAcceptor>,
     /// Leads sessions to the node of their account; `None` on a node that is alone.
     pub affinity: Option<Arc<cluster::Affinity>>,
+    /// The way to old servers.
+    pub legacy: Arc<legacy::Gateway>,
 }
 
 pub struct Connection {
@@ -44,8 +46,16 @@ pub struct Connection {
     pub id: SessionId,
     /// The answer to a message that is passing unseen.
     pub refused: Option<Reply>,
-    /// The node that has taken the session.
-    pub led: Option<Box<cluster::Link>>,
+    /// Where the session goes on.
+    pub led: Option<Led>,
+}
+
+/// Another server that goes on with the session.
+pub enum Led {
+    /// A node, which answers the sign-in and knows what the client said after it.
+    Node(Box<cluster::Link>),
+    /// An old server: the sign-in was answered here, and what the client said after it has to be told.
+    Legacy(Box<legacy::Opened>),
 }
 
 /// Why a command did not run to its end.
@@ -79,6 +89,11 @@ impl Connection {
         let reply = match self.session.admit(&body) {
             Err(reply) => reply,
             Ok(()) => match self.carry_out(&tag, body).await {
+                Ok(reply) if let Some(Led::Legacy(opened)) = &self.led => {
+                    reply.write(&mut self.wire.out, &tag);
+                    self.wire.out.extend_from_slice(&opened.said);
+                    return Err(Closed::Led);
+                }
                 Ok(_) if was_greeted && self.lead(&tag).await => return Err(Closed::Led),
                 Ok(reply) | Err(Stop::Reply(reply)) => reply,
                 Err(Stop::Closed(closed)) => return Err(closed),
@@ -101,7 +116,7 @@ impl Connection {
             tag: tag.to_owned(),
             ahead: self.wire.ahead(),
         };
-        self.led = affinity.lead(&handoff).await.map(Box::new);
+        self.led = affinity.lead(&handoff).await.map(|link| Led::Node(Box::new(link)));
         self.led.is_some()
     }
 

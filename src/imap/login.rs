@@ -4,9 +4,9 @@ use base::Secret;
 use base::event::{LOGIN_ACCEPTED, LOGIN_REFUSED};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use directory::{Login, LoginError, Protocol};
+use directory::{Elsewhere, Login, LoginError, Protocol};
 
-use crate::connection::{Connection, Stop};
+use crate::connection::{Connection, Led, Stop};
 use crate::proto::{Event, Reply};
 use crate::session::Phase;
 use crate::wire::Closed;
@@ -84,9 +84,46 @@ impl Connection {
                 self.wire.out.extend_from_slice(b"* BYE [LIMIT] Too many failures, try later\r\n");
                 Err(Closed::Done.into())
             }
+            Err(LoginError::Elsewhere(elsewhere)) => self.check_elsewhere(&elsewhere, name, password).await,
             Err(LoginError::Unavailable(error)) => {
                 tracing::warn!(event = base::event::STORE_FAILED, session = %self.id, %error);
                 Ok(Reply::no("UNAVAILABLE", "Sign-in is not available, try later"))
+            }
+        }
+    }
+
+    /// Signs in on the old server where the account's mailbox is, and goes on there.
+    async fn check_elsewhere(
+        &mut self,
+        elsewhere: &Elsewhere,
+        name: &str,
+        password: &Secret<String>,
+    ) -> Result<Reply, Stop> {
+        let Elsewhere { account, server } = elsewhere;
+        let Some((_, endpoint)) = server.endpoint(Protocol::Imap) else {
+            return Ok(Reply::no("UNAVAILABLE", "This mailbox is not available by IMAP"));
+        };
+        let place = legacy::Place { endpoint, trust: &server.trust, proxy_protocol: server.proxy_protocol };
+        let client = legacy::Client { address: self.peer, helo: "", name, password };
+        match self.services.legacy.sign_in(legacy::Protocol::Imap, place, client).await {
+            Ok(opened) => {
+                tracing::info!(
+                    event = LOGIN_ACCEPTED, session = %self.id, protocol = "imap", peer = %self.peer.ip(),
+                    account = %account.address, legacy = server.name
+                );
+                if let Err(error) = self.services.directory.accepted_elsewhere(elsewhere, password).await {
+                    tracing::warn!(event = base::event::STORE_FAILED, session = %self.id, %error);
+                }
+                let reply = Reply::ok("Signed in").with_code(format!("CAPABILITY {}", opened.capability));
+                self.led = Some(Led::Legacy(Box::new(opened)));
+                Ok(reply)
+            }
+            Err(legacy::Failure::Refused) => {
+                let delay = self.services.directory.refused_elsewhere(self.peer.ip());
+                self.refuse_login(delay).await
+            }
+            Err(legacy::Failure::InUse | legacy::Failure::Unavailable(_)) => {
+                Ok(Reply::no("UNAVAILABLE", "The server of this mailbox does not answer, try later"))
             }
         }
     }

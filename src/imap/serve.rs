@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use base::event::{SESSION_CLOSED, SESSION_OPENED};
 use base::{Clock, IdSource};
-use cluster::{Handoff, Link};
+use bytes::BytesMut;
+use cluster::Handoff;
 use directory::Rights;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::connection::{Connection, Services};
+use crate::connection::{Connection, Led, Services};
 use crate::proto::frame::Refusal;
 use crate::proto::{Body, Event, Framer, Reply, parse};
 use crate::session::{Phase, Session, Transport};
@@ -85,12 +86,21 @@ async fn live(mut connection: Connection) {
             Closed::Led => {
                 // The node that goes on says the rest, after what was answered here.
                 let is_told = connection.wire.flush().await.is_ok();
+                let ahead = BytesMut::from(connection.wire.ahead());
                 let (mut stream, cancel, led) = connection.let_go();
-                if let Some(mut link) = led.filter(|_| is_told) {
-                    tokio::select! {
-                        () = net::splice(&mut stream, &mut link) => {}
-                        () = cancel.cancelled() => {}
+                let carried = async {
+                    match led.filter(|_| is_told) {
+                        Some(Led::Node(mut link)) => net::splice(&mut stream, &mut link).await,
+                        Some(Led::Legacy(opened)) => {
+                            let mut server = opened.stream;
+                            net::splice_after(ahead, &mut stream, &mut server).await;
+                        }
+                        None => {}
                     }
+                };
+                tokio::select! {
+                    () = carried => {}
+                    () = cancel.cancelled() => {}
                 }
                 tracing::debug!(event = SESSION_CLOSED, session = %id, protocol = "imap", reason = "led");
                 return;
@@ -230,7 +240,7 @@ impl Connection {
     }
 
     /// What is left of it when another node goes on.
-    fn let_go(self) -> (Stream, CancellationToken, Option<Box<Link>>) {
+    fn let_go(self) -> (Stream, CancellationToken, Option<Led>) {
         let cancel = self.wire.cancel_token();
         (self.wire.stream, cancel, self.led)
     }

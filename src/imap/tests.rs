@@ -79,6 +79,7 @@ async fn node() -> Node {
         access: Access::User,
         password: "{PLAIN}pw".parse().unwrap(),
         quota: base::Quota::UNLIMITED,
+        placement: directory::Placement::OfDomain,
     };
     directory.add_account(account).await.unwrap();
     let services = Services {
@@ -92,6 +93,7 @@ async fn node() -> Node {
         budget: net::MemoryBudget::new(base::ByteSize::mib(64)),
         tls: None,
         affinity: None,
+        legacy: Arc::new(legacy::Gateway::new("test")),
     };
     Node { services: Arc::new(services), _folder: folder }
 }

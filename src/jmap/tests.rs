@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use base::{AccountId, Clock, FakeClock, IdSource, Secret, UtcMillis};
 use bytes::Bytes;
-use directory::{Access, Account, Directory, DirectoryError, Login, LoginError, PasswordHash, Recipient, Resolution};
+use directory::{
+    Access, Account, Directory, DirectoryError, Elsewhere, LegacyServer, Login, LoginError, PasswordHash, Recipient,
+    Resolution,
+};
 use mail::{Address, Enhanced, Envelope, ForwardPath, Status};
 use serde_json::{Value, json};
 use store::{NewEntry, Storage, StorageSettings};
@@ -22,6 +25,7 @@ fn account() -> Account {
         name: "Anna".to_owned(),
         access: Access::User,
         enabled: true,
+        legacy: None,
         quota: base::Quota::UNLIMITED,
         created_at: UtcMillis(0),
         rights: directory::Rights::default(),
@@ -34,7 +38,7 @@ struct OnlyAnna;
 #[async_trait]
 impl Directory for OnlyAnna {
     async fn resolve(&self, _: &ForwardPath) -> Result<Resolution, DirectoryError> {
-        let recipient = Recipient { account: AccountId(1), address: account().address, detail: None };
+        let recipient = Recipient { account: AccountId(1), address: account().address, detail: None, legacy: None };
         Ok(Resolution::Local(vec![recipient]))
     }
     async fn account(&self, _: AccountId) -> Result<Option<Account>, DirectoryError> {
@@ -49,6 +53,15 @@ impl Directory for OnlyAnna {
     }
     async fn hold(&self, account: AccountId, _: Option<directory::Rights>) -> directory::Hold {
         std::sync::Arc::<directory::Holds>::default().hold(account, directory::Rights::default())
+    }
+    async fn accepted_elsewhere(&self, _: &Elsewhere, _: &Secret<String>) -> Result<(), DirectoryError> {
+        Ok(())
+    }
+    fn refused_elsewhere(&self, _: std::net::IpAddr) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+    async fn legacy(&self, _: &str) -> Result<Option<Arc<LegacyServer>>, DirectoryError> {
+        Ok(None)
     }
 }
 

@@ -18,8 +18,8 @@ pub mod tls;
 
 pub use acceptor::{Accepted, Acceptor, AcceptorSettings, BindError, bind};
 pub use cidr::Cidr;
-pub use outbound::{Connectors, Endpoint, InvalidEndpoint, Outbound, Security, Trust};
-pub use splice::splice;
+pub use outbound::{Announce, Connectors, Endpoint, InvalidEndpoint, Outbound, Security, Trust};
+pub use splice::{splice, splice_after};
 pub use spool::{BudgetPermit, MemoryBudget, Spool, SpoolError, SpoolSettings, Spooled};
 pub use stream::{Stream, TlsFacts};
 pub use task::Tasks;

@@ -191,6 +191,17 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
+/// Who is named by a PROXY header at the beginning of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Announce {
+    /// There is no header.
+    Nothing,
+    /// The client on whose behalf we come.
+    Client(SocketAddr),
+    /// We come by ourselves.
+    Ourselves,
+}
+
 /// A connection that we opened.
 #[derive(Debug)]
 pub enum Outbound {
@@ -211,17 +222,22 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 
 impl Connectors {
-    /// A TCP connection, under TLS if the endpoint has that from the first octet. `announce` goes ahead as a PROXY header:
-    /// the client on whose behalf we come. Cancel safe: nothing is left behind.
+    /// A TCP connection, under TLS if the endpoint has that from the first octet. `announce` goes ahead.
+    /// Cancel safe: nothing is left behind.
     ///
     /// # Errors
     /// Nobody answers in time, or not as somebody believed.
-    pub async fn open(&self, to: &Endpoint, trust: &Trust, announce: Option<SocketAddr>) -> io::Result<Outbound> {
+    pub async fn open(&self, to: &Endpoint, trust: &Trust, announce: Announce) -> io::Result<Outbound> {
         let connecting = async {
             let mut stream = TcpStream::connect((to.host.as_str(), to.port)).await?;
             stream.set_nodelay(true)?;
-            if let Some(client) = announce {
-                let header = proxy::header_v2(client, stream.peer_addr()?);
+            let from = match announce {
+                Announce::Nothing => None,
+                Announce::Client(client) => Some(client),
+                Announce::Ourselves => Some(stream.local_addr()?),
+            };
+            if let Some(from) = from {
+                let header = proxy::header_v2(from, stream.peer_addr()?);
                 stream.write_all(&header).await?;
             }
             io::Result::Ok(stream)
@@ -329,7 +345,7 @@ mod tests {
             io::Result::Ok(heard)
         };
         let client = async {
-            let mut stream = connectors.open(&to, trust, None).await?;
+            let mut stream = connectors.open(&to, trust, Announce::Nothing).await?;
             stream.write_all(b"hello").await?;
             stream.shutdown().await
         };

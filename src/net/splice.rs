@@ -16,7 +16,16 @@ pub async fn splice(
     client: &mut (impl AsyncRead + AsyncWrite + Unpin),
     server: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) {
-    let (mut asked, mut answered) = (Way::default(), Way::default());
+    splice_after(BytesMut::new(), client, server).await;
+}
+
+/// [`splice`], where the client has said `ahead` already and the server has not heard it.
+pub async fn splice_after(
+    ahead: BytesMut,
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    server: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) {
+    let (mut asked, mut answered) = (Way { pending: ahead, ..Way::default() }, Way::default());
     poll_fn(|cx| {
         if let Poll::Ready(Err(_)) = asked.poll(cx, client, server) {
             return Poll::Ready(());
@@ -116,6 +125,22 @@ mod tests {
         };
         let (answer, (), ()) = tokio::join!(asked, answered, carried);
         assert!(answer == [&question[..], b"goodbye"].concat());
+    }
+
+    #[tokio::test]
+    async fn what_was_said_ahead_comes_first() {
+        let ((mut client, mut client_end), (mut server_end, mut server)) = (duplex(100), duplex(7));
+        client.write_all(b"then this").await.unwrap();
+        client.shutdown().await.unwrap();
+        let heard = async {
+            let mut heard = String::new();
+            server.read_to_string(&mut heard).await.unwrap();
+            drop(server);
+            heard
+        };
+        let ahead = BytesMut::from(&b"first that, "[..]);
+        let (heard, ()) = tokio::join!(heard, splice_after(ahead, &mut client_end, &mut server_end));
+        assert_eq!(heard, "first that, then this");
     }
 
     #[tokio::test]

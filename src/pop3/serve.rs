@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::event::{LOGIN_ACCEPTED, LOGIN_REFUSED, SESSION_CLOSED, SESSION_OPENED, STORE_FAILED};
 use base::{AccountId, Clock, IdSource, MailboxId, Secret, SessionId};
+use bytes::BytesMut;
 use cluster::Handoff;
-use directory::{Directory, Login, LoginError, Protocol, Rights};
+use directory::{Directory, Elsewhere, Login, LoginError, Protocol, Rights};
 use store::{BlobStore, Entry, EntryContent, FlagChange, Flags, MailStore, MailboxName, StoreError, SystemFlags};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +29,8 @@ pub struct Services {
     pub tls: Option<tokio_rustls::TlsAcceptor>,
     /// Leads sessions to the node of their account; `None` on a node that is alone.
     pub affinity: Option<Arc<cluster::Affinity>>,
+    /// The way to old servers.
+    pub legacy: Arc<legacy::Gateway>,
 }
 
 struct Connection {
@@ -37,8 +41,16 @@ struct Connection {
     peer: SocketAddr,
     id: SessionId,
     open: Option<Open>,
-    /// The node that has taken the session.
-    led: Option<Box<cluster::Link>>,
+    /// Where the session goes on.
+    led: Option<Led>,
+}
+
+/// Another server that goes on with the session.
+enum Led {
+    /// A node, which answers the sign-in and knows what the client said after it.
+    Node(Box<cluster::Link>),
+    /// An old server: the sign-in was answered here, and what the client said after it has to be told.
+    Legacy(Box<legacy::Opened>),
 }
 
 /// The inbox behind the maildrop.
@@ -52,7 +64,7 @@ enum Next {
     Go,
     Close,
     StartTls,
-    /// Another node goes on.
+    /// Another server goes on.
     Lead,
 }
 
@@ -126,12 +138,22 @@ async fn live(mut connection: Connection, cancel: &CancellationToken) {
             Ok(Next::Lead) => {
                 // The node that goes on says the rest, after what was answered here.
                 let is_told = connection.wire.flush().await.is_ok();
-                if let Some(mut link) = connection.led.take().filter(|_| is_told) {
-                    let mut stream = connection.wire.into_stream();
-                    tokio::select! {
-                        () = net::splice(&mut stream, &mut link) => {}
-                        () = cancel.cancelled() => {}
+                let ahead = BytesMut::from(connection.wire.ahead());
+                let led = connection.led.take().filter(|_| is_told);
+                let mut stream = connection.wire.into_stream();
+                let carried = async {
+                    match led {
+                        Some(Led::Node(mut link)) => net::splice(&mut stream, &mut link).await,
+                        Some(Led::Legacy(opened)) => {
+                            let mut server = opened.stream;
+                            net::splice_after(ahead, &mut stream, &mut server).await;
+                        }
+                        None => {}
                     }
+                };
+                tokio::select! {
+                    () = carried => {}
+                    () = cancel.cancelled() => {}
                 }
                 tracing::debug!(event = SESSION_CLOSED, session = %id, protocol = "pop3", reason = "led");
                 return;
@@ -205,11 +227,8 @@ impl Connection {
         let attempt = Login { name, password, protocol: Protocol::Pop3, peer: self.peer.ip() };
         let account = match self.services.directory.authenticate(attempt).await {
             Ok(account) => account,
-            Err(LoginError::Refused { delay }) => {
-                tracing::info!(event = LOGIN_REFUSED, session = %self.id, protocol = "pop3", peer = %self.peer.ip());
-                tokio::time::sleep(delay).await;
-                return self.session.on_refused();
-            }
+            Err(LoginError::Refused { delay }) => return self.refused(delay).await,
+            Err(LoginError::Elsewhere(elsewhere)) => return self.check_elsewhere(&elsewhere, name, password).await,
             Err(LoginError::TooMany) => {
                 return Output::Bye("-ERR [SYS/TEMP] Too many failures, try later\r\n".to_owned());
             }
@@ -229,6 +248,46 @@ impl Connection {
         self.open_account(account.id).await
     }
 
+    async fn refused(&mut self, delay: Duration) -> Output {
+        tracing::info!(event = LOGIN_REFUSED, session = %self.id, protocol = "pop3", peer = %self.peer.ip());
+        tokio::time::sleep(delay).await;
+        self.session.on_refused()
+    }
+
+    /// Signs in on the old server where the account's mailbox is, and goes on there.
+    async fn check_elsewhere(&mut self, elsewhere: &Elsewhere, name: &str, password: &Secret<String>) -> Output {
+        let Elsewhere { account, server } = elsewhere;
+        let say = |text: &str| Output::Say(text.to_owned());
+        let Some((_, endpoint)) = server.endpoint(Protocol::Pop3) else {
+            return say("-ERR [SYS/PERM] This mailbox is not available by POP3\r\n");
+        };
+        let place = legacy::Place { endpoint, trust: &server.trust, proxy_protocol: server.proxy_protocol };
+        let client = legacy::Client { address: self.peer, helo: "", name, password };
+        match self.services.legacy.sign_in(legacy::Protocol::Pop3, place, client).await {
+            Ok(opened) => {
+                tracing::info!(
+                    event = LOGIN_ACCEPTED, session = %self.id, protocol = "pop3", peer = %self.peer.ip(),
+                    account = %account.address, legacy = server.name
+                );
+                if let Err(error) = self.services.directory.accepted_elsewhere(elsewhere, password).await {
+                    tracing::warn!(event = STORE_FAILED, session = %self.id, %error);
+                }
+                self.wire.out.extend_from_slice(b"+OK Signed in\r\n");
+                self.wire.out.extend_from_slice(&opened.said);
+                self.led = Some(Led::Legacy(Box::new(opened)));
+                Output::Lead
+            }
+            Err(legacy::Failure::Refused) => {
+                let delay = self.services.directory.refused_elsewhere(self.peer.ip());
+                self.refused(delay).await
+            }
+            Err(legacy::Failure::InUse) => say("-ERR [IN-USE] Another session has this mailbox\r\n"),
+            Err(legacy::Failure::Unavailable(_)) => {
+                say("-ERR [SYS/TEMP] The server of this mailbox does not answer, try later\r\n")
+            }
+        }
+    }
+
     /// True if another node has taken the session of a client that has just signed in, and answers it.
     async fn lead(&mut self, account: AccountId) -> bool {
         let Some(affinity) = &self.services.affinity else { return false };
@@ -242,7 +301,7 @@ impl Connection {
             tag: String::new(),
             ahead: self.wire.ahead(),
         };
-        self.led = affinity.lead(&handoff).await.map(Box::new);
+        self.led = affinity.lead(&handoff).await.map(|link| Led::Node(Box::new(link)));
         self.led.is_some()
     }
 

@@ -50,7 +50,7 @@ pub enum Output {
     Send { number: usize, lines: Option<u64> },
     /// Expunge what is marked deleted, then close.
     Commit,
-    /// Another node goes on.
+    /// Another server goes on.
     Lead,
 }
 

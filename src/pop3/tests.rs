@@ -37,10 +37,12 @@ async fn node() -> Node {
         access: Access::User,
         password: "{PLAIN}p w".parse().unwrap(),
         quota: base::Quota::UNLIMITED,
+        placement: directory::Placement::OfDomain,
     };
     let account = directory.add_account(account).await.unwrap();
     let (directory, maildrops) = (Arc::new(directory), Arc::default());
-    let services = Services { mail, blobs, directory, maildrops, tls: None, affinity: None };
+    let legacy = Arc::new(legacy::Gateway::new("test"));
+    let services = Services { mail, blobs, directory, maildrops, tls: None, affinity: None, legacy };
     Node { services: Arc::new(services), account, ids, _folder: folder }
 }
 

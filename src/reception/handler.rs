@@ -1,14 +1,15 @@
 //! The flow as SMTP, submission and LMTP sessions see it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base::{MessageId, event};
-use directory::LoginError;
+use base::{AccountId, MessageId, event};
+use directory::{Elsewhere, LoginError, Recipient};
 use filter::{Greeting, Login, Peer, Source, Stages, Start};
-use mail::{Enhanced, ForwardPath, ReversePath, Status};
+use mail::{Address, Enhanced, ForwardPath, ReversePath, Status};
 use net::{Spool, SpoolError, Spooled};
-use smtp::{Credentials, Handler, Identity, MailParameters, Protocol, SessionFacts, Transaction};
+use smtp::{Credentials, Handler, Identity, MailParameters, Onward, Protocol, SessionFacts, SignIn, Transaction};
 use trail::{Event, Kind, Party};
 
 use crate::intake::{FULL, Incoming, Intake, UNAVAILABLE};
@@ -31,6 +32,9 @@ const LOGIN_REFUSED: Status = Status::fixed(535, Enhanced(5, 7, 8), "Authenticat
 const LOGIN_TOO_MANY: Status = Status::fixed(454, Enhanced(4, 7, 0), "Too many failed attempts, try again later");
 const LOGIN_UNAVAILABLE: Status = Status::fixed(454, Enhanced(4, 7, 0), "Temporary authentication failure");
 const REVOKED: Status = Status::fixed(421, Enhanced(4, 7, 0), "Password or access was changed, sign in again");
+const LOGIN_NOWHERE: Status =
+    Status::fixed(454, Enhanced(4, 7, 0), "Mail cannot be submitted for this mailbox, ask your provider");
+const SEPARATELY: Status = Status::fixed(452, Enhanced(4, 5, 3), "Send to this recipient in another transaction");
 const NOT_YOURS: Status = Status::fixed(553, Enhanced(5, 7, 1), "The sender address is not yours");
 
 impl Reception {
@@ -61,6 +65,49 @@ impl Reception {
             self.record(facts, Kind::ConnectionRefused, &fields);
             tracing::info!(event = event::SESSION_REFUSED, session = %facts.id, stage, %status);
         })
+    }
+
+    /// Signs in on the old server where the account's mailbox is: all that follows is its matter.
+    async fn authenticate_elsewhere(
+        &self,
+        facts: &SessionFacts,
+        credentials: &Credentials,
+        elsewhere: &Elsewhere,
+    ) -> Result<Box<Onward>, Status> {
+        let (parts, server) = (&self.intake.parts, &elsewhere.server);
+        let Some((_, endpoint)) = server.endpoint(directory::Protocol::Submission) else {
+            return Err(LOGIN_NOWHERE);
+        };
+        let place = legacy::Place { endpoint, trust: &server.trust, proxy_protocol: server.proxy_protocol };
+        let (name, password) = (credentials.login.as_str(), &credentials.password);
+        let client = legacy::Client { address: facts.client, helo: &facts.helo, name, password };
+        match parts.legacy.sign_in(legacy::Protocol::Submission, place, client).await {
+            Ok(opened) => {
+                tracing::info!(
+                    event = event::LOGIN_ACCEPTED, session = %facts.id, account = elsewhere.account.id.0, legacy = server.name
+                );
+                if let Err(error) = parts.directory.accepted_elsewhere(elsewhere, password).await {
+                    tracing::warn!(event = event::STORE_FAILED, session = %facts.id, %error);
+                }
+                Ok(Box::new(Onward { stream: opened.stream, said: opened.said }))
+            }
+            Err(legacy::Failure::Refused) => {
+                tracing::info!(
+                    event = event::LOGIN_REFUSED, session = %facts.id, peer = %facts.client.ip(), legacy = server.name
+                );
+                tokio::time::sleep(parts.directory.refused_elsewhere(facts.client.ip())).await;
+                Err(LOGIN_REFUSED)
+            }
+            Err(legacy::Failure::InUse | legacy::Failure::Unavailable(_)) => Err(LOGIN_UNAVAILABLE),
+        }
+    }
+
+    /// A transaction of SMTP has one answer for all its recipients, so all of them are here, or on the same old server.
+    async fn fits_together(&self, transaction: &Transaction, recipients: &[Recipient]) -> Result<(), Status> {
+        let Some(first) = transaction.envelope.forward_paths.first() else { return Ok(()) };
+        // Accepted a moment ago.
+        let first = self.intake.resolve(first, true).await.map_err(|_gone| UNAVAILABLE)?;
+        if places(&first) == places(recipients) { Ok(()) } else { Err(SEPARATELY) }
     }
 
     async fn message_done(&mut self) {
@@ -95,7 +142,7 @@ impl Handler for Reception {
         self.refused_at("helo", facts, answer)
     }
 
-    async fn authenticate(&mut self, facts: &SessionFacts, credentials: Credentials) -> Result<Identity, Status> {
+    async fn authenticate(&mut self, facts: &SessionFacts, credentials: Credentials) -> Result<SignIn, Status> {
         let login = directory::Login {
             name: &credentials.login,
             password: &credentials.password,
@@ -115,7 +162,20 @@ impl Handler for Reception {
                 let identity = Identity { account: account.id, address: account.address, mechanism };
                 let accepted = self.event(facts, Kind::LoginAccepted, &told).party(sender_of(&identity));
                 self.intake.parts.trail.record(accepted);
-                Ok(identity)
+                Ok(SignIn::Here(identity))
+            }
+            Err(LoginError::Elsewhere(elsewhere)) => {
+                let outcome = self.authenticate_elsewhere(facts, &credentials, &elsewhere).await;
+                let (kind, party) = match &outcome {
+                    Ok(_) => (Kind::LoginAccepted, Some(&elsewhere.account)),
+                    Err(_) => (Kind::LoginRefused, None),
+                };
+                let event = self.event(facts, kind, &told).field("legacy", elsewhere.server.name.as_str());
+                self.intake.parts.trail.record(match party {
+                    Some(account) => event.party(sender(account.id, &account.address)),
+                    None => event,
+                });
+                outcome.map(SignIn::Elsewhere)
             }
             Err(error) => {
                 tracing::info!(event = event::LOGIN_REFUSED, session = %facts.id, peer = %facts.client.ip(), %error);
@@ -126,7 +186,7 @@ impl Handler for Reception {
                         LOGIN_REFUSED
                     }
                     LoginError::TooMany => LOGIN_TOO_MANY,
-                    LoginError::Unavailable(_) => LOGIN_UNAVAILABLE,
+                    LoginError::Unavailable(_) | LoginError::Elsewhere(_) => LOGIN_UNAVAILABLE,
                 })
             }
         }
@@ -173,10 +233,14 @@ impl Handler for Reception {
         transaction: &Transaction,
         forward_path: &ForwardPath,
     ) -> Result<(), Status> {
-        let mut answer = match self.intake.resolve(forward_path, facts.identity.is_some()).await {
-            Ok(recipients) => self.intake.room_for(&recipients).await,
-            Err(status) => Err(status),
+        let resolved = self.intake.resolve(forward_path, facts.identity.is_some()).await;
+        let mut answer = match &resolved {
+            Ok(recipients) => self.intake.room_for(recipients).await,
+            Err(status) => Err(status.clone()),
         };
+        if let (Ok(()), Ok(recipients), Protocol::Smtp | Protocol::Submission) = (&answer, &resolved, facts.protocol) {
+            answer = self.fits_together(transaction, recipients).await;
+        }
         if let (Ok(()), Some(stages)) = (&answer, &mut self.stages) {
             let start = start(facts, transaction.id, &transaction.envelope.reverse_path);
             answer = stages.recipient(&start, forward_path).await;
@@ -249,7 +313,16 @@ impl Handler for Reception {
 
 /// Who signed in, as the one who sends.
 fn sender_of(identity: &Identity) -> Party {
-    Party { address: identity.address.to_string(), account: Some(identity.account), is_recipient: false, outcome: None }
+    sender(identity.account, &identity.address)
+}
+
+fn sender(account: AccountId, address: &Address) -> Party {
+    Party { address: address.to_string(), account: Some(account), is_recipient: false, outcome: None }
+}
+
+/// Old servers, and `None` for here, where these get their mail.
+fn places(recipients: &[Recipient]) -> BTreeSet<Option<&str>> {
+    recipients.iter().map(|recipient| recipient.legacy.as_deref()).collect()
 }
 
 fn start<'a>(facts: &SessionFacts, id: MessageId, reverse_path: &'a ReversePath) -> Start<'a> {

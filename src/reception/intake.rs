@@ -19,6 +19,7 @@ use store::{AppendError, Committed, Delivery, Flags, Role, Storage, StoreError, 
 use trail::{Outcome, Trail};
 
 use crate::content;
+use crate::handover::{Handed, Handover};
 use crate::received::{self, Way};
 use crate::story::Story;
 
@@ -27,6 +28,8 @@ pub struct IntakeParts {
     pub host_name: String,
     pub directory: Arc<dyn Directory>,
     pub storage: Arc<Storage>,
+    /// The way to old servers.
+    pub legacy: Arc<legacy::Gateway>,
     pub filter: Arc<Filter>,
     /// Mail that the filter sees; the rest is delivered as it is.
     pub judged: Judged,
@@ -71,6 +74,7 @@ pub struct Intake {
     pub(crate) parts: IntakeParts,
     /// Accounts found to have much room a moment ago: a burst of mail to one does not ask for each message.
     roomy: Cache<AccountId, ()>,
+    pub(crate) handed: Handed,
 }
 
 /// One message with all that is known of it.
@@ -122,7 +126,8 @@ const ROOMY_FOR: Duration = Duration::from_secs(2);
 
 impl Intake {
     pub fn new(parts: IntakeParts) -> Self {
-        Self { parts, roomy: Cache::builder().max_capacity(ROOMY_MAX).time_to_live(ROOMY_FOR).build() }
+        let roomy = Cache::builder().max_capacity(ROOMY_MAX).time_to_live(ROOMY_FOR).build();
+        Self { parts, roomy, handed: Handed::default() }
     }
 
     /// Where a recipient leads, or why it is refused.
@@ -139,9 +144,9 @@ impl Intake {
         }
     }
 
-    /// Refuses recipients whose mailbox is known to be full, before their message is sent.
+    /// Refuses recipients whose mailbox is known to be full, before their message is sent. An old server knows its own.
     pub(crate) async fn room_for(&self, recipients: &[Recipient]) -> Result<(), Status> {
-        for recipient in recipients {
+        for recipient in recipients.iter().filter(|recipient| recipient.legacy.is_none()) {
             if self.roomy.contains_key(&recipient.account) {
                 continue;
             }
@@ -286,7 +291,7 @@ impl Intake {
             .collect())
     }
 
-    /// Content first, then the entries; only their proof makes a success.
+    /// Old servers first: only their word makes a success. Then content, then the entries; only their proof makes one.
     async fn commit(
         &self,
         incoming: &Incoming<'_>,
@@ -317,6 +322,9 @@ impl Intake {
         let mut variants = Variants { plain: None, tagged: None };
         let mut plan: Vec<(usize, &Recipient)> = Vec::new();
         let mut deliveries: Vec<Delivery> = Vec::new();
+        let mut handovers: Vec<Handover<'_>> = Vec::new();
+        // Two addresses that lead to one account: one copy, one answer.
+        let mut shared: Vec<(usize, usize)> = Vec::new();
         let mut statuses: Vec<Option<Status>> = vec![None; destinations.len()];
         for (at, destination) in destinations.iter().enumerate() {
             let (target, tag) = match &destination.disposition {
@@ -332,16 +340,31 @@ impl Intake {
                     continue;
                 }
             };
-            let (blob, summary) = match variants.get(&self.parts.storage, &whole, tag.as_deref()).await {
-                Ok(variant) => variant,
-                Err(error) => return vec![self.failed(&error, incoming.id); destinations.len()],
-            };
             for recipient in &destination.recipients {
                 story.decided(recipient, &destination.decision, &destination.disposition);
-                // Two addresses that lead to one account: one copy.
-                if plan.iter().any(|(_, known)| known.account == recipient.account) {
+                let known = plan.iter().map(|(at, known)| (*at, known.account));
+                let mut known = known.chain(handovers.iter().map(|known| (known.at, known.recipient.account)));
+                if let Some((first, _)) = known.find(|(_, account)| *account == recipient.account) {
+                    shared.push((at, first));
                     continue;
                 }
+                // What is in quarantine waits here, also for those who are not here yet.
+                if let Some(server) = recipient.legacy.as_deref().filter(|_| target != Role::Quarantine) {
+                    let spam = self.spam_fields(incoming, judgement, &destination.decision, &destination.disposition);
+                    handovers.push(Handover {
+                        at,
+                        recipient,
+                        server,
+                        spam,
+                        tag: tag.clone(),
+                        is_junk: target == Role::Junk,
+                    });
+                    continue;
+                }
+                let (blob, summary) = match variants.get(&self.parts.storage, &whole, tag.as_deref()).await {
+                    Ok(variant) => variant,
+                    Err(error) => return vec![self.failed(&error, incoming.id); destinations.len()],
+                };
                 plan.push((at, recipient));
                 deliveries.push(Delivery {
                     account: recipient.account,
@@ -361,20 +384,31 @@ impl Intake {
                 });
             }
         }
+        let handed = self.hand_over(incoming, &handovers, &whole, story).await;
+        for (handover, status) in handovers.iter().zip(&handed) {
+            settle(&mut statuses, handover.at, status.clone());
+        }
+        // One answer for all: what failed there comes again, and so does what could be delivered here.
+        if !incoming.answers_each && statuses.iter().flatten().any(|status| !status.is_success()) {
+            deliveries.clear();
+            plan.drain(..).for_each(|(at, _)| settle(&mut statuses, at, UNAVAILABLE));
+        }
         let outcomes = self.parts.storage.mail.deliver(deliveries).await;
         for ((at, recipient), outcome) in plan.iter().zip(outcomes) {
             let status = self.answer(incoming.id, recipient, destinations.get(*at), outcome, story);
-            if let Some(slot) = statuses.get_mut(*at) {
-                // The worst of a recipient's accounts counts: a failure must come again.
-                *slot = Some(match slot.take() {
-                    Some(known) if !known.is_success() => known,
-                    Some(_) | None => status,
-                });
+            settle(&mut statuses, *at, status);
+        }
+        for (at, first) in shared {
+            if let Some(status) = statuses.get(first).cloned().flatten() {
+                settle(&mut statuses, at, status);
             }
         }
-        // A recipient without an own delivery shares its account with another one, whose commit speaks for it.
-        let shared = statuses.iter().flatten().find(|status| status.is_success()).cloned();
-        statuses.into_iter().map(|status| status.or_else(|| shared.clone()).unwrap_or(UNAVAILABLE)).collect()
+        if !incoming.answers_each && statuses.iter().flatten().any(|status| !status.is_success()) {
+            self.remember_handed(incoming, &handovers, &handed);
+        }
+        // A recipient whom a milter removed: somebody else has the message.
+        let somebody = statuses.iter().flatten().find(|status| status.is_success()).cloned();
+        statuses.into_iter().map(|status| status.or_else(|| somebody.clone()).unwrap_or(UNAVAILABLE)).collect()
     }
 
     /// The proof of a commit, or what failed, as a status.
@@ -444,15 +478,24 @@ impl Intake {
         done: &Disposition,
         recipient: &Recipient,
     ) -> Bytes {
-        let required = self.parts.filter.policy().score(policy::option::Key::TagScore);
-        let done = Decision { disposition: done.clone(), ..decision.clone() };
-        let spam = if self.parts.judged.holds(&incoming.source) {
-            filter::headers::spam_fields(&judgement.findings, &done, required)
-        } else {
-            String::new()
-        };
+        let spam = self.spam_fields(incoming, judgement, decision, done);
         let reverse_path = &incoming.envelope.reverse_path;
         format!("Return-Path: <{reverse_path}>\r\nDelivered-To: {}\r\n{spam}", recipient.address).into()
+    }
+
+    fn spam_fields(
+        &self,
+        incoming: &Incoming<'_>,
+        judgement: &Judgement,
+        decision: &Decision,
+        done: &Disposition,
+    ) -> String {
+        if !self.parts.judged.holds(&incoming.source) {
+            return String::new();
+        }
+        let required = self.parts.filter.policy().score(policy::option::Key::TagScore);
+        let done = Decision { disposition: done.clone(), ..decision.clone() };
+        filter::headers::spam_fields(&judgement.findings, &done, required)
     }
 }
 
@@ -500,13 +543,25 @@ fn turn_away(story: &Story<'_>, resolved: &[Vec<Recipient>], status: &Status) ->
     vec![status.clone(); resolved.len()]
 }
 
+/// The worst of a recipient's accounts counts: a failure must come again.
+fn settle(statuses: &mut [Option<Status>], at: usize, status: Status) {
+    if let Some(slot) = statuses.get_mut(at) {
+        *slot = Some(match slot.take() {
+            Some(known) if !known.is_success() => known,
+            Some(_) | None => status,
+        });
+    }
+}
+
 /// One answer for all recipients: success only if every one is durable. Else the client keeps the message and comes
-/// again; a copy that was committed already then arrives twice, which is better than not at all.
+/// again; a copy that was committed already then arrives twice, which is better than not at all. Nobody has it and
+/// nobody ever will: that is final.
 fn unanimous(statuses: Vec<Status>) -> Vec<Status> {
     let failure = statuses.iter().find(|status| !status.is_success()).cloned();
+    let is_final = statuses.iter().all(Status::is_permanent);
     match failure {
         None => statuses,
-        Some(status) if status.is_transient() => vec![status; statuses.len()],
+        Some(status) if status.is_transient() || is_final => vec![status; statuses.len()],
         Some(_) => vec![UNAVAILABLE; statuses.len()],
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Floor: 4. It must never know about sockets, engines or the language of SMTP.
 //! Main types: [`Intake`], the flow itself; [`Reception`], the flow as SMTP, submission and LMTP sessions see it.
-//! Surprise: a success status exists only as the answer to the store's `Committed`; everything else asks the client to
-//! keep the message.
+//! Surprise: a success status exists only as the answer to the store's `Committed`, or where the mailbox is still on an old
+//! server as that server's own word; everything else asks the client to keep the message.
 
 mod content;
 mod handler;
+mod handover;
 mod intake;
 mod received;
 mod story;

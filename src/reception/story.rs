@@ -102,6 +102,12 @@ impl Story<'_> {
         self.trail.record(event.field("mailbox", mailbox).field("uid", uid));
     }
 
+    /// The old server `server` has taken it.
+    pub fn handed_over(&self, recipient: &Recipient, outcome: Outcome, server: &str, said: &Status) {
+        let event = self.event(Kind::Delivered).party(party(recipient, Some(outcome)));
+        self.trail.record(event.field("mailbox", server).field("legacy", server).field("said", said.to_string()));
+    }
+
     /// The message is not ours: refused or deferred, for this recipient.
     pub fn turned_away(&self, recipient: &Recipient, status: &Status) {
         let (kind, outcome) = match status.is_transient() {

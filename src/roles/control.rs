@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use trail::{MessageRow, Query, Scope, StoredEvent};
 
 use super::Engines;
+use super::legacies::{self, LegacyRequest};
 use super::limits::{self, QuotaPatch, Used};
 use super::mailboxes::{self, MailRequest};
 
@@ -29,35 +30,116 @@ use super::mailboxes::{self, MailRequest};
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
-    DomainAdd { name: String, tenant: Option<String> },
-    DomainList { search: String, after: String, limit: u32 },
-    DomainShow { name: String },
-    DomainSet { name: String, tenant: Option<String>, no_tenant: bool, limit: QuotaPatch },
-    DomainDelete { name: String },
-    AccountAdd { address: String, name: String, admin: bool, limit: QuotaPatch, secrets: Secrets },
-    AccountList { domain: Option<String>, search: String, after: String, limit: u32 },
-    AccountShow { address: String },
-    AccountSet { address: String, patch: AccountPatch },
-    AccountDelete { address: String },
-    AliasPut { address: String, targets: Vec<String>, replace: bool },
-    AliasList { domain: Option<String>, search: String, after: String, limit: u32 },
-    AliasShow { address: String },
-    AliasDelete { address: String },
-    TenantAdd { name: String, reseller: bool, parent: Option<String> },
+    DomainAdd {
+        name: String,
+        tenant: Option<String>,
+    },
+    DomainList {
+        search: String,
+        after: String,
+        limit: u32,
+    },
+    DomainShow {
+        name: String,
+    },
+    DomainSet {
+        name: String,
+        tenant: Option<String>,
+        no_tenant: bool,
+        legacy: Option<String>,
+        limit: QuotaPatch,
+    },
+    DomainDelete {
+        name: String,
+    },
+    AccountAdd {
+        address: String,
+        name: String,
+        admin: bool,
+        limit: QuotaPatch,
+        legacy: Option<String>,
+        secrets: Option<Secrets>,
+    },
+    AccountList {
+        domain: Option<String>,
+        search: String,
+        after: String,
+        limit: u32,
+    },
+    AccountShow {
+        address: String,
+    },
+    AccountSet {
+        address: String,
+        patch: AccountPatch,
+    },
+    AccountDelete {
+        address: String,
+    },
+    AliasPut {
+        address: String,
+        targets: Vec<String>,
+        replace: bool,
+    },
+    AliasList {
+        domain: Option<String>,
+        search: String,
+        after: String,
+        limit: u32,
+    },
+    AliasShow {
+        address: String,
+    },
+    AliasDelete {
+        address: String,
+    },
+    TenantAdd {
+        name: String,
+        reseller: bool,
+        parent: Option<String>,
+    },
     TenantList,
-    TenantShow { name: String },
-    TenantSet { name: String, rename: Option<String>, limit: QuotaPatch },
-    TenantDelete { name: String },
-    Story { id: String },
-    Messages { query: String, limit: usize },
-    Audit { deep: bool, repair: bool },
+    TenantShow {
+        name: String,
+    },
+    TenantSet {
+        name: String,
+        rename: Option<String>,
+        limit: QuotaPatch,
+    },
+    TenantDelete {
+        name: String,
+    },
+    Legacy(LegacyRequest),
+    Story {
+        id: String,
+    },
+    Messages {
+        query: String,
+        limit: usize,
+    },
+    Audit {
+        deep: bool,
+        repair: bool,
+    },
     AuditLast,
-    Gc { wipe: bool },
-    Snapshot { to: PathBuf },
+    Gc {
+        wipe: bool,
+    },
+    Snapshot {
+        to: PathBuf,
+    },
     ClusterStatus,
-    ClusterWish { node: Option<String>, drain: bool },
-    ClusterInvite { valid_seconds: u64 },
-    ClusterRemove { node: String },
+    ClusterWish {
+        node: Option<String>,
+        drain: bool,
+    },
+    ClusterInvite {
+        valid_seconds: u64,
+    },
+    ClusterRemove {
+        node: String,
+    },
     Mail(MailRequest),
 }
 
@@ -82,6 +164,8 @@ pub struct AccountPatch {
     pub access: Option<String>,
     pub enabled: Option<bool>,
     pub limit: QuotaPatch,
+    /// A legacy server's name, or `none`.
+    pub legacy: Option<String>,
     pub secrets: Option<Secrets>,
 }
 
@@ -267,11 +351,14 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             Ok(found.iter().map(domain_value).collect())
         }
         Request::DomainShow { name } => domain(engines, &name).await,
-        Request::DomainSet { name, tenant, no_tenant, limit } => {
+        Request::DomainSet { name, tenant, no_tenant, legacy, limit } => {
             let (parsed, change) = (parse_domain(&name)?, limit.change()?);
             if tenant.is_some() || no_tenant {
                 directory.set_domain_tenant(parsed.clone(), tenant).await?;
                 limits::apply_members(engines, PoolId::Domain(domain_entry(engines, &name).await?.id)).await?;
+            }
+            if let Some(server) = legacy {
+                directory.set_domain_legacy(parsed.clone(), legacies::server(server)).await?;
             }
             if !change.is_empty() {
                 limits::apply_pool(engines, directory.set_domain_quota(parsed, change).await?).await?;
@@ -282,13 +369,17 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             directory.delete_domain(parse_domain(&name)?).await?;
             Ok(Value::Null)
         }
-        Request::AccountAdd { address, name, admin, limit, secrets } => {
+        Request::AccountAdd { address, name, admin, limit, legacy, secrets } => {
             let change = limit.change()?;
             let account = NewAccount {
                 address: parse_address(&address)?,
                 name,
                 access: if admin { Access::Admin } else { Access::User },
-                password: hash(secrets).await?,
+                password: match secrets {
+                    Some(secrets) => hash(secrets).await?,
+                    None => PasswordHash::of_nobody(),
+                },
+                placement: legacies::placement(legacy),
                 quota: Quota { size: change.size.flatten(), messages: change.messages.flatten() },
             };
             let id = directory.add_account(account).await?;
@@ -307,6 +398,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
                 access: patch.access.as_deref().and_then(Access::from_name),
                 enabled: patch.enabled,
                 quota: patch.limit.change()?,
+                legacy: patch.legacy.map(legacies::server),
                 password: match patch.secrets {
                     Some(secrets) => Some(hash(secrets).await?),
                     None => None,
@@ -363,6 +455,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             directory.delete_tenant(&name).await?;
             Ok(Value::Null)
         }
+        Request::Legacy(request) => legacies::execute(directory, request).await,
         Request::Story { id } => {
             let id: MessageId = id.parse().with_context(|| format!("{id}: not a message id"))?;
             let story = engines.trail.story(&Scope::System, id).await?;
@@ -449,6 +542,7 @@ fn domain_value(domain: &directory::DomainEntry) -> Value {
     json!({
         "name": domain.name.as_str(),
         "tenant": domain.tenant,
+        "legacy": domain.legacy,
         "accounts": domain.accounts,
         "aliases": domain.aliases,
         "quota": domain.quota.size.map(|size| size.to_string()),
@@ -463,6 +557,7 @@ fn account_value(account: &Account) -> Value {
         "name": account.name,
         "access": account.access.as_str(),
         "enabled": account.enabled,
+        "legacy": account.legacy,
         "quota": account.quota.size.map(|size| size.to_string()),
         "quota_messages": account.quota.messages,
         "created": mail::date::format_utc(account.created_at),

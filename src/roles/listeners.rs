@@ -8,6 +8,7 @@ use base::{ByteSize, Clock, IdSource, event};
 use cluster::{Affinity, Handoff, Joiner, Links, Membership, State};
 use config::{Config, Listener, Role, Service};
 use filter::Filter;
+use legacy::Gateway;
 use net::{Accepted, Acceptor, AcceptorSettings, Cidr, Stream, Tasks, Tls};
 use reception::{Intake, Reception};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -333,6 +334,7 @@ pub fn imap_services(
     spool: &Arc<net::SpoolSettings>,
     budget: &net::MemoryBudget,
     affinity: Option<Arc<Affinity>>,
+    legacy: Arc<Gateway>,
 ) -> anyhow::Result<Arc<imap::Services>> {
     Ok(Arc::new(imap::Services {
         mail: Arc::clone(&engines.storage.mail),
@@ -345,6 +347,7 @@ pub fn imap_services(
         budget: budget.clone(),
         tls: Some(tls.acceptor(&[])?),
         affinity,
+        legacy,
     }))
 }
 
@@ -353,6 +356,7 @@ pub fn pop3_services(
     engines: &Engines,
     tls: &Tls,
     affinity: Option<Arc<Affinity>>,
+    legacy: Arc<Gateway>,
 ) -> anyhow::Result<Arc<pop3::Services>> {
     Ok(Arc::new(pop3::Services {
         mail: Arc::clone(&engines.storage.mail),
@@ -361,5 +365,6 @@ pub fn pop3_services(
         maildrops: Arc::default(),
         tls: Some(tls.acceptor(&[])?),
         affinity,
+        legacy,
     }))
 }

@@ -7,6 +7,7 @@ mod engines;
 mod hints;
 pub mod joining;
 mod judge;
+pub mod legacies;
 pub mod limits;
 mod listeners;
 mod machine;

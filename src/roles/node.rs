@@ -9,6 +9,7 @@ use base::event;
 use cluster::{Affinity, Links};
 use config::{Config, Listener, Way};
 use jmap::{Jmap, JmapServices};
+use legacy::Gateway;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use net::{Tasks, Tls};
 use reception::{Intake, IntakeParts, Judged};
@@ -60,10 +61,12 @@ pub async fn run(
 
     let filter = judge::build_filter(&config, &engines.clock)?;
     let (spool, budget) = listeners::spool(&config);
+    let legacy = Arc::new(Gateway::new(&config.node_name));
     let intake = Arc::new(Intake::new(IntakeParts {
         host_name: config.node_name.clone(),
         directory: engines.directory.clone(),
         storage: Arc::clone(&engines.storage),
+        legacy: Arc::clone(&legacy),
         filter: Arc::clone(&filter),
         judged: Judged {
             lmtp: config.judged.contains(&Way::Lmtp),
@@ -102,6 +105,7 @@ pub async fn run(
             registry: Arc::clone(&engines.directory),
             trail: Arc::clone(&engines.trail),
             jmap,
+            legacy: Arc::clone(&legacy),
             membership: Arc::clone(&engines.membership),
             affinity: affinity.clone(),
             clock: Arc::clone(&engines.clock),
@@ -128,8 +132,8 @@ pub async fn run(
     };
     let services = Services {
         config: Arc::clone(&config),
-        imap: listeners::imap_services(&engines, &tls, &spool, &budget, affinity.clone())?,
-        pop3: listeners::pop3_services(&engines, &tls, affinity)?,
+        imap: listeners::imap_services(&engines, &tls, &spool, &budget, affinity.clone(), Arc::clone(&legacy))?,
+        pop3: listeners::pop3_services(&engines, &tls, affinity, legacy)?,
         tls,
         intake,
         web: Arc::clone(&web),

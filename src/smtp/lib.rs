@@ -10,5 +10,6 @@ pub mod server;
 
 pub use proto::{Command, MailParameters, Reply};
 pub use server::{
-    Config, Credentials, Handler, Identity, Limits, Mechanism, Protocol, SessionFacts, Transaction, serve,
+    Config, Credentials, Handler, Identity, Limits, Mechanism, Onward, Protocol, SessionFacts, SignIn, Transaction,
+    serve,
 };

@@ -8,7 +8,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use base::{AccountId, ByteSize, Quota, Secret};
 use directory::{
-    Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, QuotaChange, RegistryError,
+    Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, Placement, QuotaChange,
+    RegistryError,
 };
 use mail::date::format_utc;
 use mail::{Address, Domain};
@@ -186,6 +187,7 @@ pub(crate) async fn add_account(
         access: if body.admin { Access::Admin } else { Access::User },
         password: hash(Secret::new(body.password)).await?,
         quota,
+        placement: Placement::OfDomain,
     };
     let id = web.services.registry.add_account(account).await?;
     apply_limits(&web, id).await?;
@@ -209,7 +211,8 @@ pub(crate) async fn set_account(
         Some(password) => Some(hash(Secret::new(password)).await?),
         None => None,
     };
-    let change = AccountChange { name: body.name, access, enabled: body.enabled, quota, password };
+    let change =
+        AccountChange { name: body.name, access, enabled: body.enabled, quota, password, ..AccountChange::default() };
     web.services.registry.set_account(&address, change).await?;
     let account = find(&web, &address).await?;
     if !quota.is_empty() {

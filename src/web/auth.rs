@@ -1,5 +1,6 @@
 //! Who asks: a cookie of a session, or HTTP Basic for other clients.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -8,7 +9,7 @@ use axum::http::{HeaderMap, Method, header};
 use base::Secret;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use directory::{Access, Account, Hold, Login, LoginError, Protocol, WebSession};
+use directory::{Access, Account, Elsewhere, Hold, Login, LoginError, Protocol, WebSession};
 use subtle::ConstantTimeEq as _;
 use trail::Scope;
 
@@ -51,6 +52,9 @@ impl FromRequestParts<Arc<Inner>> for Viewer {
         if let Some(session) = web.session(&parts.headers, peer).await? {
             let account = web.services.directory.account(session.account).await?;
             let account = account.filter(|account| account.enabled).ok_or(ApiError::SignIn { offer_basic: false })?;
+            if account.legacy.is_some() {
+                return Err(ApiError::Elsewhere);
+            }
             if !is_safe(&parts.method) {
                 check_origin(&parts.headers)?;
                 let token = parts.headers.get(CSRF_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
@@ -101,7 +105,44 @@ pub(crate) async fn sign_in(
             Err(ApiError::SignIn { offer_basic: false })
         }
         Err(LoginError::TooMany) => Err(ApiError::TooManyAttempts),
+        Err(LoginError::Elsewhere(elsewhere)) => Err(ask_elsewhere(web, peer, name, password, &elsewhere).await),
         Err(LoginError::Unavailable(error)) => Err(error.into()),
+    }
+}
+
+/// Why somebody whose mailbox is on an old server is not signed in. Only who has the password hears that it is there.
+async fn ask_elsewhere(
+    web: &Inner,
+    peer: Peer,
+    name: &str,
+    password: &Secret<String>,
+    elsewhere: &Elsewhere,
+) -> ApiError {
+    let (services, server) = (&web.services, &elsewhere.server);
+    let protocol = server.endpoint(Protocol::Web).and_then(|(protocol, endpoint)| {
+        let spoken = match protocol {
+            Protocol::Imap => legacy::Protocol::Imap,
+            Protocol::Pop3 => legacy::Protocol::Pop3,
+            Protocol::Submission => legacy::Protocol::Submission,
+            Protocol::ManageSieve | Protocol::Web => return None,
+        };
+        Some((spoken, endpoint))
+    });
+    let Some((protocol, endpoint)) = protocol else { return ApiError::Failed };
+    let place = legacy::Place { endpoint, trust: &server.trust, proxy_protocol: server.proxy_protocol };
+    let client = legacy::Client { address: SocketAddr::new(peer.address, 0), helo: "", name, password };
+    match services.legacy.sign_in(protocol, place, client).await {
+        Ok(_) | Err(legacy::Failure::InUse) => {
+            if let Err(error) = services.directory.accepted_elsewhere(elsewhere, password).await {
+                tracing::warn!(event = base::event::STORE_FAILED, %error);
+            }
+            ApiError::Elsewhere
+        }
+        Err(legacy::Failure::Refused) => {
+            tokio::time::sleep(services.directory.refused_elsewhere(peer.address)).await;
+            ApiError::SignIn { offer_basic: false }
+        }
+        Err(legacy::Failure::Unavailable(_)) => ApiError::Failed,
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) enum ApiError {
         offer_basic: bool,
     },
     TooManyAttempts,
+    /// The password is right, but the mailbox is still on an old server.
+    Elsewhere,
     Forbidden,
     NotFound,
     Invalid(String),
@@ -32,6 +34,12 @@ impl IntoResponse for ApiError {
             Self::TooManyAttempts => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "too many failed attempts; wait".to_owned())
             }
+            Self::Elsewhere => (
+                StatusCode::FORBIDDEN,
+                "elsewhere",
+                "this mailbox has not been moved here yet: it is read by IMAP or POP3, or in the webmail of the old server"
+                    .to_owned(),
+            ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "not allowed".to_owned()),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "no such thing".to_owned()),
             Self::Invalid(why) => (StatusCode::BAD_REQUEST, "invalid", why.clone()),

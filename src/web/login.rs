@@ -41,6 +41,7 @@ struct Words {
     too_many: &'static str,
     insecure: &'static str,
     unavailable: &'static str,
+    elsewhere: &'static str,
 }
 
 const ENGLISH: Words = Words {
@@ -53,6 +54,8 @@ const ENGLISH: Words = Words {
     too_many: "Too many failed attempts. Please wait a quarter of an hour.",
     insecure: "This connection is not encrypted. Please sign in over https.",
     unavailable: "Signing in is not possible right now. Please try again in a moment.",
+    elsewhere: "Your mailbox has not been moved to this system yet. Please go on reading your mail with your mail program, or \
+                in the webmail that you know.",
 };
 const GERMAN: Words = Words {
     language: "de",
@@ -64,6 +67,8 @@ const GERMAN: Words = Words {
     too_many: "Zu viele Fehlversuche. Bitte warten Sie eine Viertelstunde.",
     insecure: "Diese Verbindung ist nicht verschlüsselt. Bitte melden Sie sich über https an.",
     unavailable: "Die Anmeldung ist gerade nicht möglich. Bitte versuchen Sie es gleich noch einmal.",
+    elsewhere: "Ihr Postfach ist noch nicht auf dieses System umgezogen. Bitte lesen Sie Ihre Post weiterhin mit Ihrem \
+                E-Mail-Programm oder im gewohnten Webmail.",
 };
 const ITALIAN: Words = Words {
     language: "it",
@@ -75,6 +80,8 @@ const ITALIAN: Words = Words {
     too_many: "Troppi tentativi falliti. Attenda un quarto d'ora.",
     insecure: "Questa connessione non è cifrata. Acceda tramite https.",
     unavailable: "Al momento l'accesso non è possibile. Riprovi tra poco.",
+    elsewhere: "La Sua casella non è ancora stata trasferita su questo sistema. Continui a leggere la posta con il Suo \
+                programma di posta o con la webmail consueta.",
 };
 
 pub(crate) async fn page(
@@ -132,6 +139,10 @@ pub(crate) async fn submit(
             with_cookie(Redirect::to("/mail").into_response(), peer, &key, None)
         }
         Err(ApiError::TooManyAttempts) => show(StatusCode::TOO_MANY_REQUESTS, words, name, Some(words.too_many)),
+        Err(ApiError::Elsewhere) => {
+            web.services.trail.record(event(Kind::LoginRefused).field("reason", "elsewhere"));
+            show(StatusCode::FORBIDDEN, words, name, Some(words.elsewhere))
+        }
         Err(ApiError::SignIn { .. }) => {
             web.services.trail.record(event(Kind::LoginRefused));
             show(StatusCode::UNAUTHORIZED, words, name, Some(words.refused))

@@ -37,6 +37,8 @@ pub struct WebServices {
     pub registry: Arc<Registry>,
     pub trail: Arc<Trail>,
     pub jmap: Arc<Jmap>,
+    /// The way to old servers.
+    pub legacy: Arc<legacy::Gateway>,
     /// The nodes of the system.
     pub membership: Arc<Membership>,
     /// Leads requests to the node of their account; `None` on a node that is alone.

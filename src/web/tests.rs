@@ -114,6 +114,7 @@ impl Fixture {
                 access,
                 password: PasswordHash::make(&Secret::new("demo".to_owned())),
                 quota: base::Quota::UNLIMITED,
+                placement: directory::Placement::OfDomain,
             };
             registry.add_account(account).await.unwrap();
         }
@@ -143,6 +144,7 @@ impl Fixture {
             registry,
             trail: Arc::clone(&trail),
             jmap,
+            legacy: Arc::new(legacy::Gateway::new("test")),
             membership,
             affinity: None,
             clock,

@@ -13,6 +13,7 @@ mod disk;
 mod failover;
 mod fuzz;
 mod large;
+mod legacy;
 mod mail_in;
 mod mailboxes;
 mod milters;

@@ -3,6 +3,7 @@
 mod browser;
 mod client;
 mod dns;
+mod dovecot;
 mod node;
 mod patroni;
 mod served;
@@ -11,6 +12,7 @@ use std::io::Write as _;
 
 pub use browser::{Browser, Trap};
 pub use client::{Conversation, base64, http, http_at};
+pub use dovecot::Dovecot;
 pub use node::{Node, PASSWORD, letter, ortler, ortler_fails, run_program};
 pub use patroni::Patroni;
 pub use served::{Served, configure, make_certificate};

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use base::{AccountId, MessageId, Secret, SessionId};
+use bytes::Bytes;
 use mail::{Address, Envelope, ForwardPath, ReversePath, Status};
-use net::{Spool, Spooled, TlsFacts};
+use net::{Outbound, Spool, Spooled, TlsFacts};
 
 use crate::proto::MailParameters;
 
@@ -51,6 +52,22 @@ pub struct Credentials {
     pub mechanism: Mechanism,
     pub login: String,
     pub password: Secret<String>,
+}
+
+/// Where a user who signed in goes on.
+#[derive(Debug)]
+pub enum SignIn {
+    Here(Identity),
+    /// On another server, which has taken the password: from the answer on, all is between it and the client.
+    Elsewhere(Box<Onward>),
+}
+
+/// A session on another server.
+#[derive(Debug)]
+pub struct Onward {
+    pub stream: Outbound,
+    /// What it said after it took the password.
+    pub said: Bytes,
 }
 
 /// What is known of a session.
@@ -104,7 +121,7 @@ pub trait Handler: Send {
     async fn greeted(&mut self, facts: &SessionFacts) -> Result<(), Status>;
 
     /// Checks a password. The handler delays refusals itself.
-    async fn authenticate(&mut self, facts: &SessionFacts, credentials: Credentials) -> Result<Identity, Status>;
+    async fn authenticate(&mut self, facts: &SessionFacts, credentials: Credentials) -> Result<SignIn, Status>;
 
     /// MAIL FROM.
     async fn sender(

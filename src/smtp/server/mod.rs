@@ -6,6 +6,6 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use handler::{Credentials, Handler, Identity, Mechanism, Protocol, SessionFacts, Transaction};
+pub use handler::{Credentials, Handler, Identity, Mechanism, Onward, Protocol, SessionFacts, SignIn, Transaction};
 pub use serve::{Config, serve};
 pub use session::{Limits, Offers, Output, Session};

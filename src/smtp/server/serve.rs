@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::proto::{ChunkChecker, DotDecoder, Line, Reply, next_line};
-use crate::server::handler::{Handler, Protocol, SessionFacts, Transaction};
+use crate::server::handler::{Handler, Onward, Protocol, SessionFacts, SignIn, Transaction};
 use crate::server::session::{Limits, Offers, Output, Session};
 
 /// What sessions of one listener share.
@@ -47,6 +47,8 @@ enum Closed {
     TimedOut,
     Stopping,
     Done,
+    /// Another server goes on.
+    Elsewhere(Box<Onward>),
 }
 
 /// Serves one connection until it ends. `cancel` ends it between two transactions, never inside one.
@@ -210,10 +212,14 @@ impl Connection {
                 self.start_tls().await
             }
             Output::Authenticate(credentials) => {
-                let outcome = self.handler.authenticate(&self.facts, credentials).await;
-                let outcome = outcome.map(|identity| self.facts.identity = Some(identity));
+                let mut onward = None;
+                let outcome = self.handler.authenticate(&self.facts, credentials).await.map(|sign_in| match sign_in {
+                    SignIn::Here(identity) => self.facts.identity = Some(identity),
+                    SignIn::Elsewhere(opened) => onward = Some(opened),
+                });
                 let output = self.session.on_authenticated(outcome);
-                self.perform_simple(output)
+                self.perform_simple(output)?;
+                onward.map_or(Ok(()), |onward| Err(Closed::Elsewhere(onward)))
             }
             Output::CheckGreeting { helo, extended } => {
                 self.abandon(&GIVEN_UP).await;
@@ -480,21 +486,27 @@ impl Connection {
     }
 
     async fn end(mut self, closed: Closed) {
-        match closed {
+        match &closed {
             Closed::TimedOut => {
                 Reply::fixed(421, Enhanced(4, 4, 2), "Idle for too long, closing").write(&mut self.out);
             }
             Closed::Stopping => {
                 Reply::fixed(421, Enhanced(4, 3, 2), "Shutting down, try again").write(&mut self.out);
             }
+            Closed::Elsewhere(onward) => self.out.extend_from_slice(&onward.said),
             Closed::Done | Closed::Gone => {}
         }
-        if !matches!(closed, Closed::Gone) {
-            // Said if it can be.
-            let _ = self.flush().await;
-        }
+        // Said if it can be.
+        let is_told = !matches!(closed, Closed::Gone) && self.flush().await.is_ok();
         self.abandon(&LOST).await;
         self.handler.closed(&self.facts).await;
+        if let (Closed::Elsewhere(onward), Some(stream), true) = (closed, &mut self.stream, is_told) {
+            let (ahead, mut server) = (std::mem::take(&mut self.input), onward.stream);
+            tokio::select! {
+                () = net::splice_after(ahead, stream, &mut server) => {}
+                () = self.cancel.cancelled() => {}
+            }
+        }
         if let Some(mut stream) = self.stream.take() {
             let _ = tokio::time::timeout(Duration::from_secs(5), stream.shutdown()).await;
         }

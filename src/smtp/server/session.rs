@@ -411,6 +411,10 @@ impl Session {
                 Output::Reply(Reply::fixed(250, Enhanced(2, 1, 5), "Recipient OK"))
             }
             (Ok(()), _) => self.bad_sequence(),
+            // Wanted in another transaction (RFC 5321 §4.5.3.1.10): no fault of the client.
+            (Err(status), _) if status.code() == 452 && status.enhanced() == Enhanced(4, 5, 3) => {
+                Output::Reply(status.into())
+            }
             (Err(status), _) => self.error(status.into()),
         }
     }

@@ -11,7 +11,9 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::proto::MailParameters;
-use crate::server::{Config, Credentials, Handler, Identity, Limits, Protocol, SessionFacts, Transaction, serve};
+use crate::server::{
+    Config, Credentials, Handler, Identity, Limits, Protocol, SessionFacts, SignIn, Transaction, serve,
+};
 
 /// Knows `known@a.test`, takes `secret` for a password, keeps what it got.
 struct Fake {
@@ -34,10 +36,10 @@ impl Handler for Arc<Fake> {
             Ok(())
         }
     }
-    async fn authenticate(&mut self, _: &SessionFacts, credentials: Credentials) -> Result<Identity, Status> {
+    async fn authenticate(&mut self, _: &SessionFacts, credentials: Credentials) -> Result<SignIn, Status> {
         if credentials.login == "known@a.test" && credentials.password.reveal() == "secret" {
             let address = "known@a.test".parse().unwrap();
-            Ok(Identity { account: AccountId(1), address, mechanism: credentials.mechanism })
+            Ok(SignIn::Here(Identity { account: AccountId(1), address, mechanism: credentials.mechanism }))
         } else {
             Err(Status::fixed(535, Enhanced(5, 7, 8), "Authentication failed"))
         }

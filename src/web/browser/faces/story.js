@@ -58,7 +58,7 @@ function Step({ event, before }) {
   const found = event.kind === 'judged' ? reasons(fields.findings) : [], good = (fields.findings || []).filter((one) => one.score < 0), all = (fields.findings || []).filter((one) => one.score !== 0);
   const most = Math.max(1, ...found.map((one) => one.score));
   const at = time(event.at);
-  return html`<li class="k-${event.kind}"><time dateTime=${event.at}>${before && time(before.at) === at ? '' : at}</time><div><p>${t(`k-${event.kind}`, values)}</p>
+  return html`<li class="k-${event.kind}"><time dateTime=${event.at}>${before && time(before.at) === at ? '' : at}</time><div><p>${t(fields.legacy && event.kind === 'delivered' ? 'k-handed-over' : `k-${event.kind}`, values)}</p>
     ${(found.length > 0 || good.length > 0) && html`<ul class="reasons">${found.map((one) => html`<li><span>${one.text}</span><span class="barof" aria-hidden="true"><i style=${{ width: `${Math.round((one.score / most) * 100)}%` }}></i></span><span class="points">+${points(one.score / 1000)}</span></li>`)}
       ${good.length > 0 && html`<li><span>${t('infavour')}</span><span class="barof"></span><span class="points">${points(good.reduce((sum, one) => sum + one.score, 0) / 1000)}</span></li>`}</ul>
       <details><summary>${t('eachcheck')}</summary><ul class="checks">${all.map((one) => html`<li><span class="points">${points(one.score / 1000)}</span><span>${finding(one)} <code>${one.name}</code>${one.evidence && html`<br /><small class="soft">${one.evidence}</small>`}</span></li>`)}</ul></details>`}</div></li>`;

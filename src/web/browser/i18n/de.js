@@ -267,6 +267,7 @@ export default {
   "k-judged": "Der Filter prüfte sie: {verdict}, {points} Punkte",
   "k-decided": "Entscheidung für {party}: {disposition}. {decided_by}",
   "k-delivered": "Für {party} sicher gespeichert, Ordner {mailbox}",
+  "k-handed-over": "Für {party} an den Server {legacy} übergeben, wo das Postfach noch liegt",
   "k-refused": "Für {party} abgelehnt. {status}",
   "k-deferred": "Für {party} noch nicht angenommen. {status}",
   "k-abandoned": "Die Verbindung endete vor der Nachricht. {status}",

@@ -267,6 +267,7 @@ export default {
   "k-judged": "The filter looked at it: {verdict}, score {points}",
   "k-decided": "Decision for {party}: {disposition}. {decided_by}",
   "k-delivered": "Stored safely for {party}, folder {mailbox}",
+  "k-handed-over": "Handed over for {party} to the server {legacy}, where the mailbox still is",
   "k-refused": "Refused for {party}. {status}",
   "k-deferred": "Not taken yet for {party}. {status}",
   "k-abandoned": "The connection ended before the message did. {status}",

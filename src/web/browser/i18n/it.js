@@ -267,6 +267,7 @@ export default {
   "k-judged": "Il filtro l'ha esaminato: {verdict}, punteggio {points}",
   "k-decided": "Decisione per {party}: {disposition}. {decided_by}",
   "k-delivered": "Salvato per {party}, cartella {mailbox}",
+  "k-handed-over": "Consegnato per {party} al server {legacy}, dove si trova ancora la casella",
   "k-refused": "Rifiutato per {party}. {status}",
   "k-deferred": "Non ancora accettato per {party}. {status}",
   "k-abandoned": "La connessione è finita prima del messaggio. {status}",
