@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("filter", 3),
     ("imap", 3),
     ("pop3", 3),
+    ("managesieve", 3),
     ("jmap", 3),
     ("reception", 4),
     ("web", 4),

@@ -13,6 +13,7 @@ pub enum Service {
     Imaps,
     Pop3,
     Pop3s,
+    ManageSieve,
     Milter,
     Http,
     Https,
@@ -23,7 +24,7 @@ pub enum Service {
 
 impl Service {
     /// Name in the file, and the port that a demonstration adds to its base.
-    pub const ALL: [(Self, &'static str, u16); 13] = [
+    pub const ALL: [(Self, &'static str, u16); 14] = [
         (Self::Smtp, "smtp", 25),
         (Self::Submission, "submission", 587),
         (Self::Submissions, "submissions", 465),
@@ -32,6 +33,7 @@ impl Service {
         (Self::Imaps, "imaps", 993),
         (Self::Pop3, "pop3", 110),
         (Self::Pop3s, "pop3s", 995),
+        (Self::ManageSieve, "managesieve", 190),
         (Self::Milter, "milter", 891),
         (Self::Http, "http", 80),
         (Self::Https, "https", 443),

@@ -88,7 +88,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "node.roles",
         Kind::Choices(&["filter", "store", "web"]),
         "[\"filter\", \"store\", \"web\"]",
-        "What this node does: `filter` takes mail, `store` serves IMAP and POP3, `web` serves HTTP.",
+        "What this node does: `filter` takes mail, `store` serves IMAP, POP3 and ManageSieve, `web` serves HTTP.",
     ),
     optional(
         "node.user",
@@ -147,8 +147,13 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     with("imap.sessions_max", count(1, 1_000_000), "20000", "Open IMAP sessions on each listener."),
     with("imap.sessions_per_client_max", count(1, 1_000_000), "200", "Open IMAP sessions of one client address."),
-    with("pop3.sessions_max", count(1, 1_000_000), "4000", "Open POP3 sessions on each listener."),
-    with("pop3.sessions_per_client_max", count(1, 1_000_000), "50", "Open POP3 sessions of one client address."),
+    with("pop3.sessions_max", count(1, 1_000_000), "4000", "Open sessions on each listener for POP3 or ManageSieve."),
+    with(
+        "pop3.sessions_per_client_max",
+        count(1, 1_000_000),
+        "50",
+        "Open sessions of one client address on each listener for POP3 or ManageSieve.",
+    ),
     with("web.sessions_max", count(1, 1_000_000), "10000", "Open HTTP connections on each listener."),
     with(
         "login.plaintext",

@@ -28,6 +28,7 @@ pub struct Services {
     pub intake: Arc<Intake>,
     pub imap: Arc<imap::Services>,
     pub pop3: Arc<pop3::Services>,
+    pub managesieve: Arc<managesieve::Services>,
     pub web: Arc<web::Web>,
     pub health: Arc<web::Health>,
     /// To other nodes and from them.
@@ -48,7 +49,9 @@ pub fn role(service: Service) -> Option<Role> {
         Service::Smtp | Service::Submission | Service::Submissions | Service::Lmtp | Service::Milter => {
             Some(Role::Filter)
         }
-        Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s | Service::Cluster => Some(Role::Store),
+        Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s | Service::ManageSieve | Service::Cluster => {
+            Some(Role::Store)
+        }
         Service::Http | Service::Https => Some(Role::Web),
         Service::Health => None,
     }
@@ -63,7 +66,10 @@ pub fn limits(config: &Config, service: Service) -> (usize, usize) {
         // Servers that trust us come from few addresses with many sessions.
         Service::Lmtp | Service::Milter => (config.smtp_sessions_max, config.smtp_sessions_max),
         Service::Imap | Service::Imaps => (config.imap_sessions_max, config.imap_sessions_per_client_max),
-        Service::Pop3 | Service::Pop3s => (config.pop3_sessions_max, config.pop3_sessions_per_client_max),
+        // Whoever edits filters reads mail meanwhile: more than these have no use.
+        Service::ManageSieve | Service::Pop3 | Service::Pop3s => {
+            (config.pop3_sessions_max, config.pop3_sessions_per_client_max)
+        }
         Service::Http | Service::Https => (config.web_sessions_max, config.web_sessions_max),
         Service::Health => (100, 100),
         // Their clients were counted where they came in.
@@ -117,6 +123,7 @@ struct SessionMaker {
     smtp: Option<Arc<smtp::server::Config>>,
     imap: Arc<imap::Config>,
     pop3: Arc<pop3::Config>,
+    managesieve: Arc<managesieve::Config>,
 }
 
 impl SessionMaker {
@@ -149,7 +156,15 @@ impl SessionMaker {
             ..imap::Config::default()
         };
         let pop3 = pop3::Config { plain_login_on_loopback: plain, ..pop3::Config::default() };
-        Ok(Self { service, services: services.clone(), smtp, imap: Arc::new(imap), pop3: Arc::new(pop3) })
+        let managesieve = managesieve::Config { plain_login_on_loopback: plain, ..managesieve::Config::default() };
+        Ok(Self {
+            service,
+            services: services.clone(),
+            smtp,
+            imap: Arc::new(imap),
+            pop3: Arc::new(pop3),
+            managesieve: Arc::new(managesieve),
+        })
     }
 
     async fn serve(&self, accepted: Accepted, acceptor: Option<TlsAcceptor>, stop: CancellationToken) {
@@ -184,6 +199,10 @@ impl SessionMaker {
             Service::Pop3 | Service::Pop3s => {
                 let (config, services) = (Arc::clone(&self.pop3), Arc::clone(&services.pop3));
                 Box::pin(pop3::serve(stream, is_tls, client, config, services, ids, clock, stop)).await;
+            }
+            Service::ManageSieve => {
+                let (config, services) = (Arc::clone(&self.managesieve), Arc::clone(&services.managesieve));
+                Box::pin(managesieve::serve(stream, client, config, services, ids, clock, stop)).await;
             }
             Service::Http | Service::Https => {
                 Box::pin(services.web.serve(stream, web::Peer { address: client.ip(), is_tls })).await;
@@ -305,6 +324,7 @@ const fn refusal(service: Service) -> &'static [u8] {
     match service {
         Service::Smtp | Service::Submission | Service::Lmtp => b"421 4.7.0 Too many sessions, try again later\r\n",
         Service::Imap => b"* BYE Too many sessions, try again later\r\n",
+        Service::ManageSieve => b"BYE (TRYLATER) \"Too many sessions, try again later\"\r\n",
         Service::Pop3 => b"-ERR [SYS/TEMP] Too many sessions, try again later\r\n",
         Service::Submissions
         | Service::Imaps
@@ -367,4 +387,14 @@ pub fn pop3_services(
         affinity,
         legacy,
     }))
+}
+
+/// What ManageSieve sessions work on.
+pub fn managesieve_services(
+    engines: &Engines,
+    tls: &Tls,
+    legacy: Arc<Gateway>,
+) -> anyhow::Result<Arc<managesieve::Services>> {
+    let tls = Some(tls.acceptor(&[])?);
+    Ok(Arc::new(managesieve::Services { directory: engines.directory.clone(), legacy, tls }))
 }

@@ -133,7 +133,8 @@ pub async fn run(
     let services = Services {
         config: Arc::clone(&config),
         imap: listeners::imap_services(&engines, &tls, &spool, &budget, affinity.clone(), Arc::clone(&legacy))?,
-        pop3: listeners::pop3_services(&engines, &tls, affinity, legacy)?,
+        pop3: listeners::pop3_services(&engines, &tls, affinity, Arc::clone(&legacy))?,
+        managesieve: listeners::managesieve_services(&engines, &tls, legacy)?,
         tls,
         intake,
         web: Arc::clone(&web),

@@ -341,6 +341,63 @@ fn the_old_servers_certificate_is_checked_as_said() {
     }
 }
 
+/// A ManageSieve answer to its last line.
+fn sieve_answer(client: &mut Conversation) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        let line = client.line();
+        assert!(!line.is_empty(), "the connection ended after {lines:?}");
+        let is_last = ["OK", "NO", "BYE"].iter().any(|word| line.starts_with(word));
+        lines.push(line);
+        if is_last {
+            return lines;
+        }
+    }
+}
+
+#[test]
+fn filters_are_kept_on_by_the_old_server() {
+    let Some((node, mut old)) = beside_dovecot(&[]) else { return };
+    let greeted = || {
+        let mut client = node.connect(190);
+        let greeting = sieve_answer(&mut client);
+        assert!(greeting.contains(&"\"SASL\" \"PLAIN\"".to_owned()) && greeting.last().unwrap().starts_with("OK"));
+        client
+    };
+    let response = |user: &str, password: &str| base64(format!("\0{user}@example.test\0{password}").as_bytes());
+    let authenticate = |user: &str, password: &str| format!("AUTHENTICATE \"PLAIN\" \"{}\"", response(user, password));
+    let mut client = greeted();
+    client.say(&authenticate("user1", "wrong")).expect("NO \"Wrong name or password\"");
+    // All at once, the script as a literal.
+    let script = "require \"fileinto\";\r\nfileinto \"Work\";\r\n";
+    let signing_in = authenticate("user1", Dovecot::PASSWORD);
+    client.send(
+        format!("{signing_in}\r\nPUTSCRIPT \"work\" {{{}+}}\r\n{script}\r\nLISTSCRIPTS\r\n", script.len()).as_bytes(),
+    );
+    assert_eq!(sieve_answer(&mut client), ["OK \"Signed in\""]);
+    assert!(sieve_answer(&mut client)[0].starts_with("OK"));
+    assert_eq!(sieve_answer(&mut client)[0], "\"work\"");
+    // The old server's own words from then on.
+    client.say("CAPABILITY");
+    assert!(sieve_answer(&mut client)[0].contains("Dovecot"));
+    client.say("LOGOUT").expect("OK");
+    assert_eq!(client.rest(), b"");
+    // With a challenge, and the response as a literal.
+    let mut client = greeted();
+    client.say("AUTHENTICATE \"PLAIN\"").expect("\"\"");
+    let response = response("user1", Dovecot::PASSWORD);
+    client.say(&format!("{{{}+}}\r\n{response}", response.len())).expect("OK");
+    // Whose mailbox is here has no filters yet, and hears so only with the password.
+    let mut client = greeted();
+    client.say(&authenticate("user2", "demo")).expect("NO \"Filter scripts are not kept on this server\"");
+    client.say(&authenticate("user2", "wrong")).expect("NO \"Wrong name or password\"");
+    client.say("NOOP").expect("OK");
+    client.say("STARTTLS").expect("OK \"Begin TLS\"");
+    old.stop();
+    let mut client = greeted();
+    client.say(&authenticate("user1", Dovecot::PASSWORD)).expect("NO (TRYLATER)");
+}
+
 /// As many sessions as a provider's morning, on one node; all end with it.
 #[test]
 fn many_sessions_go_on_at_once_and_end_with_the_node() {
@@ -398,7 +455,7 @@ fn picky_server(taken: std::sync::mpsc::SyncSender<String>) -> u16 {
                             line.clear();
                             reader.read_line(&mut line).is_ok_and(|length| length > 0) && line != ".\r\n"
                         } {}
-                        let told = to.drain(..).collect::<Vec<_>>().join(" ");
+                        let told = std::mem::take(&mut to).join(" ");
                         if taken.send(told).is_err() {
                             return;
                         }

@@ -15,6 +15,7 @@ pub const ALL: &[Target] = &[
     ("proxy_header", proxy_header),
     ("imap_commands", imap_commands),
     ("pop3", pop3),
+    ("managesieve", managesieve),
     ("rule_files", rule_files),
     ("configuration", configuration),
     ("mime", mime),
@@ -181,6 +182,39 @@ pub fn pop3(data: &[u8]) {
     stuffer.finish(&mut pieces);
     assert_eq!(whole, pieces);
     assert_eq!(find(&whole, b"\r\n.\r\n").map(|at| at + 5).or((whole == b".\r\n").then_some(3)), Some(whole.len()));
+}
+
+/// A client's octets: commands end at the same places however they come, answers are whole lines, and it ends.
+pub fn managesieve(data: &[u8]) {
+    use ::managesieve::proto::{Frame, next};
+    use ::managesieve::{Output, Session, Transport};
+    let answers = |pieces: usize| {
+        let mut session = Session::new(Transport::Plain { starttls: true, login: true });
+        let (mut input, mut said) = (BytesMut::new(), Vec::new());
+        for piece in data.chunks(pieces) {
+            input.extend_from_slice(piece);
+            loop {
+                let output = match next(&mut input) {
+                    Frame::Command(frame) => session.on_frame(&frame),
+                    Frame::TooLong => return said,
+                    Frame::Partial => break,
+                };
+                let output = if let Output::CheckPassword { .. } = output { session.on_refused() } else { output };
+                match &output {
+                    Output::Say(text) => assert!(text.ends_with("\r\n")),
+                    Output::StartTls(_) => {}
+                    Output::Bye(_) | Output::CheckPassword { .. } => {
+                        said.push(output);
+                        return said;
+                    }
+                }
+                said.push(output);
+            }
+        }
+        said
+    };
+    let whole = answers(data.len().max(1));
+    assert_eq!(whole, answers(1));
 }
 
 /// Rules load or are reported by line, and those that load judge a message.

@@ -44,7 +44,7 @@ fn take_base() -> u16 {
 }
 
 fn is_free(base: u16) -> bool {
-    const SERVICES: [u16; 13] = [25, 587, 465, 24, 143, 993, 110, 995, 891, 80, 443, 90, 899];
+    const SERVICES: [u16; 14] = [25, 587, 465, 24, 143, 993, 110, 995, 190, 891, 80, 443, 90, 899];
     SERVICES.iter().all(|service| std::net::TcpListener::bind(("127.0.0.1", base + service)).is_ok())
 }
 
