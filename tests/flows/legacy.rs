@@ -15,11 +15,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node, and an old server beside it where `user1` still is. `options` say how the server is reached.
 fn beside_dovecot(options: &[&str]) -> Option<(Node, Dovecot)> {
+    beside_dovecot_with(&[], options)
+}
+
+/// The node is a demonstration with options of its own.
+fn beside_dovecot_with(demo: &[&str], options: &[&str]) -> Option<(Node, Dovecot)> {
     if !wants_all() {
         skip("an old server runs with ORTLER_TESTS=all");
         return None;
     }
-    let node = Node::start();
+    let node = Node::with(demo);
     let Some(old) = Dovecot::start(node.port(600), node.port(25)) else {
         skip("Dovecot is not installed, or this is not root");
         return None;
@@ -396,6 +401,44 @@ fn filters_are_kept_on_by_the_old_server() {
     old.stop();
     let mut client = greeted();
     client.say(&authenticate("user1", Dovecot::PASSWORD)).expect("NO (TRYLATER)");
+}
+
+/// Signs in from 192.0.2.77, as a balancer tells it.
+const FROM_AFAR: &str = "
+import base64, socket, ssl, sys
+port, password, protocol = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+plain = socket.create_connection(('127.0.0.1', port), 30)
+plain.sendall(b'PROXY TCP4 192.0.2.77 127.0.0.1 4711 %d\\r\\n' % port)
+context = ssl._create_unverified_context()
+stream = context.wrap_socket(plain).makefile('rwb')
+response = base64.b64encode(b'\\0user1@example.test\\0' + password.encode()).decode()
+said = {'imap': ['a AUTHENTICATE PLAIN ' + response, 'b LOGOUT'], 'pop3': ['AUTH PLAIN ' + response, 'QUIT'],
+        'submission': ['EHLO laptop', 'AUTH PLAIN ' + response, 'QUIT']}[protocol]
+stream.write(''.join(line + '\\r\\n' for line in said).encode())
+stream.flush()
+print(stream.read().decode())
+";
+
+#[test]
+fn the_old_server_hears_where_the_client_is() {
+    let Some((node, old)) = beside_dovecot_with(&["--trusted-proxy", "127.0.0.1"], &[]) else { return };
+    let sign_in = |protocol: &str, port: u16| {
+        let mut python = Command::new("python3");
+        python.args(["-c", FROM_AFAR, &node.port(port).to_string(), Dovecot::PASSWORD, protocol]);
+        let (done, said) = run_program(&mut python, PATIENCE);
+        assert!(done, "{protocol}: {said}");
+        said
+    };
+    let heard = || old.log().lines().filter(|line| line.contains("Login: ") && line.contains("rip=192.0.2.77")).count();
+    for (nth, (protocol, port)) in [("imap", 993), ("pop3", 995), ("submission", 465)].into_iter().enumerate() {
+        let said = sign_in(protocol, port);
+        assert_eq!(heard(), nth + 1, "{protocol}: {said}{}", old.log());
+    }
+    // By a header, where that is wanted.
+    let proxied = format!("none://127.0.0.1:{}", old.port(6));
+    node.command(&["legacy", "set", "old", "--imap", &proxied, "--proxy-protocol"]);
+    sign_in("imap", 993);
+    assert_eq!(heard(), 4, "{}", old.log());
 }
 
 /// As many sessions as a provider's morning, on one node; all end with it.
