@@ -25,13 +25,13 @@ mod sim;
 #[cfg(test)]
 mod tests;
 
-pub use affinity::Affinity;
+pub use affinity::{Affinity, Led, Lost};
 pub use counters::{Counted, Counters};
 pub use handoff::Handoff;
 pub use hints::{Changes, LookFailed, Sessions, share};
 pub use invitation::{Accepted, Invitation, JoinError, Joiner};
 pub use leases::{Lease, LeaseLost, Leases};
-pub use link::{Link, Links};
+pub use link::{Link, Links, notice_loss};
 pub use member::{Member, State, Wish};
 pub use membership::{Membership, Settings, View};
 pub use nodes::{ClusterError, invite, open};

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use base::{Clock, UtcMillis, event};
 use engine::EngineError;
 use engine::postgres::Pool;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -23,6 +24,10 @@ use crate::member::Member;
 const CONNECT_WAIT: Duration = Duration::from_millis(500);
 /// For the node to take it.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
+/// What was sent and is not acknowledged by the other machine for so long ends a connection: the way there is cut.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
+/// While nothing is sent, so often the other machine is asked whether it is there.
+const ASK_EVERY: Duration = Duration::from_secs(15);
 /// A new certificate is made so often, long before the old one ends.
 const RENEW_EVERY: Duration = Duration::from_secs(24 * 3600);
 
@@ -82,6 +87,7 @@ impl Links {
         let connecting = async {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
+            notice_loss(&stream)?;
             let name = ServerName::try_from(member.name.clone()).map_err(std::io::Error::other)?;
             let connector = self.current.load().connector.clone();
             connector.connect(name, stream).await
@@ -105,6 +111,20 @@ impl Links {
         tracing::info!(event = event::SESSION_STAYED, node = %self.name, at = %member.name, %error);
         None
     }
+}
+
+/// Has a connection between nodes end soon where no word passes any more, at either end.
+///
+/// # Errors
+/// The socket is none any more.
+pub fn notice_loss(stream: &TcpStream) -> std::io::Result<()> {
+    let (ask, end) = (ASK_EVERY.as_secs(), UNACKNOWLEDGED.as_millis());
+    let (ask, end) = (u32::try_from(ask).unwrap_or(u32::MAX), u32::try_from(end).unwrap_or(u32::MAX));
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &ask)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &1)?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &end)?;
+    Ok(())
 }
 
 fn ends(authority: &Authority, name: &str, now: UtcMillis) -> Result<Ends, EngineError> {

@@ -75,6 +75,11 @@ impl Member {
         }
     }
 
+    /// It said nothing for too long, and not that it stops.
+    pub fn is_silent(&self) -> bool {
+        self.silent.is_some_and(|silent| silent >= DOWN_AFTER)
+    }
+
     /// As the configuration has them.
     pub fn role_names(&self) -> Vec<&'static str> {
         self.roles.iter().map(|role| role_name(*role)).collect()

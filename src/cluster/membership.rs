@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use base::{AccountId, Clock, UtcMillis, event};
@@ -19,6 +19,9 @@ use crate::rendezvous;
 /// So often a node says that it is there.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
+/// After so many heartbeats in turn all nodes that can reach the server had time for one of their own.
+const STEADY_AFTER: u32 = 6;
+
 /// What a node says of itself.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -34,6 +37,8 @@ pub struct Settings {
 pub struct View {
     /// By name; this node is one of them.
     pub members: Vec<Member>,
+    /// The server has been there for so long that whoever is not heard of is silent for a reason of its own.
+    pub is_steady: bool,
     own: String,
 }
 
@@ -57,6 +62,8 @@ pub struct Membership {
     started_at: UtcMillis,
     shared: Option<(Box<dyn Roll>, Identity)>,
     view: watch::Sender<Arc<View>>,
+    /// Heartbeats that went well, since the last one that did not.
+    beats: AtomicU32,
     /// Of a node that is alone.
     drains: AtomicBool,
     /// Wakes the heartbeat before its time.
@@ -86,9 +93,17 @@ impl Membership {
     }
 
     pub(crate) fn new(settings: Settings, clock: &dyn Clock, shared: Option<(Box<dyn Roll>, Identity)>) -> Self {
-        let view = View { members: Vec::new(), own: settings.name.clone() };
+        let view = View { members: Vec::new(), is_steady: false, own: settings.name.clone() };
         let (view, started_at) = (watch::Sender::new(Arc::new(view)), clock.utc());
-        Self { settings, started_at, shared, view, drains: AtomicBool::new(false), soon: Notify::new() }
+        Self {
+            settings,
+            started_at,
+            shared,
+            view,
+            beats: AtomicU32::new(0),
+            drains: AtomicBool::new(false),
+            soon: Notify::new(),
+        }
     }
 
     /// Takes the place. To be done before anything is served.
@@ -118,7 +133,10 @@ impl Membership {
                 _ = beat.tick() => {}
                 () = self.soon.notified() => {}
             }
-            match self.beat(sessions()).await {
+            let beat = self.beat(sessions()).await;
+            let beats = if beat.is_ok() { self.beats.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+            self.beats.store(beats, Ordering::Relaxed);
+            match beat {
                 Ok(()) => was_lost = false,
                 // What was last heard holds until there is news.
                 Err(error) if !was_lost => {
@@ -171,7 +189,8 @@ impl Membership {
             let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
             metrics::gauge!("ortler_cluster_nodes", "state" => state.as_str()).set(count);
         }
-        self.view.send_replace(Arc::new(View { members, own: self.settings.name.clone() }));
+        let is_steady = self.beats.load(Ordering::Relaxed) >= STEADY_AFTER;
+        self.view.send_replace(Arc::new(View { members, is_steady, own: self.settings.name.clone() }));
     }
 
     /// Of this node.

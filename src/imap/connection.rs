@@ -53,7 +53,7 @@ pub struct Connection {
 /// Another server that goes on with the session.
 pub enum Led {
     /// A node, which answers the sign-in and knows what the client said after it.
-    Node(Box<cluster::Link>),
+    Node(Box<cluster::Led>),
     /// An old server: the sign-in was answered here, and what the client said after it has to be told.
     Legacy(Box<legacy::Opened>),
 }

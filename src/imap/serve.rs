@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::event::{SESSION_CLOSED, SESSION_OPENED};
 use base::{Clock, IdSource};
 use bytes::BytesMut;
 use cluster::Handoff;
 use directory::Rights;
+use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -84,24 +86,8 @@ async fn live(mut connection: Connection) {
                 }
             },
             Closed::Led => {
-                // The node that goes on says the rest, after what was answered here.
-                let is_told = connection.wire.flush().await.is_ok();
-                let ahead = BytesMut::from(connection.wire.ahead());
-                let (mut stream, cancel, led) = connection.let_go();
-                let carried = async {
-                    match led.filter(|_| is_told) {
-                        Some(Led::Node(mut link)) => net::splice(&mut stream, &mut link).await,
-                        Some(Led::Legacy(opened)) => {
-                            let mut server = opened.stream;
-                            net::splice_after(ahead, &mut stream, &mut server).await;
-                        }
-                        None => {}
-                    }
-                };
-                tokio::select! {
-                    () = carried => {}
-                    () = cancel.cancelled() => {}
-                }
+                // In a box: an idle session must not hold room for it.
+                Box::pin(go_on_elsewhere(connection)).await;
                 tracing::debug!(event = SESSION_CLOSED, session = %id, protocol = "imap", reason = "led");
                 return;
             }
@@ -112,7 +98,7 @@ async fn live(mut connection: Connection) {
     let last = match closed {
         Closed::Silent if signed_in => "* BYE Idle for too long\r\n",
         Closed::Silent => "* BYE Sign-in took too long\r\n",
-        Closed::Stopping => "* BYE Server is shutting down, connect again\r\n",
+        Closed::Stopping => STOPPING,
         Closed::Revoked => "* BYE Password or access was changed, sign in again\r\n",
         Closed::Gone | Closed::Done | Closed::UpgradeToTls | Closed::Led => "",
     };
@@ -120,6 +106,40 @@ async fn live(mut connection: Connection) {
         connection.wire.close(last).await;
     }
     tracing::debug!(event = SESSION_CLOSED, session = %id, protocol = "imap", signed_in, reason = ?closed);
+}
+
+/// The node that goes on says the rest, after what was answered here.
+async fn go_on_elsewhere(mut connection: Connection) {
+    let is_told = connection.wire.flush().await.is_ok();
+    let ahead = BytesMut::from(connection.wire.ahead());
+    let (mut stream, cancel, led) = connection.let_go();
+    let carried = async {
+        match led.filter(|_| is_told) {
+            Some(Led::Node(mut led)) => {
+                let cluster::Led { link, lost } = &mut *led;
+                tokio::select! {
+                    () = net::splice(&mut stream, link) => None,
+                    () = lost.wait() => Some(LOST),
+                }
+            }
+            Some(Led::Legacy(opened)) => {
+                let mut server = opened.stream;
+                net::splice_after(ahead, &mut stream, &mut server).await;
+                None
+            }
+            None => None,
+        }
+    };
+    let last = tokio::select! {
+        last = carried => last,
+        () = cancel.cancelled() => Some(STOPPING),
+    };
+    // In the middle of an answer it does no harm: nothing follows.
+    let farewell = async {
+        stream.write_all(last.unwrap_or_default().as_bytes()).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(FAREWELL_WAIT, farewell).await;
 }
 
 impl Connection {
@@ -247,6 +267,10 @@ impl Connection {
 }
 
 const BAD_COMMANDS_MAX: u32 = 10;
+const STOPPING: &str = "* BYE Server is shutting down, connect again\r\n";
+/// The node that a session was led to is lost.
+const LOST: &str = "* BYE [UNAVAILABLE] Server does not answer, connect again\r\n";
+const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 
 /// A command may hold a password.
 fn wipe(bytes: Vec<u8>) {

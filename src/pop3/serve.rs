@@ -48,7 +48,7 @@ struct Connection {
 /// Another server that goes on with the session.
 enum Led {
     /// A node, which answers the sign-in and knows what the client said after it.
-    Node(Box<cluster::Link>),
+    Node(Box<cluster::Led>),
     /// An old server: the sign-in was answered here, and what the client said after it has to be told.
     Legacy(Box<legacy::Opened>),
 }
@@ -143,7 +143,13 @@ async fn live(mut connection: Connection, cancel: &CancellationToken) {
                 let mut stream = connection.wire.into_stream();
                 let carried = async {
                     match led {
-                        Some(Led::Node(mut link)) => net::splice(&mut stream, &mut link).await,
+                        Some(Led::Node(mut led)) => {
+                            let cluster::Led { link, lost } = &mut *led;
+                            tokio::select! {
+                                () = net::splice(&mut stream, link) => {}
+                                () = lost.wait() => {}
+                            }
+                        }
                         Some(Led::Legacy(opened)) => {
                             let mut server = opened.stream;
                             net::splice_after(ahead, &mut stream, &mut server).await;

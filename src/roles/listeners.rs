@@ -233,6 +233,7 @@ impl SessionMaker {
         let Some(links) = &services.links else { return };
         let acceptor = links.acceptor();
         let opening = async {
+            cluster::notice_loss(&stream)?;
             let mut stream = acceptor.accept(stream).await?;
             if stream.get_ref().1.peer_certificates().is_none() {
                 self.welcome(&mut stream, links, peer).await?;

@@ -10,7 +10,7 @@ use axum::http::uri::{Authority, Scheme};
 use axum::http::{HeaderMap, HeaderName, Request, Response, Uri, Version, header};
 use axum::response::IntoResponse as _;
 use base::AccountId;
-use cluster::{Affinity, Handoff};
+use cluster::{Affinity, Handoff, Led};
 use directory::Resolution;
 use futures_util::StreamExt as _;
 use http_body_util::BodyExt as _;
@@ -47,7 +47,7 @@ struct Open {
 }
 
 /// Where a request is answered.
-pub(crate) enum Led {
+pub(crate) enum Answered {
     Elsewhere(Response<Body>),
     Here(Request<Body>),
 }
@@ -66,25 +66,25 @@ impl Leading {
     }
 
     /// Has the account's node answer, if that is another one and takes it.
-    pub async fn lead(&self, request: Request<Body>) -> Led {
+    pub async fn lead(&self, request: Request<Body>) -> Answered {
         let path = request.uri().path();
         if !PATHS.iter().any(|prefix| path.starts_with(prefix)) && path != "/jmap" {
-            return Led::Here(request);
+            return Answered::Here(request);
         }
-        let Some(account) = self.account(request.headers()).await else { return Led::Here(request) };
-        let Some(mut requests) = self.link(account).await else { return Led::Here(request) };
+        let Some(account) = self.account(request.headers()).await else { return Answered::Here(request) };
+        let Some(mut requests) = self.link(account).await else { return Answered::Here(request) };
         let mut request = request;
         if !adapt(&mut request) {
-            return Led::Here(request);
+            return Answered::Here(request);
         }
         match requests.try_send_request(request).await {
-            Ok(response) => Led::Elsewhere(self.answer(response)),
+            Ok(response) => Answered::Elsewhere(self.answer(response)),
             Err(mut failed) => match failed.take_message() {
                 // It was not sent.
-                Some(request) => Led::Here(request),
+                Some(request) => Answered::Here(request),
                 None => {
                     tracing::info!(event = "web.lead_ended", error = %failed.error());
-                    Led::Elsewhere(ApiError::Busy.into_response())
+                    Answered::Elsewhere(ApiError::Busy.into_response())
                 }
             },
         }
@@ -131,12 +131,15 @@ impl Leading {
             tag: String::new(),
             ahead: bytes::Bytes::new(),
         };
-        let link = self.affinity.lead(&handoff).await?;
+        let Led { link, mut lost } = self.affinity.lead(&handoff).await?;
         let (requests, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(link)).await.ok()?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
-            let _ = connection.await;
+            tokio::select! {
+                _ = connection => {}
+                () = lost.wait() => {}
+            }
         });
         Some(Open { account, requests, _driver: driver })
     }

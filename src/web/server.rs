@@ -25,7 +25,7 @@ use trail::Trail;
 
 use crate::assets::Assets;
 use crate::error::ApiError;
-use crate::leading::{Leading, Led};
+use crate::leading::{Answered, Leading};
 use crate::session_table::SessionTable;
 use crate::{about, admin, api, assets, jmap_http, log, login, message, nodes, openapi, recipients, removed, security};
 
@@ -175,8 +175,8 @@ async fn answer(
         let request = request.map(Body::new);
         let request = match &leading {
             Some(leading) => match leading.lead(request).await {
-                Led::Elsewhere(response) => return Ok(response),
-                Led::Here(request) => request,
+                Answered::Elsewhere(response) => return Ok(response),
+                Answered::Here(request) => request,
             },
             None => request,
         };

@@ -46,11 +46,14 @@ impl Balancer {
                     assert!(section.contains(&server), "{section}");
                     let here = format!("127.0.0.1:{} send-proxy-v2 check port {}", node.port(port), node.port(90));
                     section = section.replace(&server, &here);
+                    let (server, here) = (format!("{name}:{port} "), format!("127.0.0.1:{} ", node.port(port)));
+                    section = section.replace(&server, &here);
                 }
             }
             config.push_str(&section);
             config.push_str("\n\n");
         }
+        let config = config.replace("127.0.0.1:8091", &format!("127.0.0.1:{}", base + 91));
         // Fewer than the limit of open files allows.
         let config = config.replace("maxconn 100000", "maxconn 2000");
         let file = folder.path().join("haproxy.cfg");

@@ -1,5 +1,6 @@
 //! Several nodes as one system: who is there, and how one is taken out.
 
+use std::process::Command;
 use std::time::Duration;
 
 use base::{Clock as _, SystemClock};
@@ -153,6 +154,56 @@ fn sessions_go_to_the_node_of_their_account_and_come_back_when_it_dies() {
     let took = SystemClock.now() - killed;
     assert!(took < Duration::from_secs(3), "{took:?}");
     assert_eq!(led(&one), 2 * from_one);
+}
+
+#[test]
+fn a_node_that_stops_says_so_also_to_sessions_that_it_led_away() {
+    let Some(server) = Server::start() else { return };
+    let (mut one, other) = (Node::on_postgres(&server.url(), ""), Node::on_postgres(&server.url(), ""));
+    add_accounts(&one, &USERS);
+    soon(|| sees_both(&one) && sees_both(&other));
+    let mut sessions: Vec<Conversation> = USERS.iter().map(|user| one.sign_in(user)).collect();
+    assert!((1..USERS.len()).contains(&led(&one)));
+    one.stop();
+    for (imap, user) in sessions.iter_mut().zip(USERS) {
+        let last = imap.line();
+        assert!(last.starts_with("* BYE Server is shutting down"), "{user}: {last}");
+        assert_eq!(imap.line(), "", "{user}");
+    }
+}
+
+/// Its connections are all there, and nothing comes from them.
+#[test]
+fn a_session_ends_when_the_node_that_it_was_led_to_stands_still() {
+    let Some(server) = Server::start() else { return };
+    let (one, other) = (Node::on_postgres(&server.url(), ""), Node::on_postgres(&server.url(), ""));
+    add_accounts(&one, &USERS);
+    soon(|| other.json(&["account", "list"]).to_string().contains("user8"));
+    soon(|| sees_both(&one) && sees_both(&other));
+    let mut sessions: Vec<(Conversation, bool)> = Vec::new();
+    for user in USERS {
+        let before = led(&one);
+        let mut imap = one.sign_in(user);
+        imap.tagged("SELECT INBOX");
+        sessions.push((imap, led(&one) > before));
+    }
+    assert!(sessions.iter().any(|(_, is_led)| *is_led) && sessions.iter().any(|(_, is_led)| !*is_led));
+    let signal =
+        |what: &str| assert!(Command::new("kill").args([what, &other.pid().to_string()]).status().unwrap().success());
+    signal("-STOP");
+    let stopped = SystemClock.now();
+    for (imap, is_led) in &mut sessions {
+        imap.say("n NOOP");
+        let answer = imap.line();
+        assert_eq!(answer.starts_with("* BYE [UNAVAILABLE]"), *is_led, "{answer}");
+    }
+    let took = SystemClock.now() - stopped;
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    // At once served here.
+    let again = SystemClock.now();
+    USERS.iter().for_each(|user| drop(one.sign_in(user).tagged("SELECT INBOX")));
+    assert!(SystemClock.now() - again < Duration::from_secs(3));
+    signal("-CONT");
 }
 
 /// Only nodes of this cluster are heard on the listener between nodes.

@@ -4,18 +4,23 @@ mod browser;
 mod client;
 mod dns;
 mod dovecot;
+mod load;
 mod node;
 mod patroni;
 mod served;
+mod wire;
 
 use std::io::Write as _;
 
 pub use browser::{Browser, Trap};
 pub use client::{Conversation, base64, http, http_at};
+pub use dns::answer as answer_dns;
 pub use dovecot::Dovecot;
+pub use load::{Found, Load, Stop, USERS};
 pub use node::{Node, PASSWORD, letter, ortler, ortler_fails, run_program};
-pub use patroni::Patroni;
+pub use patroni::{Patroni, Site};
 pub use served::{Served, configure, make_certificate};
+pub use wire::{Ended, Place, Wire};
 
 /// True if slow tests and those with foreign programs are wanted.
 pub fn wants_all() -> bool {

@@ -14,13 +14,33 @@ use serde_json::Value;
 
 use super::{skip, wants_all};
 
-/// A cluster; when this is dropped, whatever runs in its folder is killed, and the folder removed.
+/// A cluster; when this is dropped, whatever runs in its folder is killed, and a folder of its own removed.
 pub struct Patroni {
-    dir: tempfile::TempDir,
-    hosts: [Ipv4Addr; 3],
+    folder: PathBuf,
+    _dir: Option<tempfile::TempDir>,
+    hosts: [Site; 3],
+    etcd: Site,
     ports: Ports,
     programs: PathBuf,
     children: Vec<Child>,
+}
+
+/// Where a server runs.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub address: Ipv4Addr,
+    /// The network namespace, if it is not everybody's.
+    pub space: Option<String>,
+}
+
+impl Site {
+    /// The program as started on this host.
+    pub fn command(&self, program: &str) -> Command {
+        let Some(space) = &self.space else { return Command::new(program) };
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{space}")).arg(program);
+        command
+    }
 }
 
 /// The same on each host.
@@ -43,25 +63,40 @@ const PATIENCE: Duration = Duration::from_secs(90);
 impl Patroni {
     /// On addresses of the loopback interface. `None` where the programs are not installed and that is fine.
     pub fn start() -> Option<Self> {
-        Self::start_on([2, 3, 4].map(|last| Ipv4Addr::new(127, 0, 0, last)))
+        let hosts = [2, 3, 4].map(|last| Site { address: Ipv4Addr::new(127, 0, 0, last), space: None });
+        let dir = tempfile::tempdir().unwrap();
+        let [server, patroni, etcd, etcd_peers] = free_ports(&hosts.each_ref().map(|host| host.address));
+        let ports = Ports { server, patroni, etcd, etcd_peers };
+        let first = hosts[0].clone();
+        Self::launch(dir.path().to_owned(), Some(dir), hosts, first, ports)
     }
 
-    /// One server on each address; etcd is on the first, and never harmed.
-    pub fn start_on(hosts: [Ipv4Addr; 3]) -> Option<Self> {
+    /// One server on each host, at the usual ports; etcd on another one. Below `folder` each host has its own, `host0` and
+    /// so on, which may be there already.
+    pub fn start_on(folder: PathBuf, hosts: [Site; 3], etcd: Site) -> Option<Self> {
+        let ports = Ports { server: 5432, patroni: 8008, etcd: 2379, etcd_peers: 2380 };
+        Self::launch(folder, None, hosts, etcd, ports)
+    }
+
+    fn launch(
+        folder: PathBuf,
+        dir: Option<tempfile::TempDir>,
+        hosts: [Site; 3],
+        etcd: Site,
+        ports: Ports,
+    ) -> Option<Self> {
         let Some(programs) = installed() else {
             assert!(!wants_all(), "Patroni, etcd or PostgreSQL is not installed");
             skip("Patroni, etcd or PostgreSQL is not installed");
             return None;
         };
-        let [server, patroni, etcd, etcd_peers] = free_ports(&hosts);
-        let ports = Ports { server, patroni, etcd, etcd_peers };
-        let mut cluster = Self { dir: tempfile::tempdir().unwrap(), hosts, ports, programs, children: Vec::new() };
+        let mut cluster = Self { folder, _dir: dir, hosts, etcd, ports, programs, children: Vec::new() };
         // Its users are others than ours.
-        run(Command::new("chmod").arg("755").arg(cluster.dir.path()));
+        run(Command::new("chmod").arg("755").arg(&cluster.folder));
         cluster.start_etcd();
-        for host in 0..hosts.len() {
+        for host in 0..cluster.hosts.len() {
             let folder = cluster.folder(host);
-            std::fs::create_dir(&folder).unwrap();
+            std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join("patroni.yml"), cluster.configuration(host)).unwrap();
             give_away(&folder);
             cluster.revive(host);
@@ -72,7 +107,7 @@ impl Patroni {
 
     /// Connection string that names all hosts.
     pub fn url(&self) -> String {
-        let hosts = self.hosts.map(|host| host.to_string()).join(",");
+        let hosts = self.hosts.each_ref().map(|host| host.address.to_string()).join(",");
         let port = self.ports.server;
         format!("host={hosts} port={port},{port},{port} user=postgres dbname=postgres target_session_attrs=read-write")
     }
@@ -120,6 +155,12 @@ impl Patroni {
         signal(self.server(host), Signal::SIGKILL);
     }
 
+    /// What decides who takes writes stands still, or goes on.
+    pub fn pause_etcd(&self, is_paused: bool) {
+        let what = if is_paused { Signal::SIGSTOP } else { Signal::SIGCONT };
+        processes(&self.folder.join("etcd")).into_iter().for_each(|pid| signal(pid, what));
+    }
+
     /// The host stands still: nothing is closed, and nothing answered.
     pub fn pause_host(&self, host: usize) {
         processes(&self.folder(host)).into_iter().for_each(|pid| signal(pid, Signal::SIGSTOP));
@@ -139,7 +180,7 @@ impl Patroni {
     /// Starts a killed host; it finds its place among the others.
     pub fn revive(&mut self, host: usize) {
         let folder = self.folder(host);
-        let mut command = as_postgres("patroni", &folder);
+        let mut command = as_postgres(&self.hosts[host], "patroni", &folder);
         command.arg(folder.join("patroni.yml"));
         self.spawn(command, &format!("host{host}.log"));
     }
@@ -148,16 +189,16 @@ impl Patroni {
     pub fn logs(&self) -> String {
         let mut out = String::new();
         for host in 0..self.hosts.len() {
-            let log = std::fs::read_to_string(self.dir.path().join(format!("host{host}.log"))).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
+            let log = std::fs::read_to_string(self.folder.join(format!("host{host}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("no action")).collect();
             let last = lines.len().saturating_sub(40);
             out.push_str(&format!("host {host}:\n{}\n", lines.get(last..).unwrap_or_default().join("\n")));
         }
         out
     }
 
-    fn folder(&self, host: usize) -> PathBuf {
-        self.dir.path().join(format!("host{host}"))
+    pub fn folder(&self, host: usize) -> PathBuf {
+        self.folder.join(format!("host{host}"))
     }
 
     /// The process that all others of the server come from.
@@ -167,13 +208,13 @@ impl Patroni {
     }
 
     fn start_etcd(&mut self) {
-        let folder = self.dir.path().join("etcd");
+        let folder = self.folder.join("etcd");
         std::fs::create_dir(&folder).unwrap();
         give_away(&folder);
-        let address = self.hosts[0];
+        let address = self.etcd.address;
         let clients = format!("http://{address}:{}", self.ports.etcd);
         let peers = format!("http://{address}:{}", self.ports.etcd_peers);
-        let mut command = as_postgres("etcd", &folder);
+        let mut command = as_postgres(&self.etcd, "etcd", &folder);
         command.args(["--name", "one", "--data-dir", "data", "--log-level", "warn", "--logger", "zap"]);
         command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
         command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
@@ -182,9 +223,9 @@ impl Patroni {
     }
 
     fn configuration(&self, host: usize) -> String {
-        let (address, folder, programs) = (self.hosts[host], self.folder(host), self.programs.display());
+        let (address, folder, programs) = (self.hosts[host].address, self.folder(host), self.programs.display());
         let (folder, Ports { server, patroni, etcd, .. }) = (folder.display(), &self.ports);
-        let (lease, turn, retry, first) = (LEASE.as_secs(), LOOP.as_secs(), RETRY.as_secs(), self.hosts[0]);
+        let (lease, turn, retry, first) = (LEASE.as_secs(), LOOP.as_secs(), RETRY.as_secs(), self.etcd.address);
         format!(
             "scope: ortler
 name: host{host}
@@ -222,14 +263,14 @@ watchdog: {{mode: 'off'}}
     }
 
     fn spawn(&mut self, mut command: Command, log: &str) {
-        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join(log)).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.join(log)).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.children.push(command.spawn().unwrap());
     }
 
     /// Patroni's answer, if it gives one at once.
     fn asks(&self, host: usize, what: &str) -> Option<(u16, Value)> {
-        let address = SocketAddr::from((self.hosts[host], self.ports.patroni));
+        let address = SocketAddr::from((self.hosts[host].address, self.ports.patroni));
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
         stream.write_all(format!("GET /{what} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
@@ -274,7 +315,7 @@ impl Drop for Patroni {
             // One that ended is not waited for yet: the number is still its own.
             let _ = child.kill();
         }
-        self.end(self.dir.path());
+        self.end(&self.folder);
         for child in &mut self.children {
             let _ = child.wait();
         }
@@ -307,13 +348,13 @@ fn free_ports<const N: usize>(hosts: &[Ipv4Addr]) -> [u16; N] {
 }
 
 /// PostgreSQL refuses to run as root.
-fn as_postgres(program: &str, folder: &Path) -> Command {
+fn as_postgres(site: &Site, program: &str, folder: &Path) -> Command {
     let mut command = if nix::unistd::geteuid().is_root() {
-        let mut command = Command::new("setpriv");
+        let mut command = site.command("setpriv");
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", program]);
         command
     } else {
-        Command::new(program)
+        site.command(program)
     };
     // Out of reach of the terminal's keys: these are ended when we say so.
     command.current_dir(folder).stdin(Stdio::null()).process_group(0);

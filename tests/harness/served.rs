@@ -142,6 +142,8 @@ pub fn make_certificate(dir: &Path) {
     let mut openssl = Command::new("openssl");
     openssl.current_dir(dir).args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]);
     openssl.args(["-subj", "/CN=mail.example.test", "-addext", "subjectAltName=DNS:mail.example.test"]);
+    // So that a client may trust it by itself.
+    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
     openssl.args(["-days", "2", "-keyout", "key.pem", "-out", "certificate.pem"]);
     let (made, output) = run_program(&mut openssl, Duration::from_secs(30));
     assert!(made, "{output}");
