@@ -62,6 +62,9 @@ const SILENCE_WAIT: Duration = Duration::from_secs(4);
 const OVERTAKEN: Duration = Duration::from_secs(120);
 /// A peer that is gone without a word is noticed after about half a minute, also where nothing is asked.
 const KEEPALIVE: Duration = Duration::from_secs(15);
+/// What was sent and its machine does not acknowledge for so long (a process that stands still does no harm): the way there
+/// is cut, and another host may have taken its place.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 
 impl PgSettings {
     /// From a connection string as libpq has it, `host=a,b dbname=ortler` or `postgresql://…`, for up to `connections` at
@@ -90,6 +93,9 @@ impl PgSettings {
         }
         if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
             config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE / 3).keepalives_retries(3);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(UNACKNOWLEDGED);
         }
         Ok(Self {
             config,
