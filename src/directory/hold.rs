@@ -26,9 +26,13 @@ impl Rights {
 
 /// Kept by whoever serves a signed-in client.
 #[derive(Debug)]
-pub struct Hold {
+pub struct Hold(Box<Hand>);
+
+/// In a box: idle sessions hold one each.
+#[derive(Debug)]
+struct Hand {
     account: AccountId,
-    pub rights: Rights,
+    rights: Rights,
     number: u64,
     end: CancellationToken,
     of: Arc<Holds>,
@@ -37,7 +41,7 @@ pub struct Hold {
 impl Hold {
     /// Ends when the account was given another password, closed, or deleted, on any node. Cancel safe.
     pub async fn ended(&self) {
-        self.end.cancelled().await;
+        self.0.end.cancelled().await;
     }
 
     /// Never without one: the client has not signed in.
@@ -48,14 +52,18 @@ impl Hold {
         }
     }
 
+    pub const fn rights(&self) -> Rights {
+        self.0.rights
+    }
+
     pub fn has_ended(&self) -> bool {
-        self.end.is_cancelled()
+        self.0.end.is_cancelled()
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.of.release(self.account, self.number);
+        self.0.of.release(self.0.account, self.0.number);
     }
 }
 
@@ -78,7 +86,7 @@ impl Holds {
         let (number, end) = (self.numbers.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
         let held = Held { number, rights, end: end.clone() };
         self.held.lock().entry(account).or_default().push(held);
-        Hold { account, rights, number, end, of: Arc::clone(self) }
+        Hold(Box::new(Hand { account, rights, number, end, of: Arc::clone(self) }))
     }
 
     /// Ends what was opened with other rights than the account has now; `None`: it has none.

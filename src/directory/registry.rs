@@ -446,7 +446,7 @@ impl Directory for Registry {
         let cached = self.account(account).await.ok().flatten().map(|account| account.rights);
         let hold = self.holds.hold(account, rights.or(cached).unwrap_or_default());
         // What was revoked between the sign-in and here. The cache may also be older than the sign-in.
-        if self.account(account).await.ok().flatten().is_none_or(|account| account.rights != hold.rights) {
+        if self.account(account).await.ok().flatten().is_none_or(|account| account.rights != hold.rights()) {
             let _ = self.check_holds(account).await;
         }
         hold

@@ -109,7 +109,7 @@ impl Connection {
         let handoff = cluster::Handoff {
             protocol: "imap".to_owned(),
             account,
-            rights: self.wire.hold.as_ref().map(|hold| hold.rights.0),
+            rights: self.wire.hold.as_ref().map(|hold| hold.rights().0),
             session: self.id,
             client: self.peer,
             is_tls: self.session.transport == Transport::Tls,

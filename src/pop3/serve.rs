@@ -300,7 +300,7 @@ impl Connection {
         let handoff = Handoff {
             protocol: "pop3".to_owned(),
             account,
-            rights: self.wire.hold.as_ref().map(|hold| hold.rights.0),
+            rights: self.wire.hold.as_ref().map(|hold| hold.rights().0),
             session: self.id,
             client: self.peer,
             is_tls: self.session.transport == Transport::Tls,
