@@ -22,7 +22,7 @@ class Node:
         self.port = first.port + 1000 * number
         self.imap, self.lmtp, self.http = self.port + 143, self.port + 24, self.port + 80
         self.dir = f"{first.dir}/node{number}"
-        os.mkdir(self.dir)
+        os.makedirs(self.dir, exist_ok=True)
         text = open(first.config).read()
         text = re.sub(r'name = "[^"]*"', f'name = "mx{number}.example.test"', text, count=1)
         text = re.sub(r':(2\d)(\d\d\d)"', lambda found: f':{int(found[1]) + number}{found[2]}"', text)
@@ -81,7 +81,7 @@ def main():
     nodes = []
     try:
         def deliver(count):
-            messages, conns = int(1500 * scale / count), max(1, 16 // count)
+            messages, conns = int(3000 * scale / count), max(1, 16 // count)
 
             def one(node):
                 got = mailbench("smtp", "--lmtp", "--addr", f"127.0.0.1:{node.lmtp}", "--conns", conns, "--messages", messages,
@@ -90,7 +90,7 @@ def main():
             return one
 
         def read(count):
-            rounds = int(60 * scale / count)
+            rounds = int(600 * scale / count)
 
             def one(node):
                 done = 0
@@ -98,7 +98,7 @@ def main():
                     # Each node gets sessions of all accounts, as from a balancer.
                     client = Imap(node, (number * 7 + node.port // 1000 * 3) % USERS + 1)
                     client.ask("SELECT INBOX")
-                    client.ask("FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)")
+                    client.ask("FETCH 1:10 (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)")
                     client.ask("UID SEARCH UNSEEN")
                     client.ask("FETCH 1:2 BODY.PEEK[]")
                     client.ask("STORE 1 +FLAGS (\\Seen)")
