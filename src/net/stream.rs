@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 /// What was agreed on, in the registry's words: `TLSv1.3`, `TLS_AES_256_GCM_SHA384`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -15,12 +14,17 @@ pub struct TlsFacts {
     pub cipher: String,
 }
 
-/// A connection.
+/// A connection, whose end under TLS is a `T`.
 #[derive(Debug)]
-pub enum Stream {
+pub enum MaybeTls<T> {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<T>),
 }
+
+/// A connection that a client opened.
+pub type Stream = MaybeTls<tokio_rustls::server::TlsStream<TcpStream>>;
+/// A connection that we opened.
+pub type Outbound = MaybeTls<tokio_rustls::client::TlsStream<TcpStream>>;
 
 impl Stream {
     /// `None` for a plain connection.
@@ -37,7 +41,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl<T: AsyncRead + Unpin> AsyncRead for MaybeTls<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -46,7 +50,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<T: AsyncWrite + Unpin> AsyncWrite for MaybeTls<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),

@@ -5,10 +5,9 @@ Root; a release build of Ortler must exist. As all share two cores, the rate say
 costs more CPU because there are more nodes, and how much of it is the server's. Each kind of work is spread evenly over the
 nodes; sessions come in at any of them, so with N nodes all but one in N are led to another one. Medians, with span.
 """
-import argparse, concurrent.futures, os, re, shutil, signal, statistics, subprocess, sys, tempfile, time
+import argparse, concurrent.futures, os, re, shutil, signal, statistics, subprocess, sys, time
 
-import store
-from store import BINARY, PEERS, Imap, OnPostgres, cpu, mailbench
+from store import BINARY, Imap, OnPostgres, cpu, mailbench, prepare
 
 USERS = 300
 
@@ -62,15 +61,7 @@ def main():
     options.add_argument("--reps", type=int, default=3)
     options.add_argument("--quick", action="store_true")
     options = options.parse_args()
-    if not os.path.exists(BINARY):
-        sys.exit("build first: cargo build --release --ignore-rust-version")
-    work = tempfile.mkdtemp()
-    os.chmod(work, 0o755)
-    if "MAILBENCH" not in os.environ:
-        target = f"{work}/build"
-        subprocess.run(["cargo", "build", "--release", "--quiet", "--manifest-path", f"{PEERS}/mailbench/Cargo.toml"], check=True,
-                       env={**os.environ, "CARGO_TARGET_DIR": target})
-        os.environ["MAILBENCH"] = f"{target}/release/mailbench"
+    work = prepare()
     scale = 0.2 if options.quick else 1.0
     found = {}
     os.mkdir(f"{work}/pg")
@@ -98,10 +89,10 @@ def main():
                     # Each node gets sessions of all accounts, as from a balancer.
                     client = Imap(node, (number * 7 + node.port // 1000 * 3) % USERS + 1)
                     client.ask("SELECT INBOX")
-                    client.ask("FETCH 1:10 (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)")
+                    client.ask("UID FETCH 1:10 (FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)")
                     client.ask("UID SEARCH UNSEEN")
-                    client.ask("FETCH 1:2 BODY.PEEK[]")
-                    client.ask("STORE 1 +FLAGS (\\Seen)")
+                    client.ask("UID FETCH 1:2 BODY.PEEK[]")
+                    client.ask("UID STORE 1 +FLAGS (\\Seen)")
                     client.close()
                     done += 1
                 return done

@@ -422,14 +422,8 @@ def growth(servers, table, scale):
         client.close()
 
 
-def main():
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--quick", action="store_true", help="a tenth of everything")
-    options.add_argument("--only", default="deliver,space,big,search,open,growth")
-    options.add_argument("--formats", default="sdbox,mdbox,maildir")
-    options.add_argument("--engines", default="embedded,postgresql")
-    options.add_argument("--reps", type=int, default=3)
-    options = options.parse_args()
+def prepare():
+    """A new folder for servers, once Ortler and the load generator are there."""
     if not os.path.exists(BINARY):
         sys.exit("build first: cargo build --release --ignore-rust-version")
     work = tempfile.mkdtemp()
@@ -439,6 +433,18 @@ def main():
         subprocess.run(["cargo", "build", "--release", "--quiet", "--manifest-path", f"{PEERS}/mailbench/Cargo.toml"], check=True,
                        env={**os.environ, "CARGO_TARGET_DIR": target})
         os.environ["MAILBENCH"] = f"{target}/release/mailbench"
+    return work
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="a tenth of everything")
+    options.add_argument("--only", default="deliver,space,big,search,open,growth")
+    options.add_argument("--formats", default="sdbox,mdbox,maildir")
+    options.add_argument("--engines", default="embedded,postgresql")
+    options.add_argument("--reps", type=int, default=3)
+    options = options.parse_args()
+    work = prepare()
     scale, wanted, table, servers = 0.1 if options.quick else 1.0, options.only.split(","), Table(), []
     try:
         for at, form in enumerate(options.formats.split(",") if options.formats else []):
