@@ -143,14 +143,15 @@ fn every_shipped_rule_has_text_score_and_samples_that_hold() {
 }
 
 #[test]
-fn sample_ham_stays_below_five_and_most_spam_does_not() {
+fn sample_ham_stays_below_four_and_most_spam_does_not() {
     let (_, rules) = shipped();
     let corpus = folder("corpus");
     let labels = std::fs::read_to_string(corpus.join("labels.tsv")).unwrap();
-    let (mut ham, mut spam, mut caught, mut wrong) = (0, 0, Vec::new(), Vec::new());
+    let (mut ham, mut spam, mut for_tests, mut caught, mut wrong) = (0, 0, 0, Vec::new(), Vec::new());
     for line in labels.lines().filter(|line| !line.starts_with('#')) {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [path, label, _note, "train" | "test"] = columns.as_slice() else { panic!("labels.tsv: {line}") };
+        let [path, label, _note, part @ ("train" | "test")] = columns.as_slice() else { panic!("labels.tsv: {line}") };
+        for_tests += usize::from(*part == "test");
         let message = std::fs::read(corpus.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         let judged = rules.judge(&Targets::of(&message, Context::default()));
         let score: i32 = judged.iter().map(|hit| hit.score.0).sum();
@@ -158,25 +159,25 @@ fn sample_ham_stays_below_five_and_most_spam_does_not() {
         match *label {
             "ham" => {
                 ham += 1;
-                if score >= 5000 {
+                if score >= 4000 {
                     wrong.push(format!("{path} scores {score}: {names:?}"));
                 }
             }
             "spam" => {
                 spam += 1;
-                if score >= 5000 {
+                if score >= 4000 {
                     caught.push(*path);
                 } else {
-                    println!("below 5: {path} scores {score}: {names:?}");
+                    println!("below 4: {path} scores {score}: {names:?}");
                 }
             }
             other => panic!("labels.tsv: {other}"),
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    println!("spam above 5: {caught:?}");
-    assert!(ham >= 300 && spam >= 20, "{ham} ham, {spam} spam");
-    assert!(caught.len() * 10 >= spam * 8, "only {} of {spam} spam is caught", caught.len());
+    println!("spam from 4 on: {caught:?}");
+    assert!(ham >= 400 && spam >= 200 && for_tests * 4 >= ham + spam, "{ham} ham, {spam} spam, {for_tests} for tests");
+    assert!(caught.len() * 100 >= spam * 85, "only {} of {spam} spam is caught", caught.len());
 }
 
 /// A small generator of numbers: the same on every machine.
