@@ -10,6 +10,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("mail", 0),
     ("config", 1),
     ("net", 1),
+    ("attachment", 1),
     ("policy", 1),
     ("engine", 1),
     ("smtp", 2),
