@@ -9,7 +9,7 @@ use crate::document::{self, Look, ole, onenote, pdf, rtf, web};
 use crate::kind::{HEAD, Kind, NameClass};
 use crate::name::Name;
 use crate::report::{Mark, Report};
-use crate::unpack::{End, Method, unpack};
+use crate::unpack::{End, Method, unpack, unpack_counted};
 
 /// How far is looked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +51,8 @@ const PARTS_MAX: usize = 1000;
 /// Unpacking to so many times the size, beyond what anybody sends, is an attack.
 const BOMB_RATIO: usize = 100;
 const BOMB_DECLARED: u64 = 1024 * 1024 * 1024;
+/// Octets that are unpacked of files which an archive packs together; the names of all are read.
+const TOGETHER_MAX: usize = 8 * 1024 * 1024;
 /// Octets of a document's inner text that are read.
 const TEXT_MAX: usize = 1024 * 1024;
 const PATH_MAX: usize = 400;
@@ -196,10 +198,13 @@ impl<'l> Walk<'l> {
             return self.item(item, packed.data);
         }
         let Some((name, path)) = self.by_name(item) else { return };
-        let (head, end) = unpack(packed.method, packed.data, HEAD.min(self.bytes_left));
-        self.spend(head.len().saturating_mul(packed.method.cost()), &path);
+        let (head, end, cost) = unpack_counted(packed.method, packed.data, HEAD.min(self.bytes_left));
+        self.spend(cost, &path);
         if end == End::Broken {
             self.report.note(Mark::Damaged, &path, "content cannot be unpacked");
+        }
+        if matches!(end, End::Limit(_)) && head.is_empty() {
+            self.report.note(Mark::TooMuch, &path, "content that takes too much to unpack");
         }
         let kind = Kind::of(&head);
         self.by_kind(item, &name, kind, &path);
@@ -210,9 +215,9 @@ impl<'l> Walk<'l> {
             return self.whole(item, &name, kind, &head, &path);
         }
         let room = self.limits.item_bytes.min(self.bytes_left / packed.method.cost());
-        let (whole, end) = unpack(packed.method, packed.data, room);
+        let (whole, end, cost) = unpack_counted(packed.method, packed.data, room);
         drop(head);
-        self.spend(whole.len().saturating_mul(packed.method.cost()), &path);
+        self.spend(cost, &path);
         if let End::Limit(read) = end {
             if whole.len() / BOMB_RATIO > read {
                 self.report.note(Mark::Bomb, &path, "unpacks to far more than it is");
@@ -387,13 +392,32 @@ impl<'l> Walk<'l> {
         if listing.is_cut {
             self.report.note(Mark::TooMuch, path, "more files than are looked at");
         }
-        for Entry { name, other_name, content, is_folder, .. } in listing.entries {
+        // What files that are packed together unpack to: of which stream, and its first octets.
+        let mut together: Option<(Packed<'_>, Vec<u8>)> = None;
+        let mut together_left = TOGETHER_MAX;
+        for Entry { name, other_name, content, within, is_folder, .. } in listing.entries {
             if is_folder {
                 continue;
             }
             let names: Vec<&str> = std::iter::once(&*name).chain(other_name.as_deref()).collect();
             let item = Item { path, names: &names, declared: "", inside, depth };
-            self.entry(&item, content.filter(|_| !explodes));
+            let content = content.filter(|_| !explodes);
+            let (Some(packed), Some(within)) = (content, within) else {
+                self.entry(&item, content);
+                continue;
+            };
+            if together.as_ref().is_none_or(|(known, _)| !std::ptr::eq(known.data, packed.data)) {
+                let room = together_left.min(self.bytes_left / packed.method.cost());
+                let (unpacked, _, cost) = unpack_counted(packed.method, packed.data, room);
+                self.spend(cost, path);
+                together_left = together_left.saturating_sub(unpacked.len());
+                together = Some((packed, unpacked));
+            }
+            let unpacked = together.as_ref().map_or(&[][..], |(_, unpacked)| unpacked.as_slice());
+            match unpacked.get(within.start..within.end.min(unpacked.len())).filter(|piece| !piece.is_empty()) {
+                Some(piece) => self.item(&item, piece),
+                None => drop(self.by_name(&item)),
+            }
         }
     }
 
@@ -430,7 +454,8 @@ impl<'l> Walk<'l> {
         names.sort_by_key(|name| name.is_empty());
         let depth = item.depth + 1;
         let is_tar = {
-            let (head, _) = unpack(method, packed, 512.min(self.bytes_left));
+            let (head, _, cost) = unpack_counted(method, packed, 512.min(self.bytes_left));
+            self.spend(cost, path);
             Kind::of(&head) == Kind::Tar
         };
         // A packed tape archive is one archive to people.

@@ -44,11 +44,29 @@ pub enum End {
     Broken,
 }
 
+/// Members of a packed stream that are read.
+const MEMBERS_MAX: usize = 2000;
+/// Beginning a member of bzip2 takes as long as so many octets of deflate.
+const MEMBER_COST: usize = 32 * 1024;
 /// Dictionaries of LZMA may take this much memory.
 const DICTIONARY_MAX_KIB: u32 = 64 * 1024;
 
 /// At most `limit` octets of what `packed` holds.
 pub fn unpack(method: Method, packed: &[u8], limit: usize) -> (Vec<u8>, End) {
+    let (out, end, _) = unpack_counted(method, packed, limit);
+    (out, end)
+}
+
+/// The same, and what it cost: octets of deflate that would have taken as long.
+pub fn unpack_counted(method: Method, packed: &[u8], limit: usize) -> (Vec<u8>, End, usize) {
+    let mut extra = 0;
+    let (out, end) = unpack_inner(method, packed, limit, &mut extra);
+    let cost = out.len().saturating_mul(method.cost()).saturating_add(extra.saturating_mul(MEMBER_COST));
+    (out, end, cost)
+}
+
+/// `extra` counts the members after the first.
+fn unpack_inner(method: Method, packed: &[u8], limit: usize, extra: &mut usize) -> (Vec<u8>, End) {
     // Moves on as the decoder reads.
     let mut rest = packed;
     let (out, end) = match method {
@@ -58,12 +76,16 @@ pub fn unpack(method: Method, packed: &[u8], limit: usize) -> (Vec<u8>, End) {
         },
         Method::Deflate => read(flate2::read::DeflateDecoder::new(&mut rest), limit),
         Method::Zlib => read(flate2::read::ZlibDecoder::new(&mut rest), limit),
-        Method::Gzip => read(flate2::read::MultiGzDecoder::new(&mut rest), limit),
-        Method::Bzip2 => read(bzip2::read::MultiBzDecoder::new(&mut rest), limit),
+        Method::Gzip => {
+            members(&mut rest, limit, extra, |rest, limit| read(flate2::bufread::GzDecoder::new(rest), limit))
+        }
+        Method::Bzip2 => {
+            members(&mut rest, limit, extra, |rest, limit| read(bzip2::bufread::BzDecoder::new(rest), limit))
+        }
         Method::Xz => read(lzma_rust2::XzReader::new_mem_limit(&mut rest, true, DICTIONARY_MAX_KIB), limit),
         Method::Lzma { properties, dictionary, size } => {
             if dictionary > DICTIONARY_MAX_KIB * 1024 || properties >= 9 * 5 * 5 {
-                return (Vec::new(), End::Broken);
+                return (Vec::new(), End::Limit(0));
             }
             match lzma_rust2::LzmaReader::new_with_props(&mut rest, size, properties, dictionary, None) {
                 Ok(reader) => read(reader, limit),
@@ -83,6 +105,32 @@ pub fn unpack(method: Method, packed: &[u8], limit: usize) -> (Vec<u8>, End) {
     }
 }
 
+/// One member after the other, as the usual programs read them. Each costs far more than its octets, so there is a limit.
+fn members(
+    rest: &mut &[u8],
+    limit: usize,
+    extra: &mut usize,
+    one: impl Fn(&mut &[u8], usize) -> (Vec<u8>, End),
+) -> (Vec<u8>, End) {
+    let mark = rest.get(..2);
+    let (mut out, mut end) = one(rest, limit);
+    for _ in 1..MEMBERS_MAX {
+        if end != End::Whole || rest.is_empty() {
+            return (out, end);
+        }
+        *extra += 1;
+        let is_member = rest.get(..2) == mark;
+        let (more, then) = one(rest, limit.saturating_sub(out.len()));
+        // Padding after the last member is passed over by everybody.
+        if then == End::Broken && more.is_empty() && !is_member {
+            return (out, End::Whole);
+        }
+        out.extend_from_slice(&more);
+        end = then;
+    }
+    (out, End::Limit(0))
+}
+
 fn read(mut stream: impl Read, limit: usize) -> (Vec<u8>, End) {
     let mut out = Vec::new();
     let mut chunk = [0; 16 * 1024];
@@ -98,6 +146,8 @@ fn read(mut stream: impl Read, limit: usize) -> (Vec<u8>, End) {
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            // A dictionary that is larger than we allow: others may unpack it.
+            Err(error) if error.kind() == std::io::ErrorKind::OutOfMemory => return (out, End::Limit(0)),
             Err(_) => return (out, End::Broken),
         }
     }
@@ -130,6 +180,8 @@ mod tests {
     fn members_are_read_one_after_the_other_and_damage_is_told() {
         let two = [gzip(b"one "), gzip(b"two")].concat();
         assert_eq!(unpack(Method::Gzip, &two, 100), (b"one two".to_vec(), End::Whole));
+        assert_eq!(unpack(Method::Gzip, &[&two[..], &[0; 9]].concat(), 100), (b"one two".to_vec(), End::Whole));
+        assert!(matches!(unpack(Method::Gzip, &gzip(b"").repeat(MEMBERS_MAX + 1), 100).1, End::Limit(_)));
         let cut = two.get(..two.len() - 12).unwrap();
         let (front, end) = unpack(Method::Gzip, cut, 100);
         assert!(front.starts_with(b"one ") && end == End::Broken);
@@ -138,7 +190,7 @@ mod tests {
     #[test]
     fn a_dictionary_beyond_the_limit_is_not_made() {
         let method = Method::Lzma { properties: 0x5d, dictionary: u32::MAX, size: 10 };
-        assert_eq!(unpack(method, &[0; 64], 10), (Vec::new(), End::Broken));
-        assert_eq!(unpack(Method::Lzma2 { dictionary: u32::MAX }, &[1; 64], 10), (Vec::new(), End::Broken));
+        assert_eq!(unpack(method, &[0; 64], 10), (Vec::new(), End::Limit(0)));
+        assert_eq!(unpack(Method::Lzma2 { dictionary: u32::MAX }, &[1; 64], 10).0, [0; 0]);
     }
 }

@@ -19,6 +19,8 @@ pub struct Entry<'a> {
     pub other_name: Option<String>,
     /// `None` where the format is only listed.
     pub content: Option<Packed<'a>>,
+    /// Where it lies in what that unpacks to, if other files are packed with it.
+    pub within: Option<std::ops::Range<usize>>,
     pub is_folder: bool,
     pub is_encrypted: bool,
 }

@@ -91,6 +91,7 @@ fn block_4(data: &[u8], at: usize) -> Option<(Block, Option<(Entry<'_>, u64)>)> 
         is_folder: flags & 0xe0 == 0xe0 || attributes & 0x10 != 0 && unpacked == 0,
         content: is_stored.then_some(Packed { method: Method::Stored, data: content }),
         other_name: None,
+        within: None,
     };
     // Comments and recovery records look like files, but are of kind 0x7a.
     Some((Block { kind, flags, end }, (kind == 0x74).then_some((entry, unpacked))))
@@ -199,6 +200,7 @@ fn block_5(data: &[u8], at: usize) -> Option<Block5<'_>> {
         is_folder: file_flags & 1 != 0,
         content: is_stored.then_some(Packed { method: Method::Stored, data: content }),
         other_name: None,
+        within: None,
     };
     Some(Block5::File { entry, unpacked, end })
 }

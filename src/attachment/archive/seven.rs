@@ -1,4 +1,4 @@
-//! 7z: the headers, plain or packed, and the first file of each packed stream.
+//! 7z: the headers, plain or packed, and where each file lies in which packed stream.
 //!
 //! Source: the format's description that comes with the LZMA SDK (`7zFormat.txt`).
 
@@ -32,7 +32,7 @@ pub fn list(data: &[u8], max: usize) -> Listing<'_> {
             if streams.folders.iter().any(|folder| folder.is_encrypted) {
                 return Listing { names_are_encrypted: true, ..Listing::default() };
             }
-            let Some(packed) = streams.content(data, 0) else { return Listing::damaged() };
+            let Some(packed) = streams.first_content(data) else { return Listing::damaged() };
             let header = unpack(packed.method, packed.data, HEADER_MAX).0;
             match header.split_first() {
                 Some((1, plain)) => files(data, plain, max).unwrap_or_else(Listing::damaged),
@@ -87,13 +87,19 @@ fn files<'a>(data: &'a [u8], header: &[u8], max: usize) -> Option<Listing<'a>> {
     }
     let mut listing = Listing { declared_bytes: streams.unpacked_bytes(), ..Listing::default() };
     let is_encrypted = streams.folders.iter().any(|folder| folder.is_encrypted);
-    let mut with_content = 0;
+    let mut place = Place::default();
     for (at, name) in Names(names).take(count).enumerate() {
         let is_empty = empty.get(at).copied().unwrap_or(false);
-        let content = if is_empty { None } else { streams.of_file(data, with_content) };
-        with_content += usize::from(!is_empty);
-        let entry =
-            Entry { name, content, is_folder: false, is_encrypted: is_encrypted && !is_empty, other_name: None };
+        let packed = if is_empty { None } else { place.next(&streams, data) };
+        let (content, within) = packed.unzip();
+        let entry = Entry {
+            name,
+            content,
+            is_folder: false,
+            is_encrypted: is_encrypted && !is_empty,
+            other_name: None,
+            within,
+        };
         if !listing.push(entry, max) {
             break;
         }
@@ -137,8 +143,9 @@ struct Folder {
     outputs: usize,
     unpacked: u64,
     has_digest: bool,
-    /// Files in it.
+    /// Files in it, and the sizes of all but the last.
     files: usize,
+    sizes: Vec<usize>,
 }
 
 impl Streams {
@@ -216,9 +223,9 @@ impl Streams {
                     }
                 }
                 9 => {
-                    for folder in &self.folders {
+                    for folder in &mut self.folders {
                         for _ in 1..folder.files {
-                            number(cursor)?;
+                            folder.sizes.push(to_size(number(cursor)?));
                         }
                     }
                 }
@@ -237,30 +244,52 @@ impl Streams {
         self.folders.iter().fold(0, |sum, folder| sum.saturating_add(folder.unpacked))
     }
 
-    /// The packed content of a folder.
-    fn content<'a>(&self, data: &'a [u8], at: usize) -> Option<Packed<'a>> {
-        let folder = self.folders.get(at)?;
-        let before: usize = self.folders.get(..at)?.iter().map(|folder| folder.packed_streams).sum();
-        let offset = self.packed_sizes.get(..before)?.iter().fold(0usize, |sum, size| sum.saturating_add(*size));
-        let from = self.position.checked_add(offset)?.checked_add(32)?;
-        let end = from.saturating_add(*self.packed_sizes.get(before)?).min(data.len());
-        Some(Packed { method: folder.method?, data: data.get(from..end)? })
+    /// The packed content of the first folder.
+    fn first_content<'a>(&self, data: &'a [u8]) -> Option<Packed<'a>> {
+        self.content(data, self.folders.first()?, &Place::default())
     }
 
-    /// The content of the `at`th file with content, if it is the first of its folder. What follows it there is
-    /// another file.
-    fn of_file<'a>(&self, data: &'a [u8], at: usize) -> Option<Packed<'a>> {
-        let mut first = 0usize;
-        for (folder_at, folder) in self.folders.iter().enumerate() {
-            if first == at && folder.files > 0 {
-                return self.content(data, folder_at);
+    fn content<'a>(&self, data: &'a [u8], folder: &Folder, place: &Place) -> Option<Packed<'a>> {
+        let from = self.position.checked_add(place.offset)?.checked_add(32)?;
+        let end = from.saturating_add(*self.packed_sizes.get(place.streams)?).min(data.len());
+        Some(Packed { method: folder.method?, data: data.get(from..end)? })
+    }
+}
+
+/// Goes through the files with content, in their order.
+#[derive(Default)]
+struct Place {
+    folder: usize,
+    /// Files of the folder that lie behind, and the octets that they unpack to.
+    files: usize,
+    start: usize,
+    /// Packed streams that lie before the folder's, and their octets.
+    streams: usize,
+    offset: usize,
+}
+
+impl Place {
+    /// The next file: its folder's content, and where in what that unpacks to it lies.
+    fn next<'a>(&mut self, streams: &Streams, data: &'a [u8]) -> Option<(Packed<'a>, std::ops::Range<usize>)> {
+        loop {
+            let folder = streams.folders.get(self.folder)?;
+            if self.files < folder.files {
+                // The last one's size is what the others leave.
+                let (start, size) = (self.start, folder.sizes.get(self.files));
+                let end = size.map_or(to_size(folder.unpacked), |size| start.saturating_add(*size));
+                self.files += 1;
+                self.start = end;
+                return streams.content(data, folder, self).map(|content| (content, start..end.max(start)));
             }
-            first = first.saturating_add(folder.files);
-            if first > at {
-                break;
-            }
+            let sizes = streams.packed_sizes.get(self.streams..self.streams.saturating_add(folder.packed_streams));
+            let passed = sizes.unwrap_or_default().iter().fold(0usize, |sum, size| sum.saturating_add(*size));
+            *self = Self {
+                folder: self.folder + 1,
+                streams: self.streams.saturating_add(folder.packed_streams),
+                offset: self.offset.saturating_add(passed),
+                ..Self::default()
+            };
         }
-        None
     }
 }
 
@@ -391,7 +420,8 @@ mod tests {
         let listing = list(&data, 10);
         assert_eq!(names(&listing), ["a\u{fc}.exe", "b.txt"]);
         assert_eq!(listing.entries[0].content, Some(Packed { method: Method::Stored, data: b"MZprogram" }));
-        assert!(listing.entries[1].content.is_none() && !listing.is_damaged);
+        assert_eq!((&listing.entries[0].within, &listing.entries[1].within), (&Some(0..1), &Some(1..9)));
+        assert!(listing.entries[1].content.is_some() && !listing.is_damaged);
         assert!(list(&data, 1).is_cut && list(&data[..data.len() - 4], 10).is_damaged);
     }
 

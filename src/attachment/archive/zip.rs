@@ -96,8 +96,9 @@ fn central<'a>(
                 let content = data.get(found.content..end.min(data.len())).unwrap_or_default();
                 listing.is_damaged |= content.len() < header.packed;
                 taken.push((local, end));
-                let method = method(header.method).filter(|_| !entry.is_encrypted);
-                entry.content = method.map(|method| Packed { method, data: content });
+                if !entry.is_encrypted {
+                    entry.content = packed(header.method, content, header.unpacked);
+                }
             }
             None => listing.is_damaged = true,
         }
@@ -157,6 +158,17 @@ fn is_folder(name: &str, is_empty: bool) -> bool {
 /// Method 99 is AES.
 const fn is_encrypted(flags: u16, method: u16) -> bool {
     flags & 1 != 0 || method == 99
+}
+
+/// Content and how it is packed; `None` where the method is not read.
+fn packed(number: u16, data: &[u8], size: u64) -> Option<Packed<'_>> {
+    if number != 14 {
+        return method(number).map(|method| Packed { method, data });
+    }
+    // LZMA has a version and its properties before the content.
+    let mut cursor = Cursor::at(data, 4);
+    let (properties, dictionary) = (cursor.u8()?, cursor.u32()?);
+    Some(Packed { method: Method::Lzma { properties, dictionary, size }, data: cursor.rest() })
 }
 
 const fn method(number: u16) -> Option<Method> {
@@ -233,6 +245,7 @@ impl Local {
 /// Local headers outside of what the directory names. `taken` is in order.
 fn unnamed<'a>(data: &'a [u8], max: usize, listing: &mut Listing<'a>, taken: &[(usize, usize)]) {
     let finder = memmem::Finder::new(LOCAL);
+    let marks = memmem::Finder::new(b"PK");
     let had = listing.entries.len();
     let mut at = 0;
     let mut next_taken = taken.iter().peekable();
@@ -253,11 +266,9 @@ fn unnamed<'a>(data: &'a [u8], max: usize, listing: &mut Listing<'a>, taken: &[(
         // Bit 3: the sizes come after the content, which ends where anything of the archive begins.
         let after = data.get(local.content..).unwrap_or_default();
         let length = if local.flags & 8 != 0 && local.packed == 0 {
-            memmem::find(after, b"PK\x07\x08")
-                .into_iter()
-                .chain(memmem::find(after, LOCAL))
-                .chain(memmem::find(after, CENTRAL))
-                .min()
+            marks
+                .find_iter(after)
+                .find(|at| matches!(after.get(at + 2..at + 4), Some(b"\x07\x08" | b"\x03\x04" | b"\x01\x02")))
                 .unwrap_or(after.len())
         } else {
             local.packed.min(after.len())
@@ -270,6 +281,7 @@ fn unnamed<'a>(data: &'a [u8], max: usize, listing: &mut Listing<'a>, taken: &[(
             is_encrypted: local.is_encrypted,
             content: method.map(|method| Packed { method, data: content }),
             other_name: None,
+            within: None,
         };
         if !listing.push(entry, max) {
             break;
