@@ -162,6 +162,13 @@ impl<'l> Walk<'l> {
         let names = names_of(part);
         let is_attached = part.disposition.as_ref().is_some_and(|disposition| disposition.kind == "attachment");
         let is_shown = part.is("text", None) && names.is_empty() && !is_attached;
+        let is_uu = matches!(part.encoding.as_str(), "X-UUENCODE" | "X-UUE" | "UUENCODE");
+        if is_uu || is_shown && part.is("text", Some("plain")) {
+            for (name, content) in crate::uu::files(&decode_content(part, raw)) {
+                let item = Item { path, names: &[&name], declared: &declared, inside: Inside::Message, depth };
+                self.item(&item, &content);
+            }
+        }
         if is_shown && NameClass::of_type(&declared) == NameClass::Other {
             return;
         }

@@ -186,3 +186,70 @@ fn many_parts_and_deep_nesting_end() {
     }
     assert!(inspect(&deep, &Limits::default()).has(Mark::TooDeep));
 }
+
+#[test]
+fn files_in_text_are_attachments() {
+    let message = b"Subject: x\r\n\r\nHello\r\nbegin 644 photo.jpg\r\n$35J0````\r\n`\r\nend\r\n";
+    let report = inspect(message, &Limits::default());
+    assert_eq!(report.items, 1);
+    assert_eq!(report.extensions.keys().collect::<Vec<_>>(), ["jpg"]);
+}
+
+/// A ZIP archive whose entries quote the header of the next, so that all of them unpack the last one's content.
+fn quoting(entries: u16, kernel: &[u8]) -> Vec<u8> {
+    let header = |name: u16, packed: u32| {
+        let name = format!("{name:04}");
+        let sizes = [packed.to_le_bytes(), 0x1000_0000u32.to_le_bytes()].concat();
+        [&[20, 0, 0, 0, 8, 0][..], &[0; 8], &sizes, &[4, 0, 0, 0], name.as_bytes()].concat()
+    };
+    let mut packed = u32::try_from(kernel.len()).unwrap();
+    let (mut content, mut sizes) = (kernel.to_vec(), Vec::new());
+    for at in (0..entries).rev() {
+        let mut before = [b"PK\x03\x04", &header(at, packed)[..]].concat();
+        sizes.push(packed);
+        if at > 0 {
+            // A stored block of deflate that holds the next header.
+            let length = u16::try_from(before.len()).unwrap();
+            before = [&[0][..], &length.to_le_bytes(), &(!length).to_le_bytes(), &before].concat();
+            packed += u32::try_from(before.len()).unwrap();
+        }
+        content = [before, content].concat();
+    }
+    let offset = u32::try_from(content.len()).unwrap();
+    let mut directory = Vec::new();
+    for (at, size) in (0..entries).zip(sizes.iter().rev()) {
+        let place = if at == 0 { 0 } else { 34 + 39 * u32::from(at - 1) + 5 };
+        let header = header(at, *size);
+        let (front, name) = header.split_at(header.len() - 4);
+        directory.extend([b"PK\x01\x02\x14\0", front, &[0; 10], &place.to_le_bytes(), name].concat());
+    }
+    let size = u32::try_from(directory.len()).unwrap();
+    let counts = [entries.to_le_bytes(), entries.to_le_bytes()].concat();
+    [content, directory, b"PK\x05\x06\0\0\0\0".to_vec(), counts]
+        .into_iter()
+        .chain([size.to_le_bytes().to_vec(), offset.to_le_bytes().to_vec(), vec![0; 2]])
+        .flatten()
+        .collect()
+}
+
+#[test]
+fn hostile_shapes_cost_little() {
+    let kernel = crate::archive::zip::tests::deflated(&vec![b'a'; 4_000_000]);
+    let report = inspect_part("a.zip", "", &quoting(500, &kernel), &Limits::default());
+    assert!(report.has(Mark::Bomb) && report.items == 501 && report.bytes < 200_000, "{report:?}");
+    // Packed three times, a hundred megabytes are a few hundred octets.
+    let mut packed = vec![0; 100_000_000];
+    (0..3).for_each(|_| packed = gzip(&packed));
+    let report = inspect_part("a.gz", "", &packed, &Limits::default());
+    assert!(packed.len() < 2000 && report.bytes < 1_000_000, "{}", report.bytes);
+    // Streams of nothing, again and again: each has its price.
+    let empty: Vec<u8> = gzip(b"").repeat(2000);
+    let names: Vec<String> = (0..200).map(|at| format!("{at}.gz")).collect();
+    let files: Vec<Put<'_>> = names.iter().map(|name| Put { stored: true, ..put(name, &empty) }).collect();
+    let report = inspect_part("a.zip", "", &write(&files), &Limits::default());
+    assert!(report.has(Mark::TooMuch) && report.items < 210);
+    // Entries without sizes, each ended by the next.
+    let streamed = b"PK\x03\x04\x14\0\x08\0\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0axxxxx".repeat(30_000);
+    let report = inspect_part("a.zip", "", &streamed, &Limits::default());
+    assert!(report.has(Mark::TooMuch) && report.items == Limits::default().items);
+}

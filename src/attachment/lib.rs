@@ -13,6 +13,7 @@ pub mod kind;
 pub mod name;
 pub mod report;
 pub mod unpack;
+pub mod uu;
 
 pub use inspect::{Limits, inspect, inspect_part};
 pub use kind::Kind;
