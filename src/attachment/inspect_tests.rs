@@ -167,7 +167,7 @@ fn parts_of_a_message() {
     assert_eq!(said(&report), "Executable a.exe; ActiveContent x.html; Script b.vbs");
     assert_eq!(report.extensions.keys().collect::<Vec<_>>(), ["exe", "html", "pdf", "vbs"]);
     let lost = b"Content-Type: multipart/mixed; boundary=b\r\n\r\nno parts at all\r\n";
-    assert_eq!(said(&inspect(lost, &Limits::default())), "Damaged ");
+    assert_eq!(said(&inspect(lost, &Limits::default())), "Damaged (message)");
 }
 
 #[test]

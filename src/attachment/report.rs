@@ -97,6 +97,7 @@ impl Report {
     }
 
     pub(crate) fn note(&mut self, mark: Mark, path: &str, what: &'static str) {
+        let path = if path.is_empty() { "(message)" } else { path };
         match self.seen.iter_mut().find(|seen| seen.mark == mark) {
             Some(seen) if seen.paths.iter().any(|known| known == path) => {}
             Some(seen) => {

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod av;
 pub mod facts;
+mod files;
 pub mod headers;
 pub mod milter;
 pub mod pipeline;
@@ -18,7 +19,7 @@ pub mod url;
 pub mod verdict;
 
 pub use address::ServiceAddress;
-pub use av::{Clamd, ClamdSettings, Scanned, Scanner};
+pub use av::{Clamd, ClamdSettings, Scanned, Scanner, ScannerState, ScannerVersion};
 pub use facts::{MessageFacts, Source};
 pub use milter::{Greeting, Login, MilterSettings, Peer, Start, WhenAway};
 pub use pipeline::{Filter, FilterParts};

@@ -7,11 +7,12 @@ use arc_swap::ArcSwap;
 use base::{Clock, MessageId, event};
 use mail::ReversePath;
 use mailauth::{AuthOutcome, AuthResult, Begun, ConnectionFacts, Resolver};
-use policy::{EffectivePolicy, Finding, ReasonClass, Score, VirusState};
+use policy::{Attachments, EffectivePolicy, Finding, ReasonClass, Score, VirusState};
 use tokio::sync::Semaphore;
 
-use crate::av::{Scanned, Scanner};
+use crate::av::{Scanned, Scanner, ScannerState};
 use crate::facts::{MessageFacts, Source};
+use crate::files;
 use crate::milter::{External, MilterSettings, Milters};
 use crate::proof;
 use crate::rules::{Context, RuleSet, Targets};
@@ -87,6 +88,19 @@ impl Filter {
         }
     }
 
+    /// Looks after the virus scanners, so that the first message after a failure does not wait. Never ends.
+    pub async fn watch_scanners(&self) {
+        match &self.scanner {
+            Some(scanner) => scanner.watch().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How the virus scanners stand, as last seen; none where none is configured.
+    pub fn scanners(&self) -> Vec<ScannerState> {
+        self.scanner.as_ref().map(|scanner| scanner.states()).unwrap_or_default()
+    }
+
     pub fn host_name(&self) -> &str {
         &self.host_name
     }
@@ -124,7 +138,8 @@ impl Filter {
     ) -> Judgement {
         let start = self.clock.now();
         let external = milters.content(id, &facts.envelope, &facts.message, start);
-        let (auth, scanned, external) = tokio::join!(self.authenticate(facts, begun), self.scan(facts), external);
+        let (auth, scanned, (by_files, attachments), external) =
+            tokio::join!(self.authenticate(facts, begun), self.scan(facts), self.look_at_files(facts), external);
         let External { wish, recipients, added, removed, edited, findings } = external;
         let mut seen = Seen {
             external: wish,
@@ -136,6 +151,7 @@ impl Filter {
             ..Seen::default()
         };
         let (virus, virus_finding) = of_scan(scanned);
+        seen.findings.extend(by_files);
         seen.findings.extend(virus_finding);
         seen.findings.extend(findings);
         // Of one stage, as they came.
@@ -144,6 +160,7 @@ impl Filter {
         seen.findings.extend(by_rules);
         seen.auth = auth;
         seen.virus = virus;
+        seen.attachments = attachments;
         let judgement = Judgement::of(seen, &self.policy.load());
         metrics::counter!("ortler_filter_verdicts_total", "verdict" => judgement.verdict.as_str()).increment(1);
         metrics::histogram!("ortler_filter_seconds")
@@ -176,6 +193,20 @@ impl Filter {
 
     async fn scan(&self, facts: &MessageFacts) -> Option<Scanned> {
         Some(self.scanner.as_ref()?.scan(&facts.message).await)
+    }
+
+    async fn look_at_files(&self, facts: &MessageFacts) -> (Vec<Finding>, Attachments) {
+        let message = facts.message.clone();
+        let processor = self.processors.clone().acquire_owned().await;
+        let run = tokio::task::spawn_blocking(move || {
+            let seen = files::check(&message);
+            drop(processor);
+            seen
+        });
+        run.await.unwrap_or_else(|panicked| {
+            tracing::error!(event = event::SESSION_PANICKED, part = "attachments", %panicked);
+            files::failed()
+        })
     }
 
     async fn run_rules(&self, facts: &MessageFacts, auth: Option<&AuthOutcome>, before: &[Finding]) -> Vec<Finding> {
@@ -236,6 +267,10 @@ fn of_scan(scanned: Option<Scanned>) -> (VirusState, Option<Finding>) {
         Some(Scanned::Found(name)) => {
             let seen = finding("VIRUS_FOUND", "Carries a known virus", &name);
             (VirusState::Found(name), Some(seen))
+        }
+        Some(Scanned::Suspected(name)) => {
+            let seen = finding("VIRUS_SUSPECTED", "A virus scanner suspects it", &name);
+            (VirusState::Suspected(name), Some(seen))
         }
         Some(Scanned::TooLarge) => {
             (VirusState::NotScanned, Some(finding("VIRUS_TOO_LARGE", "Too long for the virus scanner", "")))

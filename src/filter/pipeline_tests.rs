@@ -171,3 +171,22 @@ async fn a_milter_that_is_away_defers_or_is_passed_over() {
         Filter::new(FilterParts { milters: vec![silent], ..parts() }).judge(&facts(client(), "hello")).await;
     assert!(matches!(judgement.external, Some(ExternalWish::Defer(_))));
 }
+
+#[tokio::test]
+async fn attachments_are_findings_before_rules_and_facts_for_policy() {
+    let (rules, problems) = RuleSet::parse("test.cf", "meta WITH_PROGRAM ATTACH_EXECUTABLE\nscore WITH_PROGRAM 1\n");
+    assert!(problems.is_empty(), "{problems:?}");
+    let scanner: Option<Arc<dyn Scanner>> = Some(Arc::new(Says(Scanned::Suspected("Heuristics.X".into()))));
+    let filter = Filter::new(FilterParts { rules: Arc::new(rules), scanner, ..parts() });
+    let mut message = facts(Source::Relay, "");
+    message.message = Bytes::from_static(
+        b"From: a@x.test\r\nContent-Type: application/octet-stream; name=run.exe\r\n\r\nnothing much\r\n",
+    );
+    let judgement = filter.judge(&message).await;
+    assert_eq!(names(&judgement), ["ATTACH_EXECUTABLE", "VIRUS_SUSPECTED", "WITH_PROGRAM"]);
+    let told = &judgement.findings[0];
+    assert_eq!((told.class, &*told.evidence), (ReasonClass::Attachment, "run.exe"));
+    assert_eq!(judgement.verdict, Verdict::Ham);
+    let decision = policy::decide(&filter.policy(), &judgement.facts());
+    assert_eq!(decision.cause.to_string(), "blocked attachment, executables: run.exe (default)");
+}

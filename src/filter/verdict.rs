@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mail::{Address, Status};
 use mailauth::{AuthOutcome, AuthResult, DmarcPolicy};
-use policy::{DmarcWish, EffectivePolicy, ExternalWish, Facts, Finding, Key, Score, VirusState};
+use policy::{Attachments, DmarcWish, EffectivePolicy, ExternalWish, Facts, Finding, Key, Score, VirusState};
 
 /// What the filter concludes, by the system's tag score.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,7 +32,7 @@ impl Verdict {
             VirusState::Found(_) => Self::Virus,
             _ if score >= system.score(Key::TagScore) => Self::Spam,
             VirusState::Unavailable => Self::Unscanned,
-            VirusState::NotScanned | VirusState::Clean => Self::Ham,
+            VirusState::NotScanned | VirusState::Clean | VirusState::Suspected(_) => Self::Ham,
         }
     }
 }
@@ -47,6 +47,7 @@ pub struct Judgement {
     /// `None` for outbound mail.
     pub auth: Option<AuthOutcome>,
     pub virus: VirusState,
+    pub attachments: Attachments,
     /// What an external milter wants for all recipients.
     pub external: Option<ExternalWish>,
     /// What an external milter wants for one recipient: its place in the envelope, and the wish.
@@ -66,6 +67,7 @@ pub struct Seen {
     pub findings: Vec<Finding>,
     pub auth: Option<AuthOutcome>,
     pub virus: VirusState,
+    pub attachments: Attachments,
     pub external: Option<ExternalWish>,
     pub external_recipients: Vec<(usize, ExternalWish)>,
     pub added: Vec<Address>,
@@ -90,6 +92,7 @@ impl Judgement {
             score,
             auth: seen.auth,
             virus: seen.virus,
+            attachments: seen.attachments,
             external: seen.external,
             external_recipients: seen.external_recipients,
             added: seen.added,
@@ -112,6 +115,7 @@ impl Judgement {
         Facts {
             score: self.score,
             virus: self.virus.clone(),
+            attachments: self.attachments.clone(),
             spf_failed: !passes && spf.is_some_and(|spf| spf.result == AuthResult::Fail),
             dmarc: match dmarc {
                 Some(dmarc) if dmarc.result == AuthResult::Fail => match dmarc.policy {
@@ -128,7 +132,7 @@ impl Judgement {
     pub fn virus_name(&self) -> Option<&Arc<str>> {
         match &self.virus {
             VirusState::Found(name) => Some(name),
-            VirusState::NotScanned | VirusState::Clean | VirusState::Unavailable => None,
+            VirusState::NotScanned | VirusState::Clean | VirusState::Suspected(_) | VirusState::Unavailable => None,
         }
     }
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use mail::{Enhanced, Status};
 
 use crate::finding::Score;
-use crate::option::{DmarcAction, Key, ScannerUnavailable, SpfFail, VirusAction, WhenQuarantined, WhenTagged};
+use crate::option::{
+    AttachmentClass, DmarcAction, Key, ScannerUnavailable, SpfFail, VirusAction, WhenBlocked, WhenQuarantined,
+    WhenSuspicious, WhenTagged,
+};
 use crate::resolve::{EffectivePolicy, Origin};
 
 /// What is done for one recipient.
@@ -58,6 +61,7 @@ impl Disposition {
 pub struct Facts {
     pub score: Score,
     pub virus: VirusState,
+    pub attachments: Attachments,
     /// SPF says fail, and DMARC does not pass either.
     pub spf_failed: bool,
     pub dmarc: DmarcWish,
@@ -72,9 +76,23 @@ pub enum VirusState {
     NotScanned,
     Clean,
     Found(Arc<str>),
+    /// Not known, but it looks like one: a scanner's guess, by its name.
+    Suspected(Arc<str>),
     /// A scanner is configured and none could look at the message.
     Unavailable,
 }
+
+/// What the attachments are, inside archives, too. Each with the path inside of the first: `invoice.zip/scan.pdf.exe`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Attachments {
+    pub classes: Vec<(AttachmentClass, Arc<str>)>,
+    /// Lower case.
+    pub extensions: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// Kinds that may be harmful where they are not blocked.
+const SUSPICIOUS: [AttachmentClass; 3] =
+    [AttachmentClass::Macros, AttachmentClass::Encrypted, AttachmentClass::Unreadable];
 
 /// What the author's domain wishes for a message that fails DMARC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -116,6 +134,25 @@ pub enum Cause {
     ScannerUnavailable {
         origin: Origin,
     },
+    /// A scanner's guess.
+    Suspected {
+        name: Arc<str>,
+        origin: Origin,
+    },
+    Attachment {
+        class: AttachmentClass,
+        path: Arc<str>,
+        origin: Origin,
+    },
+    Extension {
+        path: Arc<str>,
+        origin: Origin,
+    },
+    SuspiciousAttachment {
+        class: AttachmentClass,
+        path: Arc<str>,
+        origin: Origin,
+    },
     Dmarc {
         wish: DmarcWish,
         origin: Origin,
@@ -135,6 +172,14 @@ impl fmt::Display for Cause {
             }
             Self::Virus { name, origin } => write!(f, "virus {name} ({origin})"),
             Self::ScannerUnavailable { origin } => write!(f, "no virus scanner answers ({origin})"),
+            Self::Suspected { name, origin } => write!(f, "suspected virus {name} ({origin})"),
+            Self::Attachment { class, path, origin } => {
+                write!(f, "blocked attachment, {}: {path} ({origin})", class.as_str())
+            }
+            Self::Extension { path, origin } => write!(f, "blocked attachment, extension: {path} ({origin})"),
+            Self::SuspiciousAttachment { class, path, origin } => {
+                write!(f, "suspicious attachment, {}: {path} ({origin})", class.as_str())
+            }
             Self::Dmarc { wish: DmarcWish::Reject, origin } => write!(f, "DMARC fails, p=reject ({origin})"),
             Self::Dmarc { origin, .. } => write!(f, "DMARC fails, p=quarantine ({origin})"),
             Self::Spf { origin } => write!(f, "SPF fails ({origin})"),
@@ -156,6 +201,8 @@ pub const SPF_HIGH: Score = Score(2500);
 
 const SPAM: Status = Status::fixed(554, Enhanced(5, 7, 1), "Message refused as spam");
 const VIRUS: Status = Status::fixed(554, Enhanced(5, 7, 1), "Message refused: it carries a virus");
+const BLOCKED: Status =
+    Status::fixed(554, Enhanced(5, 7, 1), "Message refused: it carries a file of a kind that is not accepted");
 const DMARC: Status =
     Status::fixed(550, Enhanced(5, 7, 1), "Message refused by the DMARC policy of its sender's domain");
 const SPF: Status = Status::fixed(550, Enhanced(5, 7, 23), "Message refused: SPF validation failed");
@@ -167,6 +214,8 @@ pub fn decide(policy: &EffectivePolicy, facts: &Facts) -> Decision {
     let score = if high { facts.score + SPF_HIGH } else { facts.score };
     let wishes = [
         by_virus(policy, facts),
+        by_attachments(policy, &facts.attachments),
+        by_suspicion(policy, facts),
         facts.external.as_ref().map(|wish| (by_external(policy, wish), Cause::External)),
         by_dmarc(policy, facts.dmarc),
         by_spf(policy, facts.spf_failed),
@@ -183,7 +232,7 @@ pub fn decide(policy: &EffectivePolicy, facts: &Facts) -> Decision {
 
 fn by_virus(policy: &EffectivePolicy, facts: &Facts) -> Option<(Disposition, Cause)> {
     match &facts.virus {
-        VirusState::NotScanned | VirusState::Clean => None,
+        VirusState::NotScanned | VirusState::Clean | VirusState::Suspected(_) => None,
         VirusState::Found(name) => {
             // Never into a mailbox by way of `when-quarantined`.
             let disposition = match policy.virus() {
@@ -199,6 +248,43 @@ fn by_virus(policy: &EffectivePolicy, facts: &Facts) -> Option<(Disposition, Cau
                 Some((Disposition::Defer(UNSCANNED), Cause::ScannerUnavailable { origin }))
             }
         },
+    }
+}
+
+/// Of several blocked files the first counts: all get the same.
+fn by_attachments(policy: &EffectivePolicy, seen: &Attachments) -> Option<(Disposition, Cause)> {
+    let of_class = seen.classes.iter().find(|(class, _)| policy.blocks(*class)).map(|(class, path)| {
+        let origin = policy.get(Key::BlockedAttachments).origin.clone();
+        Cause::Attachment { class: *class, path: path.clone(), origin }
+    });
+    let cause = of_class.or_else(|| {
+        let (_, path) = seen.extensions.iter().find(|(extension, _)| policy.blocks_extension(extension))?;
+        let origin = policy.get(Key::BlockedExtensions).origin.clone();
+        Some(Cause::Extension { path: path.clone(), origin })
+    })?;
+    // Never into a mailbox by way of `when-quarantined`.
+    let disposition = match policy.when_blocked() {
+        WhenBlocked::Tag => tag(policy),
+        WhenBlocked::Quarantine => Disposition::Quarantine,
+        WhenBlocked::Reject => Disposition::Reject(BLOCKED),
+    };
+    Some((disposition, cause))
+}
+
+fn by_suspicion(policy: &EffectivePolicy, facts: &Facts) -> Option<(Disposition, Cause)> {
+    let origin = policy.get(Key::WhenSuspicious).origin.clone();
+    let is_suspicious = |class: &AttachmentClass| SUSPICIOUS.contains(class);
+    let cause = match &facts.virus {
+        VirusState::Suspected(name) => Cause::Suspected { name: name.clone(), origin },
+        VirusState::NotScanned | VirusState::Clean | VirusState::Found(_) | VirusState::Unavailable => {
+            let (class, path) = facts.attachments.classes.iter().find(|(class, _)| is_suspicious(class))?;
+            Cause::SuspiciousAttachment { class: *class, path: path.clone(), origin }
+        }
+    };
+    match policy.when_suspicious() {
+        WhenSuspicious::Deliver => None,
+        WhenSuspicious::Tag => Some((tag(policy), cause)),
+        WhenSuspicious::Quarantine => Some((Disposition::Quarantine, cause)),
     }
 }
 
@@ -345,6 +431,39 @@ mod tests {
         check("", &absent("16"), "reject", "score 16.0 reaches reject-score 15.0 (default)");
         let pass = "scanner-unavailable = \"deliver\"";
         check(pass, &absent("7"), "quarantine", "score 7.0 reaches quarantine-score 6.0 (default)");
+    }
+
+    #[test]
+    fn attachments_and_suspicions() {
+        let with = |class, path: &str| Facts {
+            attachments: Attachments { classes: vec![(class, path.into())], ..Attachments::default() },
+            ..scored("0")
+        };
+        let program = with(AttachmentClass::Executables, "invoice.zip/scan.pdf.exe");
+        let cause = |origin: &str| format!("blocked attachment, executables: invoice.zip/scan.pdf.exe ({origin})");
+        check("", &program, "quarantine", &cause("default"));
+        check("when-quarantined = \"deliver\"", &program, "quarantine", &cause("default"));
+        check("when-blocked = \"reject\"", &program, "reject", &cause("default"));
+        check("when-blocked = \"tag\"", &program, "junk", &cause("default"));
+        check("blocked-attachments = []", &program, "deliver", "nothing against it");
+        let macros = with(AttachmentClass::Macros, "a.docm");
+        check("", &macros, "quarantine", "suspicious attachment, macros: a.docm (default)");
+        check("when-suspicious = \"tag\"", &macros, "junk", "suspicious attachment, macros: a.docm (system p.toml)");
+        check("when-suspicious = \"deliver\"", &macros, "deliver", "nothing against it");
+        let strict = "blocked-attachments = [\"macros\"]\nwhen-blocked = \"reject\"";
+        check(strict, &macros, "reject", "blocked attachment, macros: a.docm (system p.toml)");
+        check("", &with(AttachmentClass::ActiveContent, "a.html"), "deliver", "nothing against it");
+        let guess = Facts { virus: VirusState::Suspected("Heuristics.X".into()), ..scored("0") };
+        check("", &guess, "quarantine", "suspected virus Heuristics.X (default)");
+        let extensions = vec![("ace".into(), "a.ace".into())];
+        let ace = Facts { attachments: Attachments { extensions, ..Attachments::default() }, ..scored("0") };
+        check("", &ace, "deliver", "nothing against it");
+        check(
+            "blocked-extensions = \"ace\"",
+            &ace,
+            "quarantine",
+            "blocked attachment, extension: a.ace (system p.toml)",
+        );
     }
 
     #[test]

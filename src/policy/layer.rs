@@ -14,7 +14,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::option::{Key, Level, SCORE_GAP, Value};
+use crate::option::{Key, Kind, Level, SCORE_GAP, Value};
 
 /// What one level says of one option.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -124,9 +124,9 @@ fn read_setting(key: Key, given: &Spanned<DeValue<'_>>) -> Result<Setting, Misre
     for (name, given) in table {
         let limit = || {
             let value = read_value(key, given)?;
-            match key.option().kind.rank(&value) {
-                Some(_) => Ok(Some(value)),
-                None => Err((name.span(), format!("`{}` has no floor or ceiling", key.option().name))),
+            match (key.option().kind.rank(&value), &value) {
+                (Some(_), _) | (None, Value::Words(_)) => Ok(Some(value)),
+                (None, _) => Err((name.span(), format!("`{}` has no floor or ceiling", key.option().name))),
             }
         };
         match &**name.get_ref() {
@@ -144,6 +144,12 @@ fn read_setting(key: Key, given: &Spanned<DeValue<'_>>) -> Result<Setting, Misre
 }
 
 fn read_value(key: Key, given: &Spanned<DeValue<'_>>) -> Result<Value, Misread> {
+    let wrong = || (given.span(), format!("`{}` takes {}", key.option().name, key.option().kind));
+    if let Kind::Words(_) = key.option().kind {
+        let words = given.get_ref().as_array().ok_or_else(wrong)?;
+        let words: Option<Vec<&str>> = words.iter().map(|word| word.get_ref().as_str()).collect();
+        return words.and_then(|words| key.option().kind.parse(&words.join(","))).ok_or_else(wrong);
+    }
     let text = match given.get_ref() {
         DeValue::String(text) => Some(&**text),
         DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
@@ -152,10 +158,8 @@ fn read_value(key: Key, given: &Spanned<DeValue<'_>>) -> Result<Value, Misread> 
     };
     // A number in quotes is no number, a bare number no text.
     let is_number = matches!(given.get_ref(), DeValue::Integer(_) | DeValue::Float(_));
-    let wants_number = matches!(key.option().kind, crate::option::Kind::Score { .. });
-    text.filter(|_| is_number == wants_number)
-        .and_then(|text| key.option().kind.parse(text))
-        .ok_or_else(|| (given.span(), format!("`{}` takes {}", key.option().name, key.option().kind)))
+    let wants_number = matches!(key.option().kind, Kind::Score { .. });
+    text.filter(|_| is_number == wants_number).and_then(|text| key.option().kind.parse(text)).ok_or_else(wrong)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -190,6 +194,11 @@ mod tests {
                 "# x\ntag-score = 4\nquarantine-score = 4.4",
                 "p.toml:3: `quarantine-score` must be at least 0.5 above the score before it",
             ),
+            (
+                Level::System,
+                "when-blocked = [\"tag\"]",
+                "p.toml:1: `when-blocked` takes one of \"tag\", \"quarantine\", \"reject\"",
+            ),
             (Level::System, "virus = \"bounce\"", "p.toml:1: `virus` takes one of \"quarantine\", \"reject\""),
             (Level::System, "virus = { lock = true }", "p.toml:1: unknown field `lock` of `virus`"),
             (Level::System, "subject-tag = { floor = \"x\" }", "p.toml:1: `subject-tag` has no floor or ceiling"),
@@ -201,6 +210,11 @@ mod tests {
         ] {
             assert_eq!(Layer::parse(level, "p.toml", text).unwrap_err().to_string(), message);
         }
+        let words = Layer::parse(Level::System, "p.toml", "blocked-attachments = [\"cats\"]").unwrap_err().to_string();
+        assert!(
+            words.starts_with("p.toml:1: `blocked-attachments` takes a list of any of \"executables\", "),
+            "{words}"
+        );
         let broken = Layer::parse(Level::System, "p.toml", "virus = \"reject\"\ntag-score = = 3").unwrap_err();
         assert_eq!(broken.line, 2, "{broken}");
         assert!(Layer::parse(Level::System, "p.toml", "virus = \"reject\"\nvirus = \"reject\"").is_err());

@@ -12,10 +12,12 @@ pub mod option;
 pub mod preset;
 pub mod resolve;
 
-pub use disposition::{Cause, Decision, Disposition, DmarcWish, ExternalWish, Facts, SessionOutcome, VirusState};
+pub use disposition::{
+    Attachments, Cause, Decision, Disposition, DmarcWish, ExternalWish, Facts, SessionOutcome, VirusState,
+};
 pub use disposition::{combine, decide};
 pub use finding::{Finding, ReasonClass, Score, Stage};
 pub use layer::{Layer, PolicyError, Setting};
-pub use option::{Key, Level};
+pub use option::{AttachmentClass, Key, Level};
 pub use preset::Presets;
 pub use resolve::{EffectivePolicy, Origin, Resolved};

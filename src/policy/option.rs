@@ -110,6 +110,40 @@ choice! {
     }
 }
 
+choice! {
+    /// Kinds of files that a policy can name.
+    AttachmentClass {
+        Executables = "executables",
+        Scripts = "scripts",
+        Shortcuts = "shortcuts",
+        DiskImages = "disk-images",
+        /// Names that mislead, programs under harmless names.
+        Disguised = "disguised",
+        /// Documents with program code.
+        Macros = "macros",
+        /// Archives and documents with a password.
+        Encrypted = "encrypted",
+        NestedArchives = "nested-archives",
+        /// Documents that act or load by themselves.
+        ActiveContent = "active-content",
+        /// Archives built to explode, nested too deep, or with more in them than is looked at.
+        Unreadable = "unreadable",
+    }
+}
+choice! {
+    /// What happens to mail with a file of a blocked kind.
+    WhenBlocked {
+        /// As from the tag score on.
+        Tag = "tag",
+        Quarantine = "quarantine",
+        Reject = "reject",
+    }
+}
+choice! {
+    /// What happens to mail that may be harmful: nobody can tell.
+    WhenSuspicious { Deliver = "deliver", Tag = "tag", Quarantine = "quarantine" }
+}
+
 /// Names an option.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Key {
@@ -122,13 +156,17 @@ pub enum Key {
     WhenQuarantined,
     Virus,
     ScannerUnavailable,
+    WhenSuspicious,
+    BlockedAttachments,
+    BlockedExtensions,
+    WhenBlocked,
     SpfFail,
     Dmarc,
 }
 
 impl Key {
     /// Every option, in the order of [`OPTIONS`].
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Preset,
         Self::TagScore,
         Self::QuarantineScore,
@@ -138,6 +176,10 @@ impl Key {
         Self::WhenQuarantined,
         Self::Virus,
         Self::ScannerUnavailable,
+        Self::WhenSuspicious,
+        Self::BlockedAttachments,
+        Self::BlockedExtensions,
+        Self::WhenBlocked,
         Self::SpfFail,
         Self::Dmarc,
     ];
@@ -171,7 +213,16 @@ impl PolicyOption {
             DefaultValue::Score(score) => Value::Score(score),
             DefaultValue::Word(word) => Value::Choice(word),
             DefaultValue::Text(text) => Value::Text(text.into()),
+            DefaultValue::Words(words) => match self.kind {
+                Kind::Words(known) => Value::Words(words.iter().fold(WordSet::none(known), |set, word| set.with(word))),
+                Kind::Score { .. } | Kind::Choice(_) | Kind::Text { .. } => Value::Text(Arc::default()),
+            },
         }
+    }
+
+    /// True where this level can add to what the levels above it say, and take nothing away.
+    pub(crate) fn only_adds_at(&self, level: Level) -> bool {
+        self.key == Key::BlockedAttachments && level == Level::Mailbox
     }
 
     pub fn may_be_set_at(&self, level: Level) -> bool {
@@ -188,6 +239,8 @@ pub enum Kind {
     },
     /// One of the words, from mild to strict.
     Choice(&'static [&'static str]),
+    /// Any of the words.
+    Words(&'static [&'static str]),
     /// One line.
     Text {
         chars_max: usize,
@@ -198,8 +251,8 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Score { min, max } => write!(f, "a number from {min} to {max}"),
-            Self::Choice(words) => {
-                f.write_str("one of ")?;
+            Self::Choice(words) | Self::Words(words) => {
+                f.write_str(if matches!(self, Self::Choice(_)) { "one of " } else { "a list of any of " })?;
                 for (at, word) in words.iter().enumerate() {
                     write!(f, "{}\"{word}\"", if at == 0 { "" } else { ", " })?;
                 }
@@ -215,13 +268,74 @@ enum DefaultValue {
     Score(Score),
     Word(&'static str),
     Text(&'static str),
+    Words(&'static [&'static str]),
 }
+
+/// Some of an option's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WordSet {
+    known: &'static [&'static str],
+    bits: u32,
+}
+
+impl WordSet {
+    pub const fn none(known: &'static [&'static str]) -> Self {
+        debug_assert!(known.len() <= 32);
+        Self { known, bits: 0 }
+    }
+
+    fn bit(&self, word: &str) -> Option<u32> {
+        let at = self.known.iter().position(|known| *known == word)?;
+        1u32.checked_shl(u32::try_from(at).ok()?)
+    }
+
+    /// With a word; one that the option does not know changes nothing.
+    #[must_use]
+    pub fn with(self, word: &str) -> Self {
+        Self { bits: self.bits | self.bit(word).unwrap_or(0), ..self }
+    }
+
+    pub fn has(&self, word: &str) -> bool {
+        self.bit(word).is_some_and(|bit| self.bits & bit != 0)
+    }
+
+    #[must_use]
+    pub(crate) const fn or(self, other: Self) -> Self {
+        Self { known: self.known, bits: self.bits | other.bits }
+    }
+
+    #[must_use]
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self { known: self.known, bits: self.bits & other.bits }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.known.iter().copied().filter(|word| self.has(word))
+    }
+
+    /// Words with commas or blanks between them; `none` for none of them. `None` if one is not known.
+    fn parse(known: &'static [&'static str], text: &str) -> Option<Self> {
+        let words = text.split([',', ' ']).filter(|word| !word.is_empty());
+        let mut set = Self::none(known);
+        for word in words {
+            match set.bit(word) {
+                Some(bit) => set.bits |= bit,
+                None if text == NO_WORD => return Some(set),
+                None => return None,
+            }
+        }
+        Some(set)
+    }
+}
+
+const NO_WORD: &str = "none";
 
 /// A checked value of an option.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Value {
     Score(Score),
     Choice(&'static str),
+    Words(WordSet),
     Text(Arc<str>),
 }
 
@@ -230,6 +344,13 @@ impl fmt::Display for Value {
         match self {
             Self::Score(score) => score.fmt(f),
             Self::Choice(word) => f.write_str(word),
+            Self::Words(words) if words.bits == 0 => f.write_str(NO_WORD),
+            Self::Words(words) => {
+                for (at, word) in words.iter().enumerate() {
+                    write!(f, "{}{word}", if at == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
             Self::Text(text) => f.write_str(text),
         }
     }
@@ -244,6 +365,7 @@ impl Kind {
                 (min <= score && score <= max).then_some(Value::Score(score))
             }
             Self::Choice(words) => words.iter().find(|word| **word == text).map(|word| Value::Choice(word)),
+            Self::Words(words) => WordSet::parse(words, text).map(Value::Words),
             Self::Text { chars_max } => (text.chars().count() <= chars_max && !text.chars().any(char::is_control))
                 .then(|| Value::Text(text.into())),
         }
@@ -267,7 +389,7 @@ pub const SCORE_GAP: Score = Score(500);
 const ANY_SCORE: Kind = Kind::Score { min: Score(500), max: Score::points(1000) };
 
 /// All options, in the order in which they are shown.
-pub const OPTIONS: [PolicyOption; 11] = [
+pub const OPTIONS: [PolicyOption; 15] = [
     PolicyOption {
         key: Key::Preset,
         name: "preset",
@@ -341,6 +463,40 @@ pub const OPTIONS: [PolicyOption; 11] = [
         doc: "What happens while no virus scanner answers: ask the sender to try again, or deliver unseen.",
     },
     PolicyOption {
+        key: Key::WhenSuspicious,
+        name: "when-suspicious",
+        kind: Kind::Choice(WhenSuspicious::WORDS),
+        default: DefaultValue::Word("quarantine"),
+        lowest_level: Level::Domain,
+        doc: "What happens to a message that may be harmful: a virus scanner's guess, a document with macros, an archive \
+              with a password, one that is built to explode.",
+    },
+    PolicyOption {
+        key: Key::BlockedAttachments,
+        name: "blocked-attachments",
+        kind: Kind::Words(AttachmentClass::WORDS),
+        default: DefaultValue::Words(&["executables", "scripts", "shortcuts", "disk-images", "disguised"]),
+        lowest_level: Level::Mailbox,
+        doc: "Kinds of files that are not wanted, by content and by name, inside archives, too. A mailbox can only add \
+              to the list.",
+    },
+    PolicyOption {
+        key: Key::BlockedExtensions,
+        name: "blocked-extensions",
+        kind: Kind::Text { chars_max: 400 },
+        default: DefaultValue::Text(""),
+        lowest_level: Level::Domain,
+        doc: "Further file name extensions that are not wanted, with blanks or commas between them.",
+    },
+    PolicyOption {
+        key: Key::WhenBlocked,
+        name: "when-blocked",
+        kind: Kind::Choice(WhenBlocked::WORDS),
+        default: DefaultValue::Word("quarantine"),
+        lowest_level: Level::Domain,
+        doc: "What happens to a message with such a file: tagged, quarantined or refused.",
+    },
+    PolicyOption {
         key: Key::SpfFail,
         name: "spf-fail",
         kind: Kind::Choice(SpfFail::WORDS),
@@ -380,11 +536,17 @@ mod tests {
             (Key::TagScore, "1001"),
             (Key::TagScore, "high"),
             (Key::WhenTagged, "Junk"),
+            (Key::BlockedAttachments, "macros, cats"),
             (Key::SubjectTag, "two\nlines"),
             (Key::SubjectTag, &"x".repeat(41)),
         ] {
             assert_eq!(key.option().kind.parse(text), None, "{text}");
         }
+        let words = |text: &str| Key::BlockedAttachments.option().kind.parse(text).unwrap().to_string();
+        assert_eq!(
+            (words("macros,executables"), words("none"), words("")),
+            ("executables, macros".into(), "none".into(), "none".into())
+        );
         assert!(Key::ScannerUnavailable.option().may_be_set_at(Level::System));
         assert!(!Key::ScannerUnavailable.option().may_be_set_at(Level::Domain));
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::finding::Score;
 use crate::layer::Layer;
 use crate::option::{
-    DmarcAction, Key, Level, PresetName, SCORE_GAP, ScannerUnavailable, SpfFail, Value, VirusAction, WhenQuarantined,
-    WhenTagged,
+    AttachmentClass, DmarcAction, Key, Level, PresetName, SCORE_GAP, ScannerUnavailable, SpfFail, Value, VirusAction,
+    WhenBlocked, WhenQuarantined, WhenSuspicious, WhenTagged,
 };
 use crate::preset::Presets;
 
@@ -96,7 +96,7 @@ impl EffectivePolicy {
     pub fn score(&self, key: Key) -> Score {
         match self.get(key).value {
             Value::Score(score) => score,
-            Value::Choice(_) | Value::Text(_) => {
+            Value::Choice(_) | Value::Words(_) | Value::Text(_) => {
                 debug_assert!(false, "{key:?} is no score");
                 Score::ZERO
             }
@@ -122,17 +122,43 @@ impl EffectivePolicy {
         self.choice(Key::Dmarc, DmarcAction::from_word).unwrap_or(DmarcAction::Follow)
     }
 
+    pub fn when_blocked(&self) -> WhenBlocked {
+        self.choice(Key::WhenBlocked, WhenBlocked::from_word).unwrap_or(WhenBlocked::Quarantine)
+    }
+    pub fn when_suspicious(&self) -> WhenSuspicious {
+        self.choice(Key::WhenSuspicious, WhenSuspicious::from_word).unwrap_or(WhenSuspicious::Quarantine)
+    }
+
+    /// True if files of that kind are not wanted.
+    pub fn blocks(&self, class: AttachmentClass) -> bool {
+        match self.get(Key::BlockedAttachments).value {
+            Value::Words(words) => words.has(class.as_str()),
+            Value::Score(_) | Value::Choice(_) | Value::Text(_) => false,
+        }
+    }
+
+    /// True if files with that extension (lower case) are not wanted.
+    pub fn blocks_extension(&self, extension: &str) -> bool {
+        let listed = self.text(Key::BlockedExtensions);
+        let mut words = listed.split([',', ' ']).map(|word| word.trim_start_matches(['*', '.']));
+        !extension.is_empty() && words.any(|word| word.eq_ignore_ascii_case(extension))
+    }
+
     pub fn subject_tag(&self) -> Arc<str> {
-        match &self.get(Key::SubjectTag).value {
+        self.text(Key::SubjectTag)
+    }
+
+    fn text(&self, key: Key) -> Arc<str> {
+        match &self.get(key).value {
             Value::Text(text) => text.clone(),
-            Value::Score(_) | Value::Choice(_) => Arc::default(),
+            Value::Score(_) | Value::Choice(_) | Value::Words(_) => Arc::default(),
         }
     }
 
     fn choice<T>(&self, key: Key, read: fn(&str) -> Option<T>) -> Option<T> {
         match self.get(key).value {
             Value::Choice(word) => read(word),
-            Value::Score(_) | Value::Text(_) => None,
+            Value::Score(_) | Value::Words(_) | Value::Text(_) => None,
         }
     }
 
@@ -196,11 +222,11 @@ fn resolve_one(key: Key, presets: &Presets, layers: &[&Layer], chosen: Option<&C
             if let Some(chosen) = chosen.filter(|chosen| chosen.level == layer.level)
                 && let Some(value) = presets.of(chosen.name).value(key)
             {
-                out.value = value.clone();
+                out.value = merged(key, layer.level, value, &out.value);
                 out.origin = Origin::Preset { name: chosen.name, level: chosen.level, owner: chosen.owner.clone() };
             }
             if let Some(value) = layer.value(key) {
-                out.value = value.clone();
+                out.value = merged(key, layer.level, value, &out.value);
                 out.origin = Origin::Set { level: layer.level, owner: layer.owner.clone() };
             }
             // Limits of a level above hold for all below; one below can only narrow them.
@@ -210,6 +236,17 @@ fn resolve_one(key: Key, presets: &Presets, layers: &[&Layer], chosen: Option<&C
                 out.locked_by = setting.locked.then_some(layer.level);
             }
         }
+    }
+    if let Value::Words(words) = out.value {
+        let mut limited = words;
+        if let Some(Value::Words(ceiling)) = out.ceiling {
+            limited = limited.and(ceiling);
+        }
+        if let Some(Value::Words(floor)) = out.floor {
+            limited = limited.or(floor);
+        }
+        out.limited = limited != words;
+        out.value = Value::Words(limited);
     }
     let rank = |value: &Option<Value>| value.as_ref().and_then(|value| key.option().kind.rank(value));
     if let (Some(now), Some(floor)) = (key.option().kind.rank(&out.value), rank(&out.floor))
@@ -227,9 +264,22 @@ fn resolve_one(key: Key, presets: &Presets, layers: &[&Layer], chosen: Option<&C
     out
 }
 
+/// A value over the one from above.
+fn merged(key: Key, level: Level, own: &Value, above: &Value) -> Value {
+    match (own, above) {
+        (Value::Words(own), Value::Words(above)) if key.option().only_adds_at(level) => Value::Words(own.or(*above)),
+        (own, _) => own.clone(),
+    }
+}
+
 /// Of two limits, the one that `pick` keeps by rank.
 fn stricter(key: Key, above: Option<Value>, here: Option<Value>, pick: fn(i64, i64) -> i64) -> Option<Value> {
     match (above, here) {
+        // Of words, a floor is those that stay in, a ceiling those that may be in.
+        (Some(Value::Words(above)), Some(Value::Words(here))) => {
+            let is_floor = pick(0, 1) == 1;
+            Some(Value::Words(if is_floor { above.or(here) } else { above.and(here) }))
+        }
         (Some(above), Some(here)) => {
             let rank = |value: &Value| key.option().kind.rank(value).unwrap_or(0);
             let kept = pick(rank(&above), rank(&here));
@@ -312,6 +362,25 @@ mod tests {
             ["when-quarantined = { floor = \"junk\" }", "", "", "", "when-quarantined = \"deliver\""],
             &["when-quarantined=junk*|mailbox mailbox"],
         );
+    }
+
+    #[test]
+    fn words_are_added_limited_and_listed() {
+        let blocked = "blocked-attachments = [\"macros\"]";
+        check(["", "", "", blocked, ""], &["blocked-attachments=macros|domain domain"]);
+        check(
+            ["", "", "", blocked, "blocked-attachments = [\"encrypted\"]"],
+            &["blocked-attachments=macros, encrypted|mailbox mailbox"],
+        );
+        let floor = "blocked-attachments = { floor = [\"scripts\"] }";
+        check([floor, "", "", blocked, ""], &["blocked-attachments=scripts, macros*|domain domain"]);
+        check(["", floor, floor, "blocked-attachments = []", ""], &["blocked-attachments=scripts*|domain domain"]);
+        let ceiling = "blocked-attachments = { ceiling = [\"macros\"] }";
+        check([ceiling, "", "", "", ""], &["blocked-attachments=none*|default"]);
+        let own = layer(Level::Domain, "blocked-extensions = \".ace, *.xyz Foo\"");
+        let policy = EffectivePolicy::resolve(&Presets::shipped(), &[own]);
+        assert!(["ace", "xyz", "foo"].into_iter().all(|extension| policy.blocks_extension(extension)));
+        assert!(!policy.blocks_extension("") && !policy.blocks_extension("zip"));
     }
 
     #[test]

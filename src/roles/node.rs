@@ -28,6 +28,15 @@ const GC_LEASE: Duration = Duration::from_secs(300);
 const DIRECTORY_EVERY: Duration = Duration::from_secs(1);
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
 
+fn scanner_health(state: filter::ScannerState) -> web::ScannerHealth {
+    web::ScannerHealth {
+        server: state.server,
+        is_up: state.is_up,
+        signatures_age_s: state.signatures_age.map(|age| age.as_secs()),
+        version: state.version.map(|version| version.line),
+    }
+}
+
 /// Runs a node until it is told to stop. `ready` is called once everything listens.
 pub async fn run(
     config: Config,
@@ -128,7 +137,9 @@ pub async fn run(
             metrics.render()
         };
         let protocols = sockets.iter().map(|(listener, _)| listener.service.as_str()).collect();
-        web::Health::new(protocols, Arc::clone(&engines.storage), render, is_draining)
+        let scanning = Arc::clone(&filter);
+        let scanners = move || scanning.scanners().into_iter().map(scanner_health).collect();
+        web::Health::new(protocols, Arc::clone(&engines.storage), render, is_draining, scanners)
     };
     let services = Services {
         config: Arc::clone(&config),
@@ -168,6 +179,13 @@ pub async fn run(
     background.spawn("dns", async move {
         tokio::select! {
             () = watched.watch_name_servers() => {}
+            () = watch_stop.cancelled() => {}
+        }
+    });
+    let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());
+    background.spawn("scanners", async move {
+        tokio::select! {
+            () = watched.watch_scanners() => {}
             () = watch_stop.cancelled() => {}
         }
     });

@@ -20,12 +20,22 @@ pub struct Health {
     router: Router,
 }
 
+/// A virus scanner as `/readyz` shows it.
+pub struct ScannerHealth {
+    pub server: String,
+    pub is_up: bool,
+    /// Program, number and date of the signatures, as it says.
+    pub version: Option<String>,
+    pub signatures_age_s: Option<u64>,
+}
+
 struct Shared {
     /// Protocols that this node has listeners for.
     protocols: Vec<&'static str>,
     storage: Arc<Storage>,
     metrics: Box<dyn Fn() -> String + Send + Sync>,
     is_draining: Box<dyn Fn() -> bool + Send + Sync>,
+    scanners: Box<dyn Fn() -> Vec<ScannerHealth> + Send + Sync>,
 }
 
 /// A scraper or prober that says nothing is let go.
@@ -33,15 +43,16 @@ const CONNECTION_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Health {
     /// `metrics` renders Prometheus text; `is_draining` is true from the moment that the node wants no new sessions;
-    /// `protocols` are those that it has listeners for.
+    /// `protocols` are those that it has listeners for; `scanners` tells how the virus scanners stand.
     pub fn new(
         protocols: Vec<&'static str>,
         storage: Arc<Storage>,
         metrics: impl Fn() -> String + Send + Sync + 'static,
         is_draining: impl Fn() -> bool + Send + Sync + 'static,
+        scanners: impl Fn() -> Vec<ScannerHealth> + Send + Sync + 'static,
     ) -> Self {
-        let (metrics, is_draining) = (Box::new(metrics), Box::new(is_draining));
-        let shared = Arc::new(Shared { protocols, storage, metrics, is_draining });
+        let (metrics, is_draining, scanners) = (Box::new(metrics), Box::new(is_draining), Box::new(scanners));
+        let shared = Arc::new(Shared { protocols, storage, metrics, is_draining, scanners });
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
@@ -80,6 +91,19 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     });
     if let (Some(fields), Some(reached)) = (told.as_object_mut(), health.reaches_objects) {
         fields.insert("object_store".to_owned(), json!(reached));
+    }
+    // Without a scanner mail waits at its senders, or is taken unseen, as policy says: that is no state of this node.
+    let scanners: Vec<_> = (shared.scanners)()
+        .into_iter()
+        .map(|scanner| {
+            json!({
+                "server": scanner.server, "up": scanner.is_up, "version": scanner.version,
+                "signatures_age_s": scanner.signatures_age_s,
+            })
+        })
+        .collect();
+    if let (Some(fields), false) = (told.as_object_mut(), scanners.is_empty()) {
+        fields.insert("scanners".to_owned(), json!(scanners));
     }
     (status, axum::Json(told)).into_response()
 }

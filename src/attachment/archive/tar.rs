@@ -11,7 +11,7 @@ pub fn list(data: &[u8], max: usize) -> Listing<'_> {
     let mut listing = Listing::default();
     let mut at = 0;
     let mut long_name: Option<String> = None;
-    while let Some(header) = data.get(at..at + BLOCK) {
+    while let Some(header) = data.get(at..).and_then(|rest| rest.get(..BLOCK)) {
         if header.iter().all(|byte| *byte == 0) {
             break;
         }
@@ -135,6 +135,13 @@ mod tests {
         assert!(!listing.is_damaged && listing.entries[3].is_folder);
         assert_eq!(listing.entries[1].content.unwrap().data, b"MZ");
         assert!(list(&data, 2).is_cut);
+        // A size in base 256 that leads to the end of all numbers.
+        let mut far = one("a", b'0', b"");
+        far[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfa, 0]);
+        far[148..156].fill(b' ');
+        let sum: u32 = far.iter().map(|byte| u32::from(*byte)).sum();
+        far[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        assert!(list(&far, 9).is_damaged && names(&list(&far, 9)) == ["a"]);
         assert!(list(&data[..700], 9).entries.len() == 1);
         let cut = list(&data[..514], 9);
         assert!(cut.is_damaged && cut.entries[0].content.unwrap().data == b"he");

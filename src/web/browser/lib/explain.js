@@ -31,6 +31,10 @@ export function cause(text) {
   if (score) return t('c-score', { score: points(Number(score[1])), limit: points(Number(score[3])), what: t(`c-${score[2]}`) });
   const virus = /^virus (\S+)/.exec(text || '');
   if (virus) return t('c-virus', { name: virus[1] });
+  const suspected = /^suspected virus (\S+)/.exec(text || '');
+  if (suspected) return t('c-suspected', { name: suspected[1] });
+  const file = /^(blocked|suspicious) attachment, ([a-z-]+): (.*) \([^()]*\)$/.exec(text || '');
+  if (file) return t(`c-${file[1]}`, { name: file[3], kind: t(`a-${file[2]}`) });
   const known = [['no virus scanner', 'c-noscanner'], ['DMARC fails, p=reject', 'c-dmarc-reject'], ['DMARC fails', 'c-dmarc'], ['SPF fails', 'c-spf'], ['external milter', 'c-milter'], ['nothing against', 'c-nothing']];
   const found = known.find(([start]) => (text || '').startsWith(start));
   return found ? t(found[1]) : text || '';
