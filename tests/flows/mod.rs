@@ -1,6 +1,7 @@
 //! One file for each scenario.
 
 mod accessibility;
+mod attachments;
 mod bad_input;
 mod balancer;
 mod browser;

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Node, http, letter, skip, wants_all};
+use crate::harness::{Clamd, Node, http, letter, skip, wants_all};
 
 #[test]
 fn a_second_start_finds_everything_again() {
@@ -101,42 +101,14 @@ fn viruses_are_refused_by_clamd() {
     if !wants_all() {
         return skip("clamd is asked with ORTLER_TESTS=all");
     }
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("test.ndb"), format!("Test.Virus:0:*:{}\n", hex(b"harmless-test-virus-pattern")))
-        .unwrap();
-    let socket = folder.path().join("clamd.sock");
-    let config = folder.path().join("clamd.conf");
-    let text = format!(
-        "LocalSocket {}\nDatabaseDirectory {}\nForeground yes\nUser root\n",
-        socket.display(),
-        folder.path().display()
-    );
-    std::fs::write(&config, text).unwrap();
-    let program = ["/usr/sbin/clamd", "/usr/bin/clamd"].into_iter().find(|path| std::path::Path::new(path).exists());
-    let program = program.expect("package clamav-daemon is missing");
-    struct Kill(std::process::Child);
-    impl Drop for Kill {
-        fn drop(&mut self) {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-    let quiet = || std::process::Stdio::null();
-    let _clamd = Kill(Command::new(program).arg("-c").arg(&config).stdout(quiet()).stderr(quiet()).spawn().unwrap());
-    let up = (0..300).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        socket.exists()
-    });
-    assert!(up, "clamd did not start");
+    let clamd = Clamd::start(&[("Test.Virus", b"harmless-test-virus-pattern")]);
+    let socket = clamd.socket();
     let node = Node::with(&["--clamd", socket.to_str().unwrap()]);
     assert!(node.send("a@x.example", &["user1@example.test"], &letter("x", "Nothing bad in here.")).starts_with("250"));
     let reply = node.send("a@x.example", &["user1@example.test"], &letter("x", "harmless-test-virus-pattern"));
     assert!(reply.starts_with("554 5.7.1"), "{reply}");
-    drop(_clamd);
-    let reply = node.send("a@x.example", &["user1@example.test"], &letter("x", "Nothing bad in here."));
+    drop(clamd);
+    // Of the same content as before the verdict would be known.
+    let reply = node.send("a@x.example", &["user1@example.test"], &letter("x", "Nothing bad in here either."));
     assert!(reply.starts_with("451"), "{reply}");
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

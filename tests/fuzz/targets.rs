@@ -23,6 +23,13 @@ pub const ALL: &[Target] = &[
     ("milter_packets", milter_packets),
     ("mbox", mbox),
     ("message_html", message_html),
+    ("archive_zip", archive_zip),
+    ("archive_rar", archive_rar),
+    ("archive_7z", archive_7z),
+    ("archive_tar", archive_tar),
+    ("archive_other", archive_other),
+    ("documents", documents),
+    ("attachments", attachments),
 ];
 
 /// A client's lines: the session answers each, keeps to its limits, and reads its own commands the same way twice.
@@ -434,5 +441,75 @@ fn attribute_is_harmless(element: &str, attribute: &str, value: &str, with_remot
         }
         name if name.starts_with("on") || name.contains(|c: char| !(c.is_ascii_lowercase() || c == '-')) => wrong(),
         _ => Ok(()),
+    }
+}
+
+/// Entries of an archive are bounded, and reading it twice gives the same.
+fn archive(data: &[u8], list: for<'a> fn(&'a [u8], usize) -> attachment::archive::Listing<'a>) {
+    const MAX: usize = 50;
+    let listing = list(data, MAX);
+    assert!(listing.entries.len() <= MAX && (!listing.is_cut || listing.entries.len() == MAX));
+    assert_eq!(list(data, MAX), listing);
+    for entry in &listing.entries {
+        attachment::Name::read(&entry.name);
+        let Some(packed) = entry.content else { continue };
+        assert!(packed.data.len() <= data.len());
+        let (content, _) = attachment::unpack::unpack(packed.method, packed.data, 2000);
+        assert!(content.len() <= 2000);
+    }
+}
+
+pub fn archive_zip(data: &[u8]) {
+    archive(data, attachment::archive::zip::list);
+}
+
+pub fn archive_rar(data: &[u8]) {
+    archive(data, attachment::archive::rar::list);
+}
+
+pub fn archive_7z(data: &[u8]) {
+    archive(data, attachment::archive::seven::list);
+}
+
+pub fn archive_tar(data: &[u8]) {
+    archive(data, attachment::archive::tar::list);
+}
+
+/// Cabinets, disk images and `winmail.dat`, each reader over every input.
+pub fn archive_other(data: &[u8]) {
+    archive(data, attachment::archive::cab::list);
+    archive(data, attachment::archive::iso::list);
+    archive(data, attachment::archive::tnef::list);
+}
+
+/// Every reader of documents over every input.
+pub fn documents(data: &[u8]) {
+    use attachment::document::{Look, ole, onenote, package, pdf, rtf, web};
+    let looks: [Look<'_>; 6] = [
+        ole::look(data),
+        onenote::look(data),
+        pdf::look(data),
+        rtf::look(data),
+        web::look_html(data),
+        web::look_svg(data),
+    ];
+    assert!(looks.iter().all(|look| look.children.len() <= 100));
+    let _ = package::mark_of_text(data);
+    let written: usize = attachment::uu::files(data).iter().map(|(_, content)| content.len()).sum();
+    assert!(written <= data.len());
+}
+
+/// Whatever comes, the budget of a message holds, alone or as a part.
+pub fn attachments(data: &[u8]) {
+    let limits = attachment::Limits { depth: 3, items: 100, bytes: 1 << 20, item_bytes: 1 << 18 };
+    let name = String::from_utf8_lossy(data.get(..20).unwrap_or(data));
+    let kind = attachment::Kind::of(data);
+    for report in [attachment::inspect(data, &limits), attachment::inspect_part(&name, "image/png", data, &limits)] {
+        assert!(report.items <= limits.items);
+        // What is begun within the budget is ended: one item more, at its highest cost.
+        assert!(report.bytes <= limits.bytes + 4 * limits.item_bytes + 8 * data.len(), "{} {kind:?}", report.bytes);
+        for seen in &report.seen {
+            assert!(seen.paths.len() <= seen.count && seen.paths.iter().all(|path| path.len() <= 400));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A node under test and the small clients that talk to it.
 
 mod browser;
+mod clamd;
 mod client;
 mod dns;
 mod dovecot;
@@ -13,6 +14,7 @@ mod wire;
 use std::io::Write as _;
 
 pub use browser::{Browser, Trap};
+pub use clamd::Clamd;
 pub use client::{Conversation, base64, http, http_at};
 pub use dns::answer as answer_dns;
 pub use dovecot::Dovecot;
