@@ -251,6 +251,8 @@ fn judge_content(rules: &RuleSet, facts: &MessageFacts, client_name: Option<&str
         helo: facts.source.helo(),
         received_at: (!is_file).then_some(facts.received_at),
         findings: &names,
+        bayes: None,
+        settings: Some(rules.settings()),
     };
     score::by_rules(rules, &Targets::of(&facts.message, context)).0
 }

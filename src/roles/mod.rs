@@ -22,6 +22,7 @@ pub use engines::Engines;
 pub use judge::{load_policy, load_rules};
 pub use machine::start_logging;
 pub use node::run;
+pub use shipped::shipped_rules;
 
 /// The configuration that a demonstration leaves in its folder, so that commands find their node by `--dir`.
 pub const DEMO_CONFIG: &str = "ortler.toml";

@@ -23,6 +23,7 @@ mod object_store;
 mod operations;
 mod postgres;
 mod quota;
+mod rules;
 mod service;
 mod shared_log;
 mod snapshot;

@@ -1,9 +1,12 @@
-//! clamd's protocol: one command for each connection, answers ended by NUL (clamd(8)).
+//! clamd's answers, and a connection that hears them early.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use clamav_client::tokio::{Socket, Tcp, TransportProtocol, get_version, scan_buffer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::Scanned;
@@ -13,68 +16,118 @@ use crate::proof::one_line;
 /// Octets of a message that go out at a time.
 const CHUNK: usize = 64 * 1024;
 /// Octets of an answer that are read.
-const ANSWER_MAX: u64 = 4096;
+const ANSWER_MAX: usize = 4096;
 
 /// Asks for the version, which is a sign of life, too. Cancel safe.
 pub(super) async fn version(server: &ServiceAddress, limit: Duration) -> Result<Vec<u8>, String> {
-    ask(server, limit, b"zVERSION\0", None).await
+    let asked = async {
+        match server {
+            ServiceAddress::Tcp(address) => get_version(Early(Tcp { host_address: address.as_str() })).await,
+            ServiceAddress::Socket(path) => get_version(Early(Socket { socket_path: path })).await,
+        }
+    };
+    in_time(limit, asked).await
 }
 
 /// Gives a message to one server. Cancel safe.
 pub(super) async fn scan(server: &ServiceAddress, message: &[u8], limit: Duration) -> Result<Scanned, String> {
-    parse(&ask(server, limit, b"zINSTREAM\0", Some(message)).await?)
-}
-
-async fn ask(
-    server: &ServiceAddress,
-    limit: Duration,
-    command: &[u8],
-    message: Option<&[u8]>,
-) -> Result<Vec<u8>, String> {
-    let talk = async {
+    let asked = async {
         match server {
             ServiceAddress::Tcp(address) => {
-                let stream = TcpStream::connect(address.as_str()).await?;
-                stream.set_nodelay(true)?;
-                converse(stream, command, message).await
+                scan_buffer(message, Early(Tcp { host_address: address.as_str() }), Some(CHUNK)).await
             }
-            ServiceAddress::Socket(path) => converse(UnixStream::connect(path).await?, command, message).await,
+            ServiceAddress::Socket(path) => {
+                scan_buffer(message, Early(Socket { socket_path: path }), Some(CHUNK)).await
+            }
         }
     };
-    match timeout(limit, talk).await {
+    parse(&in_time(limit, asked).await?)
+}
+
+async fn in_time(limit: Duration, asked: impl Future<Output = io::Result<Vec<u8>>>) -> Result<Vec<u8>, String> {
+    match timeout(limit, asked).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_late) => Err("no answer in time".into()),
     }
 }
 
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite,
-    command: &[u8],
-    message: Option<&[u8]>,
-) -> std::io::Result<Vec<u8>> {
-    let (read, mut write) = tokio::io::split(stream);
-    let mut answer = Vec::new();
-    let mut answers = read.take(ANSWER_MAX);
-    let send = async {
-        write.write_all(command).await?;
-        for chunk in message.unwrap_or_default().chunks(CHUNK) {
-            let length = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-            write.write_all(&length.to_be_bytes()).await?;
-            write.write_all(chunk).await?;
-        }
-        if message.is_some() {
-            write.write_all(&[0; 4]).await?;
-        }
-        write.flush().await
-    };
-    // clamd may answer and hang up before it has read everything: what it said counts.
-    let (sent, read) = tokio::join!(send, answers.read_to_end(&mut answer));
-    if answer.is_empty() {
-        sent?;
-        read?;
+/// clamd may answer and hang up before it has read everything, as from its size limit on: what it said counts. The client
+/// goes on writing, into nothing, and then reads the answer.
+struct Early<T>(T);
+
+impl<T: TransportProtocol> TransportProtocol for Early<T> {
+    type Stream = EarlyStream<T::Stream>;
+
+    async fn connect(&self) -> io::Result<Self::Stream> {
+        Ok(EarlyStream { stream: self.0.connect().await?, answer: Vec::new(), is_over: false, read: 0 })
     }
-    Ok(answer)
+}
+
+struct EarlyStream<S> {
+    stream: S,
+    /// What came while the client was writing.
+    answer: Vec<u8>,
+    /// Nobody reads any more.
+    is_over: bool,
+    /// Octets of the answer that the client has.
+    read: usize,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for EarlyStream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        let mut space = [0; 512];
+        while !self.is_over && self.answer.len() < ANSWER_MAX {
+            let mut heard = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut heard) {
+                Poll::Ready(Ok(())) if !heard.filled().is_empty() => self.answer.extend_from_slice(heard.filled()),
+                Poll::Ready(_) => self.is_over = true,
+                Poll::Pending => break,
+            }
+        }
+        if self.is_over {
+            return Poll::Ready(Ok(octets.len()));
+        }
+        match Pin::new(&mut self.stream).poll_write(cx, octets) {
+            Poll::Ready(Err(_)) => {
+                self.is_over = true;
+                Poll::Ready(Ok(octets.len()))
+            }
+            written => written,
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_over { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_flush(cx) }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for EarlyStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.answer.is_empty() {
+            let length = self.answer.len().min(buffer.remaining());
+            let now: Vec<u8> = self.answer.drain(..length).collect();
+            buffer.put_slice(&now);
+            self.read += length;
+            return Poll::Ready(Ok(()));
+        }
+        // No answer is longer: the rest is nobody's.
+        if self.read >= ANSWER_MAX {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.read += buffer.filled().len().saturating_sub(before);
+        match polled {
+            // Hung up rudely, after it had said something.
+            Poll::Ready(Err(_)) if self.read > 0 => Poll::Ready(Ok(())),
+            polled => polled,
+        }
+    }
 }
 
 /// `stream: OK`, `stream: NAME FOUND`, `... ERROR`, each ended by NUL.

@@ -5,27 +5,42 @@
 //! one that scores needs them. Text beyond the limits in [`target`] is not scanned.
 
 pub mod eval;
+pub mod html;
 pub mod meta;
+pub mod mime;
+pub mod net;
 pub mod parse;
 pub mod prefilter;
 pub mod problem;
 pub mod regex;
+pub mod settings;
 pub mod target;
 
+mod build;
 mod condition;
-mod html;
+mod dates;
+mod directives;
+mod fields;
+mod mailbox;
+mod markup;
+mod names;
+mod networks;
+mod received;
 mod relays;
 mod replace;
 mod set;
+mod style;
+mod text;
 
 pub use problem::{Problem, Severity};
-pub use set::{Hit, RuleSet, ScoreSet};
+pub use set::{Hit, Keep, RuleSet, ScoreSet};
 pub use target::{Context, Targets};
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use parse::Source;
+use policy::Score;
 
 /// What `ortler rules check` says.
 #[derive(Debug)]
@@ -33,6 +48,10 @@ pub struct CheckReport {
     /// Rules that run, those that only feed others included.
     pub rules: usize,
     pub problems: Vec<Problem>,
+    /// Sum of the positive scores of rules that run.
+    pub score: Score,
+    /// The same of rules that cannot run here, because a function is missing or the line is wrong.
+    pub score_lost: Score,
 }
 
 /// A rule file cannot be read.
@@ -46,8 +65,10 @@ pub struct LoadError {
 
 /// Loads rule files without keeping them. Paths are files, or folders whose `*.cf` files are read in order of name.
 pub fn check(paths: &[PathBuf]) -> Result<CheckReport, LoadError> {
-    let (rules, problems) = RuleSet::load(paths)?;
-    Ok(CheckReport { rules: rules.len(), problems })
+    let (rules, problems) = RuleSet::compile_with(read(paths)?, ScoreSet::default(), Keep::All);
+    let score = rules.positive_score();
+    let score_lost = rules.lost_score();
+    Ok(CheckReport { rules: rules.len(), problems, score, score_lost })
 }
 
 /// Reads all files into one [`Source`].

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use policy::Score;
 
-use super::condition;
+use super::net::Question;
 use super::problem::{Location, Problem, Severity};
 use super::regex::PatternText;
 use super::replace::Replacements;
+use super::settings::Settings;
+use super::{condition, directives, net};
 
 /// All that a set of rule files says. Later lines win over earlier ones.
 #[derive(Debug, Default)]
@@ -26,6 +28,9 @@ pub struct Source {
     pub lists: HashMap<String, Vec<String>>,
     /// Points from which mail counts as spam.
     pub required_score: Option<Score>,
+    /// What rules ask of DNS.
+    pub questions: BTreeMap<Arc<str>, Question>,
+    pub settings: Settings,
     pub problems: Vec<Problem>,
     replacements: Replacements,
     replace_rules: Vec<(String, Location)>,
@@ -41,10 +46,41 @@ pub struct Definition {
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Test {
-    Pattern { target: Target, negated: bool, if_unset: Option<String>, pattern: PatternText },
+    Pattern {
+        target: Target,
+        negated: bool,
+        if_unset: Option<String>,
+        pattern: PatternText,
+    },
     Exists(Field),
-    Eval { function: String, arguments: Vec<String> },
+    Eval {
+        function: String,
+        arguments: Vec<String>,
+    },
     Meta(String),
+    /// `uri_detail`: what one link must be, and must not.
+    Link(Vec<LinkTest>),
+    /// Only the network knows: see [`Source::questions`].
+    Net,
+}
+
+/// One condition of `uri_detail`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LinkTest {
+    pub part: LinkPart,
+    pub negated: bool,
+    pub pattern: PatternText,
+}
+
+/// What of a link a condition looks at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkPart {
+    Raw,
+    Kind,
+    Form,
+    Text,
+    Domain,
+    Host,
 }
 
 /// What a pattern is matched against.
@@ -65,8 +101,16 @@ pub struct Field {
     pub name: String,
     pub raw: bool,
     pub part: FieldPart,
+    pub pick: Pick,
     /// `:first`, `:last`: only one of several fields of that name.
     pub only: Option<Only>,
+}
+
+impl Field {
+    /// All of every field called `name`: lower case, or a pseudo-field's name.
+    pub fn plain(name: &str) -> Self {
+        Self { name: name.to_owned(), raw: false, part: FieldPart::Whole, pick: Pick::Whole, only: None }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -74,8 +118,17 @@ pub enum FieldPart {
     Whole,
     Address,
     DisplayName,
+}
+
+/// What is taken from each value, after [`FieldPart`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Pick {
+    Whole,
     Host,
     Domain,
+    Ip,
+    /// As lists in DNS want it.
+    ReversedIp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -115,30 +168,9 @@ pub struct Sample {
 const LINE_BYTES_MAX: usize = 256 << 10;
 const PROBLEMS_MAX: usize = 10_000;
 
-/// Directives that list words for the functions in [`super::eval`].
-const LIST_DIRECTIVES: &[&str] = &[
-    "blocklist_from",
-    "blocklist_to",
-    "freemail_domains",
-    "freemail_whitelist",
-    "freemail_welcomelist",
-    "url_shortener",
-    "welcomelist_from",
-    "welcomelist_to",
-];
-
 /// Fields that are no header fields; all others are kept in lower case.
-const PSEUDO_FIELDS: &[&str] = &["ALL", "EnvelopeFrom", "MESSAGEID", "ToCc"];
-
-/// Older names of directives.
-const OTHER_NAMES: &[(&str, &str)] = &[
-    ("blacklist_from", "blocklist_from"),
-    ("blacklist_to", "blocklist_to"),
-    ("required_hits", "required_score"),
-    ("whitelist_from", "welcomelist_from"),
-    ("whitelist_to", "welcomelist_to"),
-    ("url_shortener_get", "url_shortener"),
-];
+const PSEUDO_FIELDS: &[&str] =
+    &["ALL", "ALL-EXTERNAL", "ALL-INTERNAL", "ALL-TRUSTED", "ALL-UNTRUSTED", "EnvelopeFrom", "MESSAGEID", "ToCc"];
 
 impl Source {
     /// Reads one file. `name` is how problems call it. Bytes need no particular encoding.
@@ -180,7 +212,12 @@ impl Source {
         }
         for ((_, directive), (at, more)) in std::mem::take(&mut self.idle) {
             let lines = if more > 0 { format!(" (and on {more} more lines of this file)") } else { String::new() };
-            self.problem(&at, Severity::Unsupported, None, format!("`{directive}` has no effect here{lines}"));
+            let severity = if directives::is_idle(&directive) || directive.starts_with("lang ") {
+                Severity::Note
+            } else {
+                Severity::Unsupported
+            };
+            self.problem(&at, severity, None, format!("`{directive}` has no effect here{lines}"));
         }
     }
 
@@ -247,7 +284,8 @@ impl Source {
     }
 
     fn directive(&mut self, directive: &str, rest: &str, at: &Location) {
-        let directive = OTHER_NAMES.iter().find(|(old, _)| *old == directive).map_or(directive, |(_, new)| new);
+        let directive = directives::newer_name(directive);
+        let directive = directive.as_str();
         let (first, after) = split_word(rest);
         match directive {
             "header" | "mimeheader" | "body" | "rawbody" | "full" | "uri" | "meta" => {
@@ -305,24 +343,32 @@ impl Source {
             "replace_rules" => {
                 self.replace_rules.extend(rest.split_ascii_whitespace().map(|name| (name.to_owned(), at.clone())));
             }
-            "enlist_addrlist" | "enlist_uri_host" => match after_brackets(rest) {
-                Some((list, words)) => {
-                    let key = format!("{directive}:{}", list.to_ascii_lowercase());
-                    self.extend_list(key, words);
+            "uri_detail" => self.define(directive, first, after, at),
+            "urirhsbl" | "urirhssub" | "uridnsbl" | "uridnssub" | "urinsrhsbl" | "urinsrhssub" | "urifullnsrhsbl"
+            | "urifullnsrhssub" | "askdns" => {
+                let asked = if directive == "askdns" { net::template(rest) } else { net::link_list(directive, rest) };
+                match asked {
+                    Some((rule, question)) => {
+                        let rule: Arc<str> = rule.into();
+                        // What a list says of links is asked for by a line of its own; the rule may have one too.
+                        self.questions.insert(rule.clone(), question);
+                        self.definitions.entry(rule).or_insert_with(|| Definition { at: at.clone(), test: Test::Net });
+                    }
+                    None => self.problem(
+                        at,
+                        Severity::Error,
+                        Some(first),
+                        format!("`{directive}` needs a rule, a name and a type"),
+                    ),
                 }
-                None => self.problem(at, Severity::Error, None, format!("`{directive}` needs `(NAME)`")),
-            },
-            _ if LIST_DIRECTIVES.contains(&directive) => self.extend_list(directive.to_owned(), rest),
-            "clear_url_shortener" => {
-                self.lists.remove("url_shortener");
             }
             "require_version" => {}
-            _ => self.idle(directive, at),
+            _ => match self.setting(directive, rest, at) {
+                Ok(true) => {}
+                Ok(false) => self.idle(directive, at),
+                Err(message) => self.problem(at, Severity::Error, None, message),
+            },
         }
-    }
-
-    fn extend_list(&mut self, key: String, words: &str) {
-        self.lists.entry(key).or_default().extend(words.split_ascii_whitespace().map(str::to_ascii_lowercase));
     }
 
     /// A setting for something that this engine does not have or does elsewhere.
@@ -355,6 +401,9 @@ impl Source {
         }
         if let Some(call) = text.strip_prefix("eval:") {
             return eval(call);
+        }
+        if kind == "uri_detail" {
+            return link_tests(text).map(Test::Link);
         }
         let target = match kind {
             "body" => Target::Body,
@@ -463,13 +512,44 @@ fn is_rule_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// `(NAME) words`
-fn after_brackets(text: &str) -> Option<(&str, &str)> {
-    text.trim_start().strip_prefix('(')?.split_once(')')
-}
-
 fn no_rest(rest: &str) -> Result<(), String> {
     if rest.is_empty() { Ok(()) } else { Err(format!("unexpected `{rest}` after the pattern")) }
+}
+
+/// A pattern with nothing behind it.
+pub(super) fn whole_pattern(text: &str) -> Result<PatternText, String> {
+    let (pattern, rest) = pattern(text.trim())?;
+    no_rest(rest)?;
+    Ok(pattern)
+}
+
+/// `raw =~ /…/i type !~ /^img$/ …`
+fn link_tests(text: &str) -> Result<Vec<LinkTest>, String> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (key, after) = split_word(rest);
+        let part = match key {
+            "raw" => LinkPart::Raw,
+            "type" => LinkPart::Kind,
+            "cleaned" => LinkPart::Form,
+            "text" => LinkPart::Text,
+            "domain" => LinkPart::Domain,
+            "host" => LinkPart::Host,
+            other => return Err(format!("`{other}` is nothing that links have")),
+        };
+        let negated = after.starts_with("!~");
+        let after = after.strip_prefix("=~").or_else(|| after.strip_prefix("!~")).ok_or("expected `=~` or `!~`")?;
+        let after = after.trim_start();
+        // The next condition begins behind the pattern: ` key =~`.
+        let next = ["raw", "type", "cleaned", "text", "domain", "host"].iter().flat_map(|key| {
+            [format!(" {key} =~"), format!(" {key} !~")].into_iter().filter_map(|mark| after.find(&mark))
+        });
+        let (this, more) = after.split_at(next.min().unwrap_or(after.len()));
+        out.push(LinkTest { part, negated, pattern: whole_pattern(this)? });
+        rest = more.trim();
+    }
+    if out.is_empty() { Err("the rule has no test".to_owned()) } else { Ok(out) }
 }
 
 /// `/…/flags` or `m{…}flags`, and what follows.
@@ -523,14 +603,16 @@ fn field(text: &str) -> Result<Field, String> {
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(format!("`{text}` is no header field"));
     }
-    let mut field = Field { name, raw: false, part: FieldPart::Whole, only: None };
+    let mut field = Field::plain(&name);
     for word in words {
         match word {
             "raw" => field.raw = true,
             "addr" => field.part = FieldPart::Address,
             "name" => field.part = FieldPart::DisplayName,
-            "host" => field.part = FieldPart::Host,
-            "domain" => field.part = FieldPart::Domain,
+            "host" => field.pick = Pick::Host,
+            "domain" => field.pick = Pick::Domain,
+            "ip" => field.pick = Pick::Ip,
+            "revip" => field.pick = Pick::ReversedIp,
             "first" => field.only = Some(Only::First),
             "last" => field.only = Some(Only::Last),
             other => return Err(format!("`:{other}` is not supported")),
@@ -644,14 +726,14 @@ mod tests {
     #[test]
     fn conditions_choose_lines() {
         let source = read(
-            "if (version > 3)\nbody A /a/\nelse\nbody A /b/\nendif\nifplugin Mail::SpamAssassin::Plugin::Pyzor\n\
+            "if (version > 3)\nbody A /a/\nelse\nbody A /b/\nendif\nifplugin Mail::SpamAssassin::Plugin::TextCat\n\
              body P /p/\nif (version > 3)\nbody Q /q/\nendif\nendif\nbody Z /z/\n",
         );
         let names: Vec<&str> = source.definitions.keys().map(|name| &**name).collect();
         assert_eq!(names, ["A", "Z"]);
         assert!(matches!(&source.definitions["A"].test, Test::Pattern { pattern, .. } if pattern.pattern == "a"));
         let said: Vec<String> = source.problems.iter().map(ToString::to_string).collect();
-        assert_eq!(said, ["x.cf:6: unsupported: skipped 2 lines under `ifplugin Mail::SpamAssassin::Plugin::Pyzor`"]);
+        assert_eq!(said, ["x.cf:6: unsupported: skipped 2 lines under `ifplugin Mail::SpamAssassin::Plugin::TextCat`"]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Severity {
     Unsupported,
     /// The line works, but perhaps not as meant.
     Warning,
+    /// The line is right and does nothing here, because what it sets is set elsewhere.
+    Note,
 }
 
 impl Severity {
@@ -32,6 +34,7 @@ impl Severity {
             Self::Error => "error",
             Self::Unsupported => "unsupported",
             Self::Warning => "warning",
+            Self::Note => "note",
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use regex_syntax::hir::{Hir, HirKind, Repetition};
+use regex_syntax::hir::{Hir, HirKind, Look, Repetition};
 
 /// A pattern as the rule file has it: characters are bytes (U+0000 to U+00FF), without delimiters.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,13 +23,22 @@ impl PatternText {
     }
 }
 
-/// A compiled pattern.
+/// A pattern that is right; its engines are made when it is first needed, for most never are.
 #[derive(Debug)]
-pub enum Pattern {
+pub struct Pattern {
+    perl: Translated,
+    /// For linear patterns: matches wherever the pattern does, and perhaps elsewhere; there where it is much cheaper.
+    cheaper: Option<String>,
+    /// Knows no ends of the text, only of lines: what matches a piece of a text matches the whole.
+    is_local: bool,
+    engines: std::sync::OnceLock<Option<Engines>>,
+}
+
+#[derive(Debug)]
+enum Engines {
     Linear {
-        /// Matches wherever the pattern does, and perhaps elsewhere; there where it is much cheaper.
         gate: Option<regex::bytes::Regex>,
-        whole: Box<regex::bytes::Regex>,
+        whole: regex::bytes::Regex,
     },
     Backtracking {
         /// Matches wherever the whole pattern does, and perhaps elsewhere.
@@ -53,7 +62,7 @@ const PATTERN_BYTES_MAX: usize = 1 << 20;
 const NESTING_MAX: u32 = 200;
 
 impl Pattern {
-    /// The compiled pattern, and the linear-time pattern that matches at least as much, for [`super::prefilter`].
+    /// The pattern, and the linear-time pattern that matches at least as much, for [`super::prefilter`].
     pub fn compile(text: &PatternText) -> Result<(Self, Hir), String> {
         let perl = Translated::of(text)?;
         let hir = regex_syntax::ParserBuilder::new()
@@ -66,24 +75,39 @@ impl Pattern {
             .build()
             .parse(&perl.relaxed)
             .map_err(|error| one_line(&error.to_string()))?;
-        let linear = regex::bytes::RegexBuilder::new(&perl.relaxed)
-            .unicode(false)
-            .nest_limit(NESTING_MAX)
-            .case_insensitive(perl.case_insensitive)
-            .multi_line(perl.multi_line)
-            .dot_matches_new_line(perl.dot_matches_all)
-            .size_limit(PROGRAM_BYTES_MAX)
-            .dfa_size_limit(AUTOMATON_BYTES_MAX)
-            .build()
-            .map_err(|error| one_line(&error.to_string()));
-        let Some(exact) = perl.exact else {
-            let gate = uncounted(&hir).and_then(|hir| {
-                let builder = &mut regex::bytes::RegexBuilder::new(&hir.to_string());
+        let looks = hir.properties().look_set();
+        let is_local = !(looks.contains(Look::Start) || looks.contains(Look::End));
+        let cheaper = if perl.exact.is_none() { uncounted(&hir).map(|hir| hir.to_string()) } else { None };
+        Ok((Self { perl, cheaper, is_local, engines: std::sync::OnceLock::new() }, hir))
+    }
+
+    /// Makes the engines now; the error says why they cannot be made. Without this, such a pattern never matches.
+    pub fn verify(&self) -> Result<(), String> {
+        self.made().map(drop)
+    }
+
+    fn made(&self) -> Result<Engines, String> {
+        let perl = &self.perl;
+        let linear = || {
+            regex::bytes::RegexBuilder::new(&perl.relaxed)
+                .unicode(false)
+                .nest_limit(NESTING_MAX)
+                .case_insensitive(perl.case_insensitive)
+                .multi_line(perl.multi_line)
+                .dot_matches_new_line(perl.dot_matches_all)
+                .size_limit(PROGRAM_BYTES_MAX)
+                .dfa_size_limit(AUTOMATON_BYTES_MAX)
+                .build()
+                .map_err(|error| one_line(&error.to_string()))
+        };
+        let Some(exact) = &perl.exact else {
+            let gate = self.cheaper.as_ref().and_then(|cheaper| {
+                let builder = &mut regex::bytes::RegexBuilder::new(cheaper);
                 builder.dfa_size_limit(AUTOMATON_BYTES_MAX).size_limit(GATE_BYTES_MAX).build().ok()
             });
-            return Ok((Self::Linear { gate, whole: Box::new(linear?) }, hir));
+            return Ok(Engines::Linear { gate, whole: linear()? });
         };
-        let whole = fancy_regex::RegexBuilder::new(&exact)
+        let whole = fancy_regex::RegexBuilder::new(exact)
             .bytes_mode(fancy_regex::BytesMode::Ascii)
             .unicode_mode(false)
             .case_insensitive(perl.case_insensitive)
@@ -94,7 +118,11 @@ impl Pattern {
             .delegate_dfa_size_limit(AUTOMATON_BYTES_MAX)
             .build()
             .map_err(|error| one_line(&error.to_string()))?;
-        Ok((Self::Backtracking { gate: linear.ok(), whole: Box::new(whole) }, hir))
+        Ok(Engines::Backtracking { gate: linear().ok(), whole: Box::new(whole) })
+    }
+
+    fn engines(&self) -> Option<&Engines> {
+        self.engines.get_or_init(|| self.made().ok()).as_ref()
     }
 
     /// Where the first match at or after `from` lies. A match that needs more steps than the limit counts as none.
@@ -102,9 +130,9 @@ impl Pattern {
         if from > text.len() {
             return None;
         }
-        match self {
-            Self::Linear { whole, .. } => whole.find_at(text, from).map(|found| found.range()),
-            Self::Backtracking { gate, whole } => {
+        match self.engines()? {
+            Engines::Linear { whole, .. } => whole.find_at(text, from).map(|found| found.range()),
+            Engines::Backtracking { gate, whole } => {
                 if let Some(gate) = gate {
                     gate.find_at(text, from)?;
                 }
@@ -114,14 +142,44 @@ impl Pattern {
         }
     }
 
+    /// Where the first group of the first match lies.
+    pub fn first_group(&self, text: &[u8]) -> Option<Range<usize>> {
+        match self.engines()? {
+            Engines::Linear { whole, .. } => whole.captures(text)?.get(1).map(|found| found.range()),
+            Engines::Backtracking { gate, whole } => {
+                if gate.as_ref().is_some_and(|gate| !gate.is_match(text)) {
+                    return None;
+                }
+                let input = fancy_regex::RegexInput::new(text);
+                whole.captures_input(input).ok().flatten()?.get(1).map(|found| found.range())
+            }
+        }
+    }
+
     pub fn is_match(&self, text: &[u8]) -> bool {
-        match self {
-            Self::Linear { gate, whole } => {
+        match self.engines() {
+            Some(Engines::Linear { gate, whole }) => {
                 gate.as_ref().is_none_or(|gate| gate.is_match(text)) && whole.is_match(text)
             }
-            Self::Backtracking { gate, whole } => {
+            Some(Engines::Backtracking { gate, whole }) => {
                 gate.as_ref().is_none_or(|gate| gate.is_match(text)) && whole.is_match(text).unwrap_or(false)
             }
+            None => false,
+        }
+    }
+
+    /// False only if no line of `text`, and no other piece of it that begins and ends at line ends, can match.
+    /// Takes linear time.
+    pub fn may_match_within(&self, text: &[u8]) -> bool {
+        if !self.is_local {
+            return true;
+        }
+        match self.engines() {
+            Some(Engines::Linear { gate, whole }) => {
+                gate.as_ref().is_none_or(|gate| gate.is_match(text)) && whole.is_match(text)
+            }
+            Some(Engines::Backtracking { gate, .. }) => gate.as_ref().is_none_or(|gate| gate.is_match(text)),
+            None => false,
         }
     }
 }
@@ -167,6 +225,7 @@ fn one_line(error: &str) -> String {
 }
 
 /// A Perl pattern in the engines' syntax.
+#[derive(Debug)]
 struct Translated {
     /// Without look-around, back-references and atomic groups: matches at least as much.
     relaxed: String,
@@ -743,7 +802,8 @@ mod tests {
             assert!(!error.is_empty() && !error.contains('\n'), "{pattern}: {error}");
         }
         assert!(compile(&"(".repeat(100_000), "").is_err());
-        assert!(compile("((a{1000}){1000}){1000}", "").is_err());
+        let huge = PatternText::plain("((a{1000}){1000}){1000}");
+        assert!(Pattern::compile(&huge).and_then(|(pattern, _)| pattern.verify()).is_err());
     }
 
     #[test]
@@ -755,12 +815,14 @@ mod tests {
             (r"(?:a.{2,30}b){2}c", "a--ba--bc", "a--b ab c"),
         ] {
             let (pattern, _) = Pattern::compile(&text(pattern)).unwrap();
-            let Pattern::Linear { gate: Some(gate), .. } = &pattern else { panic!("no gate: {pattern:?}") };
+            let Some(Engines::Linear { gate: Some(gate), .. }) = pattern.engines() else {
+                panic!("no gate: {pattern:?}")
+            };
             assert!(gate.is_match(near.as_bytes()) && pattern.is_match(near.as_bytes()), "{near}");
             assert!(!pattern.is_match(far.as_bytes()), "{far}");
         }
         let (plain, _) = Pattern::compile(&text("colou?r")).unwrap();
-        assert!(matches!(plain, Pattern::Linear { gate: None, .. }));
+        assert!(matches!(plain.engines(), Some(Engines::Linear { gate: None, .. })));
     }
 
     #[test]

@@ -79,6 +79,128 @@ fn files_are_read_in_order_and_missing_ones_are_named() {
     assert!(error.to_string().ends_with("none.cf"), "{error}");
 }
 
+/// What rule sets of others use, beside the plain kinds of rules.
+const THIRD_PARTY: &str = r#"
+if (version >= 3.004000) && can(Mail::SpamAssassin::Conf::feature_bug6558_free)
+  ifplugin Mail::SpamAssassin::Plugin::ReplaceTags
+    replace_tag   AA  [a4@]
+    replace_inter WW  [\s_-]?
+    body          TP_FUZZY  /<inter WW>c<AA>sh/i
+    replace_rules TP_FUZZY
+    score         TP_FUZZY  2.5
+  endif
+else
+  body TP_ELSE /./
+endif
+ifplugin Mail::SpamAssassin::Plugin::TextCat
+  header TP_NOT_HERE eval:check_language()
+endif
+header   __TP_ADDR     From:addr =~ /\@sender\.example$/i
+header   __TP_NAME     From:name =~ /^bank/i
+header   __TP_DOMAIN   From:addr:domain =~ /^sender\.example$/
+header   __TP_RAW      Subject:raw =~ /=\?utf-8\?/i
+header   __TP_ALL      ALL =~ /^X-Odd:/m
+header   __TP_UNSET    X-None =~ /^unset$/ [if-unset: unset]
+header   __TP_RELAY    X-Spam-Relays-External =~ /^[^\]]+ rdns=\S+\.sender\.example /
+uri      __TP_URI      m{^https?://[^/]+\.zip\.example/}i
+uri_detail TP_DETAIL   type =~ /^a$/ text =~ /click/i domain !~ /^good\.example$/
+mimeheader __TP_MIME   Content-Type =~ /name=.*\.html/i
+rawbody  __TP_RAWBODY  /<a\s+href/i
+full     __TP_FULL     /\nX-Odd: 1\n/
+body     __TP_MANY     /\bcash\b/i
+tflags   __TP_MANY     multiple maxhits=3 nosubject
+meta     TP_META       (__TP_ADDR + __TP_NAME + __TP_DOMAIN + __TP_RAW + __TP_ALL + __TP_UNSET >= 6) && __TP_MANY == 2
+meta     TP_GLOB       rules_matching(__TP_*) > 5
+meta     TP_OTHER      __TP_URI && __TP_MIME && __TP_RAWBODY && __TP_FULL && __TP_RELAY && !TP_UNKNOWN
+describe TP_META       Made up
+score    TP_META       1.0 1.5 2.0 2.5
+score    TP_META       (0.5)
+score    TP_META       (0.25) (0) (0) (0)
+priority TP_META       500
+tflags   TP_META       nice
+body     __TP_LATER    /never/
+body     __TP_LATER    /Click/
+meta     TP_LATER      __TP_LATER
+header   TP_LIST       eval:check_rbl('tp-lastexternal', 'list.example.', '^127\.0\.0\.2$')
+tflags   TP_LIST       net
+urirhssub TP_URIBL     multi.example. A 2
+body     TP_URIBL      eval:check_uridnsbl('TP_URIBL')
+tflags   TP_URIBL      net
+askdns   TP_ASK        _SENDERDOMAIN_.ask.example A /^127/
+whitelist_from_rcvd    *@good.example good.example
+blacklist_from         *@sender.example
+unblacklist_from       *@other.example
+header   TP_BLOCKED    eval:check_from_in_blacklist()
+enlist_addrlist (TP) *@sender.example
+header   TP_ENLISTED   eval:check_from_in_list('TP')
+trusted_networks       192.0.2.1
+internal_networks      192.0.2.1
+required_score         5.0
+add_header all Status "_YESNO_"
+rewrite_header Subject [SPAM]
+clear_report_template
+report Text of a report
+lang de describe TP_META Erfunden
+test TP_META ok x
+"#;
+
+const THIRD_PARTY_MESSAGE: &str = "Received: from out.sender.example (out.sender.example [198.51.100.7]) by mx.here.example (8.1) with SMTP id 123\n\
+    From: \"Bank\" <x@sender.example>\nSubject: =?utf-8?q?cash?=\nX-Odd: 1\nMIME-Version: 1.0\n\
+    Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: text/html; name=\"a.html\"\n\n\
+    <p>cash and cash, or C4SH</p><a href=\"http://a.zip.example/\">Click here</a>\n--b--\n";
+
+#[test]
+fn sets_of_others_load_and_judge() {
+    let (rules, problems) = RuleSet::parse("other.cf", THIRD_PARTY);
+    let wrong: Vec<String> =
+        problems.iter().filter(|p| p.severity < Severity::Warning).map(ToString::to_string).collect();
+    assert_eq!(
+        wrong,
+        ["other.cf:13: unsupported: skipped 1 lines under `ifplugin Mail::SpamAssassin::Plugin::TextCat`"]
+    );
+    let context = Context { settings: Some(rules.settings()), findings: &["TP_URIBL"], ..Context::default() };
+    let judged = rules.judge(&Targets::of(THIRD_PARTY_MESSAGE.as_bytes(), context));
+    let names: Vec<&str> = judged.iter().map(|hit| &*hit.rule).collect();
+    let expected = [
+        "TP_BLOCKED",
+        "TP_DETAIL",
+        "TP_ENLISTED",
+        "TP_FUZZY",
+        "TP_URIBL",
+        "TP_GLOB",
+        "TP_LATER",
+        "TP_META",
+        "TP_OTHER",
+    ];
+    let mut sorted = names.clone();
+    sorted.sort_unstable();
+    let mut wanted = expected.to_vec();
+    wanted.sort_unstable();
+    assert_eq!(sorted, wanted);
+    let meta = judged.iter().find(|hit| &*hit.rule == "TP_META").unwrap();
+    assert_eq!((meta.score.0, &*meta.description), (1750, "Made up"));
+    let asked: Vec<&str> = rules.questions().iter().map(|question| &*question.rule).collect();
+    assert_eq!(asked, ["TP_ASK", "TP_LIST", "TP_URIBL"]);
+    assert_eq!(rules.required_score().map(|score| score.0), Some(5000));
+}
+
+#[test]
+fn learned_probabilities_choose_a_range() {
+    let rules = rules("body B_LOW eval:check_bayes('0.00', '0.05')\nbody B_HIGH eval:check_bayes('0.95', '1.00')\n");
+    for (bayes, expected) in [
+        (None, &[][..]),
+        (Some(0.0), &["B_LOW"]),
+        (Some(0.05), &["B_LOW"]),
+        (Some(0.95), &[]),
+        (Some(1.0), &["B_HIGH"]),
+    ] {
+        let context = Context { bayes, ..Context::default() };
+        let judged = rules.judge(&Targets::of(b"Subject: x\n\nx", context));
+        let names: Vec<&str> = judged.iter().map(|hit| &*hit.rule).collect();
+        assert_eq!(names, expected, "{bayes:?}");
+    }
+}
+
 fn shipped() -> (Source, RuleSet) {
     let path = folder("rules");
     let mut source = Source::default();
