@@ -35,6 +35,7 @@ pub(crate) async fn all(subject: &Subject) {
     blobs_in_pieces_are_whole(subject, AccountId(10)).await;
     an_account_goes_without_a_trace(subject, AccountId(8)).await;
     expunged_emails_come_back(subject, AccountId(9)).await;
+    owners_say_what_is_spam(subject, AccountId(11)).await;
     contract_quota::pools_are_never_overshot(&[subject.clone(), subject.clone()], 100).await;
     contract_quota::a_dry_pool_is_asked_again(subject, 300).await;
     contract_quota::some_give_back_for_one_delivery(subject, 310).await;
@@ -511,6 +512,52 @@ async fn an_account_goes_without_a_trace(s: &Subject, account: AccountId) {
     assert!(s.mail.states(account, inbox).await.unwrap().is_none());
     assert!(s.mail.email_states(account, None).await.unwrap().is_empty());
     s.mail.delete_account(account).await.unwrap();
+}
+
+async fn owners_say_what_is_spam(s: &Subject, account: AccountId) {
+    let delivery = s.delivery(account, "first", Target::Role(Role::Inbox)).await;
+    s.mail.deliver(vec![delivery]).await.remove(0).unwrap();
+    let delivery = s.delivery(account, "second", Target::Role(Role::Junk)).await;
+    s.mail.deliver(vec![delivery]).await.remove(0).unwrap();
+    let said = async || {
+        let found = s.mail.owner_verdicts(10).await.unwrap();
+        let own: Vec<_> = found.into_iter().filter(|verdict| verdict.account == account).collect();
+        let told: Vec<(u64, bool)> = own.iter().map(|verdict| (verdict.email.0, verdict.is_spam)).collect();
+        (own, told)
+    };
+    assert_eq!(said().await.1, [], "a delivery is nobody's word");
+    let (inbox, junk) = (s.mailbox(account, "INBOX").await.id, s.mailbox(account, "Junk").await.id);
+    let trash = s.mailbox(account, "Trash").await.id;
+    let email = async |mailbox| s.mail.email_states(account, Some(mailbox)).await.unwrap()[0].state.email;
+    let (first, second) = (email(inbox).await, email(junk).await);
+    s.mail.r#move(account, junk, vec![EVERYTHING], trash).await.unwrap();
+    assert_eq!(said().await.1, [], "who throws spam away says nothing new");
+    s.mail.r#move(account, inbox, vec![EVERYTHING], junk).await.unwrap();
+    let (verdicts, told) = said().await;
+    assert_eq!(told, [(first.0, true)]);
+    s.clock.advance(std::time::Duration::from_secs(1));
+    s.mail.r#move(account, junk, vec![EVERYTHING], inbox).await.unwrap();
+    s.mail.settle_verdicts(verdicts).await.unwrap();
+    let (verdicts, told) = said().await;
+    assert_eq!(told, [(first.0, false)], "the last word stays");
+    s.mail.settle_verdicts(verdicts).await.unwrap();
+    s.mail.copy(account, trash, vec![EVERYTHING], junk).await.unwrap();
+    let copied = email(junk).await;
+    assert!(copied != second);
+    s.clock.advance(std::time::Duration::from_secs(1));
+    let mark = |word: &str| {
+        let keywords = std::iter::once(word.parse().unwrap()).collect();
+        FlagChange::Add(Flags { keywords, ..Flags::default() })
+    };
+    for word in ["$NotJunk", "$NotJunk", "Junk"] {
+        s.mail.set_flags(account, trash, vec![EVERYTHING], mark(word), None).await.unwrap();
+    }
+    let (verdicts, told) = said().await;
+    assert_eq!(told, [(copied.0, true), (second.0, false)]);
+    s.mail.settle_verdicts(verdicts).await.unwrap();
+    s.mail.set_flags(account, trash, vec![EVERYTHING], mark("$Junk"), None).await.unwrap();
+    s.mail.delete_account(account).await.unwrap();
+    assert_eq!(said().await.1, []);
 }
 
 async fn expunged_emails_come_back(s: &Subject, account: AccountId) {

@@ -26,6 +26,7 @@ struct Has {
     removed: bool,
     pools: bool,
     removed_folders: bool,
+    verdicts: bool,
 }
 
 struct Node {
@@ -89,6 +90,8 @@ impl Node {
 
     async fn holds_everything(&self, has: Has) {
         let mail = &self.storage.mail;
+        let said: Vec<_> = mail.owner_verdicts(10).await.unwrap().iter().map(|v| (v.email.0, v.is_spam)).collect();
+        assert_eq!(said, if has.verdicts { vec![(2, true)] } else { Vec::new() });
         let mailboxes = mail.mailboxes(ONE).await.unwrap();
         let of = |one: &crate::Mailbox| {
             let role = one.role.map_or("-", Role::as_str);
@@ -194,7 +197,8 @@ async fn every_version_of_the_files_opens_with_all_it_holds() {
         fixture.make_sqlite(&dir.path().join("mail.sqlite"), version).unwrap();
         std::fs::create_dir(dir.path().join("blobs")).unwrap();
         std::fs::write(dir.path().join("blobs/000001.seg"), SEGMENT).unwrap();
-        let has = Has { removed: version >= 2, pools: version >= 3, removed_folders: version >= 4 };
+        let has =
+            Has { removed: version >= 2, pools: version >= 3, removed_folders: version >= 4, verdicts: version >= 7 };
         // A snapshot of that version is the same folder; to bring messages back from it, it is staged and only read.
         let staged = tempfile::tempdir().unwrap();
         Storage::stage(dir.path(), staged.path()).unwrap();
@@ -226,7 +230,7 @@ async fn every_version_in_postgresql_opens_with_all_it_holds() {
     for version in fixture.versions() {
         let settings = PgSettings::parse(&server.database(&format!("version{version}")), 4).unwrap();
         fixture.make_postgres(&Pool::new(settings.clone()), of_postgres::COMPONENT, version).await;
-        let has = Has { removed: true, pools: version >= 2, removed_folders: version >= 3 };
+        let has = Has { removed: true, pools: version >= 2, removed_folders: version >= 3, verdicts: version >= 5 };
         let dir = tempfile::tempdir().unwrap();
         let node = Node::shared(dir.path(), settings).await;
         node.is_clean().await;

@@ -57,8 +57,8 @@ pub use error::{AppendError, MailboxError, StoreError};
 pub use gc::{GcReport, GcSettings};
 pub use model::{
     AppendedEntry, Change, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, RemovedMailbox,
-    Restored, Role, StoredBlob, SystemFlags, Target, ThreadId, Usage,
+    FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, OverQuota, OwnerVerdict, PoolUsage, Removed,
+    RemovedMailbox, Restored, Role, StoredBlob, SystemFlags, Target, ThreadId, Usage,
 };
 #[cfg(any(test, feature = "server"))]
 pub use object_server::ObjectServer;

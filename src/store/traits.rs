@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Mailbox, MailboxName, NewEntry, PoolUsage, Removed, RemovedMailbox, Restored, Role, StoredBlob,
-    ThreadId, Usage,
+    FlagOutcome, Mailbox, MailboxName, NewEntry, OwnerVerdict, PoolUsage, Removed, RemovedMailbox, Restored, Role,
+    StoredBlob, ThreadId, Usage,
 };
 
 /// Immutable content.
@@ -176,6 +176,11 @@ pub trait MailStore: Send + Sync {
     ) -> Result<Vec<Restored>, AppendError>;
     /// Ends the undelete window of these expunged emails, or of all: nothing brings them back. Gives how many.
     async fn purge(&self, account: AccountId, emails: Option<Vec<EmailId>>) -> Result<u64, StoreError>;
+
+    /// What owners said of messages, of all accounts, the oldest first, at most `limit`.
+    async fn owner_verdicts(&self, limit: usize) -> Result<Vec<OwnerVerdict>, StoreError>;
+    /// These were learned. What an owner has said of the same message since stays.
+    async fn settle_verdicts(&self, done: Vec<OwnerVerdict>) -> Result<(), StoreError>;
 
     /// Removes everything an account has, for good. Its blobs are released to garbage collection.
     async fn delete_account(&self, account: AccountId) -> Result<(), StoreError>;

@@ -61,6 +61,7 @@ const VANISHED: Columns = &[
 ];
 
 const MAILBOX_GONE: Columns = &[("account_id", Int), ("modseq", Int), ("mailbox_id", Int)];
+const OWNER_VERDICT: Columns = &[("account_id", Int), ("email_id", Int), ("is_spam", Bool), ("given_at", Int)];
 const THREAD_REF: Columns = &[("account_id", Int), ("key", Int), ("thread_id", Int)];
 
 const ENTRY: Columns = &[
@@ -114,7 +115,7 @@ const BLOB: Columns = &[("blob_id", Bytes), ("size_bytes", Int), ("digest", Byte
 
 /// What an account has, apart from its deliveries, which no index of the embedded engine finds by account. The first
 /// ones are short and change with every message.
-pub(super) fn of_account() -> [Table; 10] {
+pub(super) fn of_account() -> [Table; 11] {
     [
         plain("account", ACCOUNT, 1),
         plain("mailbox", MAILBOX, 2),
@@ -124,6 +125,7 @@ pub(super) fn of_account() -> [Table; 10] {
         plain("vanished", VANISHED, 4),
         plain("mailbox_gone", MAILBOX_GONE, 3),
         plain("thread_ref", THREAD_REF, 2),
+        plain("owner_verdict", OWNER_VERDICT, 2),
         // An email that was expunged keeps its number: it goes from the one before it comes to the other.
         with_content("entry", ENTRY, 3),
         with_content("removed", REMOVED, 2),
@@ -134,7 +136,7 @@ pub(super) fn of_account() -> [Table; 10] {
 pub(super) const TELLING: usize = 5;
 
 /// Tables of the server's.
-pub(super) const KNOWN_TO_PLANNER: [&str; 16] = [
+pub(super) const KNOWN_TO_PLANNER: [&str; 17] = [
     "account",
     "mailbox",
     "subscription",
@@ -144,6 +146,7 @@ pub(super) const KNOWN_TO_PLANNER: [&str; 16] = [
     "vanished",
     "mailbox_gone",
     "thread_ref",
+    "owner_verdict",
     "entry",
     "removed",
     "content",

@@ -134,6 +134,8 @@ impl Node {
         mail.copy(account, inbox, vec![EVERYTHING], gone).await.unwrap();
         mail.r#move(account, projects, vec![uid(1)..=uid(1)], inbox).await.unwrap();
         mail.expunge(account, projects, vec![uid(2)..=uid(2)], false).await.unwrap();
+        let junk = self.subject.mailbox(account, "Junk").await.id;
+        mail.r#move(account, projects, vec![uid(3)..=uid(3)], junk).await.unwrap();
         mail.delete_mailbox(account, &name("Gone")).await.unwrap();
         for pool in [PoolId::Domain(base::DomainId(5)), PoolId::Tenant(base::TenantId(9))] {
             mail.set_pool(pool, Quota { messages: Some(1000), ..Quota::UNLIMITED }).await.unwrap();

@@ -6,6 +6,7 @@ mod flags;
 mod mailbox;
 pub(crate) mod quota;
 mod removed;
+mod verdict;
 
 pub use change::{Change, Changes, EmailChanges, FlagChange, FlagOutcome};
 pub use entry::{
@@ -15,3 +16,5 @@ pub use flags::{Flags, InvalidKeyword, Keyword, SystemFlags};
 pub use mailbox::{InvalidMailboxName, Mailbox, MailboxName, Role};
 pub use quota::{OverQuota, PoolUsage, Usage};
 pub use removed::{Removed, RemovedMailbox, Restored};
+pub use verdict::OwnerVerdict;
+pub(crate) use verdict::{of_flags, of_move};

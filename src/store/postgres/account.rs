@@ -120,7 +120,9 @@ pub(super) async fn delete(sql: &Session, account: AccountId, now: UtcMillis) ->
         return Ok(false);
     }
     allowance::set_pools(sql, account, &[]).await?;
-    for table in ["mailbox", "subscription", "vanished", "mailbox_gone", "thread_ref", "delivered", "account"] {
+    for table in
+        ["mailbox", "subscription", "vanished", "mailbox_gone", "thread_ref", "delivered", "owner_verdict", "account"]
+    {
         sql.execute(&format!("DELETE FROM {table} WHERE account_id = $1"), &[&id(account)]).await?;
     }
     Ok(true)

@@ -8,9 +8,9 @@ use tokio_postgres::Row;
 
 use super::insert;
 use super::read::{bounds, in_ranges};
-use super::{account, log, read, rows};
+use super::{account, log, read, rows, verdict};
 use crate::error::{AppendError, StoreError};
-use crate::model::{Copied, EntryState, FlagChange, FlagOutcome, Flags, SystemFlags};
+use crate::model::{Copied, EntryState, FlagChange, FlagOutcome, Flags, SystemFlags, of_flags};
 use crate::sqlite::change::changed_flags;
 use crate::sqlite::insert::Counted;
 use engine::postgres::Session;
@@ -41,6 +41,7 @@ pub(super) async fn set_flags(
     ranges: Ranges<'_>,
     change: &FlagChange,
     unchanged_since: Option<ModSeq>,
+    now: UtcMillis,
 ) -> Result<(FlagOutcome, Option<Uid>)> {
     let text = in_ranges(rows::STATE_COLUMNS, "entry", "");
     let found = select(sql, &text, (account, mailbox), ranges, STEP).await?;
@@ -58,6 +59,7 @@ pub(super) async fn set_flags(
     let first = account::take_modseqs(sql, account, count).await?;
     let (mut unseen, mut deleted) = (0i64, 0i64);
     let (mut uids, mut modseqs, mut systems, mut keywords) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut said = (Vec::new(), Vec::new());
     let touched = changed.iter_mut().zip(fresh).filter_map(|(state, flags)| Some((state, flags?)));
     for ((state, flags), modseq) in touched.zip(first..) {
         let (was, is) = (state.flags.system, flags.system);
@@ -67,6 +69,10 @@ pub(super) async fn set_flags(
         modseqs.push(rows::param(modseq));
         systems.push(i64::from(is.bits()));
         keywords.push(rows::keywords(&flags));
+        if let Some(is_spam) = of_flags(&state.flags, &flags) {
+            said.0.push(rows::param(state.email.0));
+            said.1.push(is_spam);
+        }
         state.modseq = rows::new_modseq(modseq)?;
         state.flags = flags;
     }
@@ -75,6 +81,9 @@ pub(super) async fn set_flags(
          FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::text[]) AS n (uid, modseq, system, keywords)
          WHERE entry.account_id = $1 AND entry.mailbox_id = $2 AND entry.uid = n.uid";
     sql.execute(text, &[&id, &mailbox, &uids, &modseqs, &systems, &keywords]).await?;
+    if !said.0.is_empty() {
+        verdict::note(sql, account, &said.0, &said.1, now).await?;
+    }
     let modseq = first + count - 1;
     let text = "UPDATE mailbox SET unseen = unseen + $3, deleted = deleted + $4, highest_modseq = $5,
          changed_modseq = $5 WHERE account_id = $1 AND mailbox_id = $2";
@@ -139,6 +148,7 @@ pub(super) async fn copy(
     from: MailboxId,
     ranges: Ranges<'_>,
     to: MailboxId,
+    now: UtcMillis,
 ) -> Result<Copied, AppendError> {
     let found = sources(sql, (account, from), ranges, false, usize::MAX).await?;
     if found.is_empty() {
@@ -165,6 +175,8 @@ pub(super) async fn copy(
     let (source, target) = (i64::from(from.0), i64::from(to.0));
     let (uid, at) = (i64::from(admitted.first_uid), rows::param(room.modseq));
     sql.execute(text, &[&id, &source, &uids_of(&found), &target, &uid, &email, &at]).await?;
+    let emails = (email..).take(found.len()).collect();
+    verdict::note_move(sql, account, (from, to), emails, now).await?;
     let uids = pairs(&found, admitted.first_uid)?;
     Ok(Copied { uid_validity: admitted.uid_validity, uids, modseq: rows::new_modseq(modseq)? })
 }
@@ -182,6 +194,7 @@ pub(super) async fn r#move(
     from: MailboxId,
     ranges: Ranges<'_>,
     to: MailboxId,
+    now: UtcMillis,
 ) -> Result<(Copied, Option<Uid>), AppendError> {
     let found = sources(sql, (account, from), ranges, false, STEP).await?;
     if found.is_empty() {
@@ -200,6 +213,8 @@ pub(super) async fn r#move(
     let (uid, at) = (i64::from(admitted.first_uid), rows::param(first));
     sql.execute(text, &[&account::id(account), &source, &uids_of(&found), &target, &uid, &at]).await?;
     note_vanished(sql, account, from, &found, first, true).await?;
+    let emails = found.iter().map(|entry| entry.email).collect();
+    verdict::note_move(sql, account, (from, to), emails, now).await?;
     let uids = pairs(&found, admitted.first_uid)?;
     Ok((Copied { uid_validity: admitted.uid_validity, uids, modseq: rows::new_modseq(modseq)? }, last))
 }

@@ -22,6 +22,7 @@ mod rows;
 pub(crate) mod schema;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -41,7 +42,8 @@ use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::quota::RECLAIMS;
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
-    Mailbox, MailboxName, NewEntry, OverQuota, PoolUsage, Removed, RemovedMailbox, Restored, Role, ThreadId, Usage,
+    Mailbox, MailboxName, NewEntry, OverQuota, OwnerVerdict, PoolUsage, Removed, RemovedMailbox, Restored, Role,
+    ThreadId, Usage,
 };
 use crate::signal::Signals;
 use crate::sqlite::change as ranges;
@@ -375,11 +377,12 @@ impl MailStore for PgStore {
         change: FlagChange,
         unchanged_since: Option<ModSeq>,
     ) -> Result<FlagOutcome, StoreError> {
+        let now = self.clock.utc();
         let mut out: Option<FlagOutcome> = None;
         let mut rest = uids;
         loop {
             let (ranges, change) = (rest.clone(), change.clone());
-            let (step, last) = change!(self, account, sql => change::set_flags(sql, account, mailbox, &ranges, &change, unchanged_since))?;
+            let (step, last) = change!(self, account, sql => change::set_flags(sql, account, mailbox, &ranges, &change, unchanged_since, now))?;
             if !step.changed.is_empty() {
                 self.publish(account, step.modseq);
             }
@@ -405,8 +408,12 @@ impl MailStore for PgStore {
         uids: UidRanges,
         to: MailboxId,
     ) -> Result<Copied, AppendError> {
-        let copied =
-            with_allowance!(self, account, change!(self, account, sql => change::copy(sql, account, from, &uids, to)))?;
+        let now = self.clock.utc();
+        let copied = with_allowance!(
+            self,
+            account,
+            change!(self, account, sql => change::copy(sql, account, from, &uids, to, now))
+        )?;
         self.publish(account, copied.modseq);
         Ok(copied)
     }
@@ -418,6 +425,7 @@ impl MailStore for PgStore {
         uids: UidRanges,
         to: MailboxId,
     ) -> Result<Copied, AppendError> {
+        let now = self.clock.utc();
         let mut out: Option<Copied> = None;
         let mut rest = uids;
         if from == to {
@@ -427,7 +435,7 @@ impl MailStore for PgStore {
         }
         loop {
             let ranges = rest.clone();
-            let (step, last) = change!(self, account, sql => change::r#move(sql, account, from, &ranges, to))?;
+            let (step, last) = change!(self, account, sql => change::r#move(sql, account, from, &ranges, to, now))?;
             self.publish(account, step.modseq);
             match &mut out {
                 None => out = Some(step),
@@ -584,6 +592,16 @@ impl MailStore for PgStore {
                 some => purged += some,
             }
         }
+    }
+
+    async fn owner_verdicts(&self, limit: usize) -> Result<Vec<OwnerVerdict>, StoreError> {
+        read!(self, sql => verdict::list(sql, limit))
+    }
+
+    async fn settle_verdicts(&self, done: Vec<OwnerVerdict>) -> Result<(), StoreError> {
+        let session = self.pool.begin(false).await?;
+        let settled = verdict::settle(&session, &done).await;
+        session.end(settled).await
     }
 
     async fn delete_account(&self, account: AccountId) -> Result<(), StoreError> {

@@ -146,7 +146,9 @@ pub(super) fn delete(sql: &Connection, account: AccountId, now: UtcMillis) -> Re
         return Ok(false);
     }
     allowance::set_pools(sql, account, &[])?;
-    for table in ["mailbox", "subscription", "vanished", "mailbox_gone", "thread_ref", "delivered", "account"] {
+    for table in
+        ["mailbox", "subscription", "vanished", "mailbox_gone", "thread_ref", "delivered", "owner_verdict", "account"]
+    {
         sql.execute(&format!("DELETE FROM {table} WHERE account_id = ?1"), [account.0])?;
     }
     Ok(true)

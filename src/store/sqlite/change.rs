@@ -8,9 +8,9 @@ use rusqlite::{Connection, Result, Row};
 
 use super::insert::{self, Counted};
 use super::log::{self, Vanished};
-use super::{Outcome, Refusal, account, read, removed, rows};
+use super::{Outcome, Refusal, account, read, removed, rows, verdict};
 use crate::error::AppendError;
-use crate::model::{Copied, EntryState, FlagChange, FlagOutcome, Flags, SystemFlags};
+use crate::model::{Copied, EntryState, FlagChange, FlagOutcome, Flags, SystemFlags, of_flags};
 
 /// Entries in one step.
 const STEP: usize = 1000;
@@ -62,6 +62,7 @@ pub(super) fn set_flags(
     ranges: Ranges<'_>,
     change: &FlagChange,
     unchanged_since: Option<ModSeq>,
+    now: UtcMillis,
 ) -> Result<(FlagOutcome, Option<Uid>)> {
     let text = "SELECT uid, email_id, modseq, system, keywords FROM entry
                 WHERE account_id = ?1 AND mailbox_id = ?2 AND uid BETWEEN ?3 AND ?4 ORDER BY uid LIMIT ?5";
@@ -89,6 +90,9 @@ pub(super) fn set_flags(
         deleted += i64::from(is.contains(SystemFlags::DELETED)) - i64::from(was.contains(SystemFlags::DELETED));
         let row = (account.0, mailbox.0, state.uid.as_raw(), modseq, is.bits(), rows::keywords(&flags));
         update.execute(row)?;
+        if let Some(is_spam) = of_flags(&state.flags, &flags) {
+            verdict::note(sql, account, state.email.0, is_spam, now)?;
+        }
         state.modseq = ModSeq::new(modseq).ok_or_else(|| rows::unreadable(0, "mod-sequence 0"))?;
         state.flags = flags;
     }
@@ -194,6 +198,7 @@ pub(super) fn copy(
         add.execute((account.0, from.0, entry.uid.as_raw(), to.0, uid, email, at, content))?;
         uids.push((entry.uid, Uid::new(uid).ok_or_else(|| rows::unreadable(0, "uid 0"))?));
     }
+    verdict::note_move(sql, account, (from, to), (room.email..).take(found.len()), now)?;
     let modseq = ModSeq::new(modseq).ok_or_else(|| rows::unreadable(0, "mod-sequence 0"))?;
     Ok(Copied { uid_validity: admitted.uid_validity, uids, modseq })
 }
@@ -210,6 +215,7 @@ pub(super) fn r#move(
     from: MailboxId,
     ranges: Ranges<'_>,
     to: MailboxId,
+    now: UtcMillis,
 ) -> Outcome<(Copied, Option<Uid>), AppendError> {
     let found = select(sql, SOURCE, (account, from), ranges, STEP, source)?;
     if found.is_empty() {
@@ -233,6 +239,7 @@ pub(super) fn r#move(
         uids.push((entry.uid, Uid::new(uid).ok_or_else(|| rows::unreadable(0, "uid 0"))?));
     }
     log::count(sql, account, sum.messages)?;
+    verdict::note_move(sql, account, (from, to), found.iter().map(|entry| entry.email), now)?;
     let modseq = ModSeq::new(modseq).ok_or_else(|| rows::unreadable(0, "mod-sequence 0"))?;
     Ok((Copied { uid_validity: admitted.uid_validity, uids, modseq }, last))
 }

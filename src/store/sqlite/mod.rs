@@ -14,6 +14,7 @@ pub(crate) mod removed;
 mod rows;
 pub(crate) mod schema;
 pub(crate) mod thread;
+mod verdict;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -29,7 +30,7 @@ use rusqlite::Connection;
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, FlagChange, FlagOutcome,
-    Mailbox, MailboxName, NewEntry, PoolUsage, Removed, RemovedMailbox, Restored, Role, ThreadId, Usage,
+    Mailbox, MailboxName, NewEntry, OwnerVerdict, PoolUsage, Removed, RemovedMailbox, Restored, Role, ThreadId, Usage,
 };
 use crate::room::Room;
 use crate::signal::Signals;
@@ -308,12 +309,13 @@ impl MailStore for SqliteStore {
         change: FlagChange,
         unchanged_since: Option<ModSeq>,
     ) -> Result<FlagOutcome, StoreError> {
+        let now = self.clock.utc();
         let mut out: Option<FlagOutcome> = None;
         let mut rest = uids;
         loop {
             let (ranges, change) = (rest.clone(), change.clone());
             let (step, last) = self
-                .write_sql(move |sql| change::set_flags(sql, account, mailbox, &ranges, &change, unchanged_since))
+                .write_sql(move |sql| change::set_flags(sql, account, mailbox, &ranges, &change, unchanged_since, now))
                 .await?;
             if !step.changed.is_empty() {
                 self.publish(account, step.modseq);
@@ -354,6 +356,7 @@ impl MailStore for SqliteStore {
         uids: UidRanges,
         to: MailboxId,
     ) -> Result<Copied, AppendError> {
+        let now = self.clock.utc();
         let mut out: Option<Copied> = None;
         let mut rest = uids;
         if from == to {
@@ -363,7 +366,7 @@ impl MailStore for SqliteStore {
         }
         loop {
             let ranges = rest.clone();
-            let (step, last) = self.write(move |sql| change::r#move(sql, account, from, &ranges, to)).await?;
+            let (step, last) = self.write(move |sql| change::r#move(sql, account, from, &ranges, to, now)).await?;
             self.publish(account, step.modseq);
             match &mut out {
                 None => out = Some(step),
@@ -509,6 +512,14 @@ impl MailStore for SqliteStore {
                 some => purged += some,
             }
         }
+    }
+
+    async fn owner_verdicts(&self, limit: usize) -> Result<Vec<OwnerVerdict>, StoreError> {
+        self.read(move |sql| verdict::list(sql, limit)).await
+    }
+
+    async fn settle_verdicts(&self, done: Vec<OwnerVerdict>) -> Result<(), StoreError> {
+        self.write_sql(move |sql| verdict::settle(sql, &done)).await
     }
 
     async fn delete_account(&self, account: AccountId) -> Result<(), StoreError> {
