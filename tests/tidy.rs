@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("smtp", 2),
     ("mailauth", 2),
     ("directory", 2),
+    ("classifier", 2),
     ("store", 2),
     ("trail", 2),
     ("cluster", 2),
