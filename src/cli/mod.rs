@@ -6,6 +6,7 @@ mod config;
 mod directory;
 mod export;
 mod import;
+mod learn;
 mod legacy;
 mod mailbox;
 mod node;
@@ -60,6 +61,8 @@ enum Command {
     Mailbox(mailbox::Command),
     /// Judges messages without delivering them.
     Scan(scan::Scan),
+    /// Teaches the classifier what is spam and what is not.
+    Learn(learn::Learn),
     /// Filter rules.
     #[command(subcommand)]
     Rules(rules::Command),
@@ -102,6 +105,7 @@ pub fn run() -> ExitCode {
         Command::Legacy(command) => command.run(),
         Command::Mailbox(command) => command.run(),
         Command::Scan(command) => command.run(),
+        Command::Learn(command) => command.run(),
         Command::Rules(command) => command.run(),
         Command::Trace(command) => command.run(),
         Command::Audit(command) => command.run(),

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use base::{Clock as _, SystemClock};
 use bytes::Bytes;
 use clap::Args;
+use classifier::Current;
 use config::Config;
 use filter::rules::{Problem, RuleSet};
 use filter::{Filter, FilterParts, Judgement, MessageFacts, Source};
@@ -17,7 +18,9 @@ use policy::EffectivePolicy;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{node, print};
+use super::{Where, node, print};
+use crate::roles::control::Request;
+use crate::roles::learning::LearnRequest;
 
 #[derive(Args, Debug)]
 pub struct Scan {
@@ -27,10 +30,10 @@ pub struct Scan {
     /// Read paths from this file (`-`: standard input), one a line; print `path<TAB>score<TAB>verdict`, order kept.
     #[arg(long, value_name = "LIST")]
     tsv: Option<PathBuf>,
-    /// Use this node's rules and policy.
+    /// Use this node's rules and policy, and what it has learned.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Use the rules and policy of the node with this configuration.
+    /// Use the rules and policy of the node with this configuration, and what it has learned.
     #[arg(long, value_name = "FILE", conflicts_with = "dir")]
     config: Option<PathBuf>,
     #[arg(long)]
@@ -51,9 +54,27 @@ pub fn rules_of(dir: Option<PathBuf>, file: Option<PathBuf>) -> anyhow::Result<(
     crate::roles::load_rules(&config_of(dir, file)?)
 }
 
+/// What the node has learned, whether it runs or not; `None` without a node, or if it never ran.
+fn learned_of(dir: Option<&Path>, file: Option<&Path>) -> anyhow::Result<Option<Current>> {
+    let (dir, config) = match (dir, file) {
+        (None, None) => return Ok(None),
+        (dir, file) => (dir.unwrap_or(Path::new("")).to_owned(), file.map(Path::to_owned)),
+    };
+    let node = Where { dir, config };
+    let config = node.load()?;
+    if config.postgres.is_none() && !crate::roles::has_learned(&config) {
+        return Ok(None);
+    }
+    let told = node.ask(Request::Learn(LearnRequest::Export)).context("what the node has learned")?;
+    let file = Path::new(told.as_str().context("the node's answer makes no sense")?);
+    let exported = std::fs::read(file).with_context(|| file.display().to_string())?;
+    Ok(Some(Current::frozen(&exported).with_context(|| file.display().to_string())?))
+}
+
 impl Scan {
     /// Exit code 1 if a file could not be read.
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let classifier = learned_of(self.dir.as_deref(), self.config.as_deref())?;
         let config = config_of(self.dir, self.config)?;
         let (rules, _) = crate::roles::load_rules(&config)?;
         let policy = crate::roles::load_policy(&config)?;
@@ -61,6 +82,7 @@ impl Scan {
             host_name: config.node_name.clone(),
             resolver: None,
             rules: Arc::new(rules),
+            classifier,
             scanner: None,
             milters: Vec::new(),
             policy,

@@ -9,6 +9,7 @@ pub mod av;
 pub mod facts;
 mod files;
 pub mod headers;
+pub mod learned;
 pub mod milter;
 pub mod pipeline;
 pub mod proof;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use base::{Clock, MessageId, event};
+use classifier::{Current, Weights};
 use mail::ReversePath;
 use mailauth::{AuthOutcome, AuthResult, Begun, ConnectionFacts, Resolver};
 use policy::{Attachments, EffectivePolicy, Finding, ReasonClass, Score, VirusState};
@@ -13,6 +14,7 @@ use tokio::sync::Semaphore;
 use crate::av::{Scanned, Scanner, ScannerState};
 use crate::facts::{MessageFacts, Source};
 use crate::files;
+use crate::learned::Features;
 use crate::milter::{External, MilterSettings, Milters};
 use crate::proof;
 use crate::rules::{Context, RuleSet, Targets};
@@ -26,6 +28,8 @@ pub struct FilterParts {
     /// `None`: senders are not checked, no question goes to DNS.
     pub resolver: Option<Resolver>,
     pub rules: Arc<RuleSet>,
+    /// `None`: nothing was ever learned.
+    pub classifier: Option<Current>,
     /// `None`: no virus scanner is configured.
     pub scanner: Option<Arc<dyn Scanner>>,
     /// External milters, asked in this order.
@@ -40,6 +44,7 @@ pub struct Filter {
     host_name: String,
     resolver: Option<Resolver>,
     rules: ArcSwap<RuleSet>,
+    classifier: Option<Current>,
     scanner: Option<Arc<dyn Scanner>>,
     milters: Vec<MilterSettings>,
     policy: ArcSwap<EffectivePolicy>,
@@ -58,6 +63,7 @@ impl Filter {
             host_name: parts.host_name,
             resolver: parts.resolver,
             rules: ArcSwap::new(parts.rules),
+            classifier: parts.classifier,
             scanner: parts.scanner,
             milters: parts.milters,
             policy: ArcSwap::from_pointee(parts.policy),
@@ -156,8 +162,9 @@ impl Filter {
         seen.findings.extend(findings);
         // Of one stage, as they came.
         seen.findings.sort_by_key(|finding| finding.stage);
-        let by_rules = self.run_rules(facts, auth.as_ref(), &seen.findings).await;
-        seen.findings.extend(by_rules);
+        let content = self.run_rules(facts, auth.as_ref(), &seen.findings).await;
+        seen.findings.extend(content.findings);
+        seen.features = content.features.into();
         seen.auth = auth;
         seen.virus = virus;
         seen.attachments = attachments;
@@ -209,10 +216,11 @@ impl Filter {
         })
     }
 
-    async fn run_rules(&self, facts: &MessageFacts, auth: Option<&AuthOutcome>, before: &[Finding]) -> Vec<Finding> {
+    async fn run_rules(&self, facts: &MessageFacts, auth: Option<&AuthOutcome>, before: &[Finding]) -> OfContent {
         let rules = self.rules.load_full();
-        if rules.is_empty() {
-            return Vec::new();
+        let weights = self.classifier.as_ref().map(Current::weights);
+        if rules.is_empty() && weights.is_none() {
+            return OfContent::default();
         }
         let iprev = auth.and_then(|auth| auth.iprev.as_ref()).filter(|iprev| iprev.result == AuthResult::Pass);
         let client_name = iprev.and_then(|iprev| iprev.name.clone());
@@ -222,21 +230,33 @@ impl Filter {
         // free a processor that still works for it.
         let processor = self.processors.clone().acquire_owned().await;
         let run = tokio::task::spawn_blocking(move || {
-            let findings = judge_content(&rules, &facts, client_name.as_deref(), &names);
+            let seen = judge_content(&rules, weights.as_deref(), &facts, client_name.as_deref(), &names);
             drop(processor);
-            findings
+            seen
         });
         run.await.unwrap_or_else(|panicked| {
             tracing::error!(event = event::SESSION_PANICKED, part = "filter rules", %panicked);
-            vec![Finding {
-                class: ReasonClass::Content,
-                ..proof::finding("RULES_FAILED", 0, "Rules could not run", "")
-            }]
+            let failed = proof::finding("RULES_FAILED", 0, "Rules could not run", "");
+            OfContent { findings: vec![Finding { class: ReasonClass::Content, ..failed }], features: Vec::new() }
         })
     }
 }
 
-fn judge_content(rules: &RuleSet, facts: &MessageFacts, client_name: Option<&str>, names: &[Arc<str>]) -> Vec<Finding> {
+/// What rules and classifier saw.
+#[derive(Default)]
+struct OfContent {
+    findings: Vec<Finding>,
+    /// For the lessons of single accounts.
+    features: Vec<u32>,
+}
+
+fn judge_content(
+    rules: &RuleSet,
+    weights: Option<&Weights>,
+    facts: &MessageFacts,
+    client_name: Option<&str>,
+    names: &[Arc<str>],
+) -> OfContent {
     let reverse_path = facts.envelope.reverse_path.to_string();
     let recipients: Vec<String> = facts.envelope.forward_paths.iter().map(ToString::to_string).collect();
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
@@ -251,10 +271,24 @@ fn judge_content(rules: &RuleSet, facts: &MessageFacts, client_name: Option<&str
         helo: facts.source.helo(),
         received_at: (!is_file).then_some(facts.received_at),
         findings: &names,
+        // Known once the message was looked at.
         bayes: None,
         settings: Some(rules.settings()),
     };
-    score::by_rules(rules, &Targets::of(&facts.message, context)).0
+    let mut targets = Targets::of(&facts.message, context);
+    let features = weights.map(|weights| (weights, Features::of(&targets)));
+    let numbers = features.as_ref().map(|(_, features)| features.numbers()).unwrap_or_default();
+    targets.set_bayes(weights.and_then(|weights| crate::learned::probability(weights, &numbers)));
+    let is_scored = rules.scores_bayes();
+    let trust = weights.filter(|_| !is_scored).map_or(0.0, Weights::trust);
+    let mut findings = score::by_rules(rules, &targets, trust);
+    let learned = features.and_then(|(weights, features)| crate::learned::finding(weights, &features));
+    findings.extend(learned.map(|finding| match is_scored {
+        // Rules that score what was learned: it counts once.
+        true => Finding { score: Score::ZERO, ..finding },
+        false => finding,
+    }));
+    OfContent { findings, features: numbers }
 }
 
 fn of_scan(scanned: Option<Scanned>) -> (VirusState, Option<Finding>) {

@@ -31,6 +31,7 @@ fn parts() -> FilterParts {
         host_name: "mx.here.test".into(),
         resolver: None,
         rules: Arc::new(rules),
+        classifier: None,
         scanner: None,
         milters: Vec::new(),
         policy: EffectivePolicy::resolve(&Presets::shipped(), &[]),

@@ -125,6 +125,7 @@ fn filter_at(milters: &[&MilterSettings], resolver: Option<Resolver>, clock: Arc
         host_name: "mx.here.test".into(),
         resolver,
         rules: Arc::new(RuleSet::parse("none.cf", "").0),
+        classifier: None,
         scanner: None,
         milters: milters.iter().map(|settings| (*settings).clone()).collect(),
         policy: EffectivePolicy::resolve(&Presets::shipped(), &[]),

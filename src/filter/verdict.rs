@@ -58,6 +58,10 @@ pub struct Judgement {
     pub removed: Vec<usize>,
     /// The message as external milters changed it, without the fields that only we may write; `None` without changes.
     pub edited: Option<Bytes>,
+    /// Numbers of the features that the classifier saw: none if nothing was ever learned.
+    pub features: Arc<[u32]>,
+    /// What the lessons of a recipient's own account change, by the recipient's place in the envelope.
+    pub personal: Vec<(usize, Finding)>,
     pub verdict: Verdict,
 }
 
@@ -73,6 +77,7 @@ pub struct Seen {
     pub added: Vec<Address>,
     pub removed: Vec<usize>,
     pub edited: Option<Bytes>,
+    pub features: Arc<[u32]>,
 }
 
 impl Judgement {
@@ -98,13 +103,22 @@ impl Judgement {
             added: seen.added,
             removed: seen.removed,
             edited: seen.edited,
+            features: seen.features,
+            personal: Vec::new(),
         }
     }
 
     /// What policy needs to decide for the `recipient`th of the envelope.
     pub fn facts_for(&self, recipient: usize) -> Facts {
         let own = self.external_recipients.iter().find(|(at, _)| *at == recipient).map(|(_, wish)| wish.clone());
-        Facts { external: self.external.clone().or(own), ..self.facts() }
+        let facts = self.facts();
+        let personal: Score = self.personal_of(recipient).map(|finding| finding.score).sum();
+        Facts { external: self.external.clone().or(own), score: facts.score + personal, ..facts }
+    }
+
+    /// What the lessons of the `recipient`th's own account change.
+    pub fn personal_of(&self, recipient: usize) -> impl Iterator<Item = &Finding> {
+        self.personal.iter().filter(move |(at, _)| *at == recipient).map(|(_, finding)| finding)
     }
 
     /// What policy needs, where the recipient does not matter.

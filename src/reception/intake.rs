@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base::{AccountId, ByteSize, Clock, IdSource, MessageId, Quota, SessionId, event};
 use bytes::Bytes;
+use classifier::Classifier;
 use directory::{Directory, Recipient, Resolution};
 use filter::headers::{Keeps, without_own_fields};
 use filter::verdict::Seen;
@@ -31,6 +32,7 @@ pub struct IntakeParts {
     /// The way to old servers.
     pub legacy: Arc<legacy::Gateway>,
     pub filter: Arc<Filter>,
+    pub classifier: Arc<Classifier>,
     /// Mail that the filter sees; the rest is delivered as it is.
     pub judged: Judged,
     pub trail: Arc<Trail>,
@@ -188,7 +190,8 @@ impl Intake {
         if content::hops(&incoming.content) > content::HOPS_MAX {
             return turn_away(&story, &resolved, &LOOP);
         }
-        let judgement = self.judge(&incoming, stages, &story).await;
+        let mut judgement = self.judge(&incoming, stages, &story).await;
+        self.ask_own_lessons(&mut judgement, &resolved).await;
         let decided = self.decide(&incoming, &judgement, resolved);
         let mut destinations = match decided {
             Ok(destinations) => destinations,
@@ -266,6 +269,28 @@ impl Intake {
         judgement
     }
 
+    /// Adds what recipients taught for themselves. An address that leads to several has no lessons of its own.
+    async fn ask_own_lessons(&self, judgement: &mut Judgement, resolved: &[Vec<Recipient>]) {
+        if judgement.features.is_empty() {
+            return;
+        }
+        for (at, recipients) in resolved.iter().enumerate() {
+            let [recipient] = recipients.as_slice() else { continue };
+            match self.parts.classifier.of_account(recipient.account, &judgement.features).await {
+                Ok(own) => {
+                    let weights = self.parts.classifier.current().weights();
+                    let finding = filter::learned::personal(&weights, &judgement.features, own);
+                    judgement.personal.extend(finding.map(|finding| (at, finding)));
+                }
+                // What all taught counts without it.
+                Err(error) => {
+                    tracing::warn!(event = event::STORE_FAILED, what = "classifier", %error);
+                    return;
+                }
+            }
+        }
+    }
+
     /// What is done for each recipient, or the one refusal for all.
     fn decide(
         &self,
@@ -341,7 +366,7 @@ impl Intake {
                 }
             };
             for recipient in &destination.recipients {
-                story.decided(recipient, &destination.decision, &destination.disposition);
+                story.decided(recipient, &destination.decision, &destination.disposition, judgement.personal_of(at));
                 let known = plan.iter().map(|(at, known)| (*at, known.account));
                 let mut known = known.chain(handovers.iter().map(|known| (known.at, known.recipient.account)));
                 if let Some((first, _)) = known.find(|(_, account)| *account == recipient.account) {
@@ -350,7 +375,7 @@ impl Intake {
                 }
                 // What is in quarantine waits here, also for those who are not here yet.
                 if let Some(server) = recipient.legacy.as_deref().filter(|_| target != Role::Quarantine) {
-                    let spam = self.spam_fields(incoming, judgement, &destination.decision, &destination.disposition);
+                    let spam = self.spam_fields(incoming, judgement, at, destination);
                     handovers.push(Handover {
                         at,
                         recipient,
@@ -371,13 +396,7 @@ impl Intake {
                     message: incoming.id,
                     target: Target::Role(target),
                     blob: blob.clone(),
-                    prefix: self.prefix(
-                        incoming,
-                        judgement,
-                        &destination.decision,
-                        &destination.disposition,
-                        recipient,
-                    ),
+                    prefix: self.prefix(incoming, judgement, at, destination, recipient),
                     summary: Arc::clone(&summary),
                     flags: Flags::default(),
                     received_at: story.at,
@@ -474,11 +493,11 @@ impl Intake {
         &self,
         incoming: &Incoming<'_>,
         judgement: &Judgement,
-        decision: &Decision,
-        done: &Disposition,
+        at: usize,
+        destination: &Destination,
         recipient: &Recipient,
     ) -> Bytes {
-        let spam = self.spam_fields(incoming, judgement, decision, done);
+        let spam = self.spam_fields(incoming, judgement, at, destination);
         let reverse_path = &incoming.envelope.reverse_path;
         format!("Return-Path: <{reverse_path}>\r\nDelivered-To: {}\r\n{spam}", recipient.address).into()
     }
@@ -487,15 +506,16 @@ impl Intake {
         &self,
         incoming: &Incoming<'_>,
         judgement: &Judgement,
-        decision: &Decision,
-        done: &Disposition,
+        at: usize,
+        destination: &Destination,
     ) -> String {
         if !self.parts.judged.holds(&incoming.source) {
             return String::new();
         }
         let required = self.parts.filter.policy().score(policy::option::Key::TagScore);
-        let done = Decision { disposition: done.clone(), ..decision.clone() };
-        filter::headers::spam_fields(&judgement.findings, &done, required)
+        let done = Decision { disposition: destination.disposition.clone(), ..destination.decision.clone() };
+        let findings: Vec<_> = judgement.findings.iter().chain(judgement.personal_of(at)).cloned().collect();
+        filter::headers::spam_fields(&findings, &done, required)
     }
 }
 

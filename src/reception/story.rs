@@ -4,7 +4,7 @@ use base::{MessageId, SessionId, UtcMillis};
 use directory::Recipient;
 use filter::Judgement;
 use mail::{ForwardPath, ReversePath, Status};
-use policy::{Decision, Disposition};
+use policy::{Decision, Disposition, Finding};
 use serde_json::{Value, json};
 use trail::{Event, Kind, Outcome, Party, Trail};
 
@@ -58,20 +58,7 @@ impl Story<'_> {
     pub fn judged(&self, judgement: &Judgement, subject: &str, author: &str, size: usize, took_ms: u64) {
         let mut findings: Vec<_> = judgement.findings.iter().collect();
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.score.0.unsigned_abs()));
-        let told: Vec<Value> = findings
-            .iter()
-            .take(FINDINGS_MAX)
-            .map(|finding| {
-                json!({
-                    "name": &*finding.name,
-                    "stage": finding.stage.as_str(),
-                    "score": finding.score.0,
-                    "class": finding.class.as_str(),
-                    "description": &*finding.description,
-                    "evidence": finding.evidence,
-                })
-            })
-            .collect();
+        let told: Vec<Value> = findings.into_iter().take(FINDINGS_MAX).map(told).collect();
         let event = self
             .event(Kind::Judged)
             .field("subject", subject)
@@ -87,13 +74,24 @@ impl Story<'_> {
         });
     }
 
-    pub fn decided(&self, recipient: &Recipient, decision: &Decision, done: &Disposition) {
-        let event = self
+    /// `own`: what this recipient's account alone sees in the message.
+    pub fn decided<'f>(
+        &self,
+        recipient: &Recipient,
+        decision: &Decision,
+        done: &Disposition,
+        own: impl Iterator<Item = &'f Finding>,
+    ) {
+        let own: Vec<Value> = own.map(told).collect();
+        let mut event = self
             .event(Kind::Decided)
             .party(party(recipient, None))
             .field("disposition", done.as_str())
             .field("decided_by", decision.cause.to_string())
             .field("score", decision.score.0);
+        if !own.is_empty() {
+            event = event.field("findings", own);
+        }
         self.trail.record(event);
     }
 
@@ -120,6 +118,17 @@ impl Story<'_> {
     pub fn abandoned(&self, reason: &Status) {
         self.trail.record(self.event(Kind::Abandoned).field("status", reason.to_string()));
     }
+}
+
+fn told(finding: &Finding) -> Value {
+    json!({
+        "name": &*finding.name,
+        "stage": finding.stage.as_str(),
+        "score": finding.score.0,
+        "class": finding.class.as_str(),
+        "description": &*finding.description,
+        "evidence": finding.evidence,
+    })
 }
 
 fn party(recipient: &Recipient, outcome: Option<Outcome>) -> Party {

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use trail::{MessageRow, Query, Scope, StoredEvent};
 
 use super::Engines;
+use super::learning::{self, LearnRequest};
 use super::legacies::{self, LegacyRequest};
 use super::limits::{self, QuotaPatch, Used};
 use super::mailboxes::{self, MailRequest};
@@ -141,6 +142,7 @@ pub enum Request {
         node: String,
     },
     Mail(MailRequest),
+    Learn(LearnRequest),
 }
 
 /// A password, or a ready hash of one. The socket is its owner's alone.
@@ -334,6 +336,7 @@ pub async fn execute(engines: &Engines, request: Request, content: Bytes) -> any
     // Boxed: each request's steps would make up the size of one future otherwise.
     match request {
         Request::Mail(request) => Box::pin(mailboxes::execute(engines, request, content)).await,
+        Request::Learn(request) => Box::pin(learning::execute(engines, request, content)).await.map(Reply::from),
         request => Box::pin(manage(engines, request)).await.map(Reply::from),
     }
 }
@@ -417,6 +420,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         Request::AccountDelete { address } => {
             let id = directory.delete_account(&parse_address(&address)?).await?;
             engines.storage.delete_account(id).await?;
+            engines.classifier.forget(id).await?;
             Ok(Value::Null)
         }
         Request::AliasPut { address, targets, replace } => {
@@ -491,6 +495,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         }
         Request::Snapshot { to } => engines.snapshot(&to).await,
         Request::Mail(request) => Ok(mailboxes::execute(engines, request, Bytes::new()).await?.value),
+        Request::Learn(request) => learning::execute(engines, request, Bytes::new()).await,
     }
 }
 

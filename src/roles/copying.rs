@@ -73,9 +73,11 @@ impl Copying<'_> {
             directory.check_target(&target.directory).await?;
             told(mail.check_target(&target.storage).await, target).await?;
             let report = told(mail.copy_to(&target.storage, progress).await, target).await?;
-            (report, directory.copy_to(&target.directory).await?)
+            let is_written = directory.copy_to(&target.directory).await?;
+            (report, source.classifier.copy_to(&target.classifier).await? || is_written)
         };
         report.differences.extend(directory.compare_with(&target.directory).await?);
+        report.differences.extend(source.classifier.compare_with(&target.classifier).await?);
         let log = if self.is_verify {
             source.trail.compare_with(&target.trail).await
         } else {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use base::{AccountId, ByteSize, Clock, IdSource, Secret, SystemClock};
+use classifier::Classifier;
 use cluster::{Counted, Counters, Leases, Membership};
 use config::{Config, ObjectStore, Postgres, PostgresTls};
 use directory::{Failures, LoginGuard, Registry};
@@ -23,6 +24,7 @@ pub struct Engines {
     pub storage: Arc<Storage>,
     pub directory: Arc<Registry>,
     pub trail: Arc<Trail>,
+    pub classifier: Arc<Classifier>,
     /// This node's place among those that share the server; a running node takes it.
     pub membership: Arc<Membership>,
     /// What nodes count together; `None` on a node that is alone.
@@ -43,6 +45,8 @@ pub struct Engines {
     _lock: Option<File>,
 }
 
+/// What was learned, on the embedded engine.
+pub(super) const CLASSIFIER: &str = "classifier.sqlite";
 /// Rounds of garbage collection in one command.
 const GC_ROUNDS_MAX: usize = 10_000;
 
@@ -90,6 +94,10 @@ impl Engines {
             Some(postgres) => Trail::open_postgres(settings, trail_server(postgres)?, trail_clock, &ids).await?,
             None => tokio::task::spawn_blocking(move || Trail::open(settings, trail_clock)).await??,
         };
+        let classifier = match &postgres {
+            Some(pool) => Classifier::open_postgres(Arc::clone(pool), Arc::clone(&clock)).await?,
+            None => Classifier::open(&at.join(CLASSIFIER), Arc::clone(&clock)).await?,
+        };
         let leases = match &shared {
             Some(shared) => Leases::on(Arc::clone(shared), &config.node_name, Arc::clone(&clock)),
             None => Leases::alone(Arc::clone(&clock)),
@@ -102,6 +110,7 @@ impl Engines {
             storage: Arc::new(storage),
             directory: Arc::new(directory),
             trail,
+            classifier: Arc::new(classifier),
             membership: Arc::new(membership),
             counters,
             shared,
@@ -366,10 +375,12 @@ fn first_line(option: &str, file: &Path) -> anyhow::Result<Secret<String>> {
     Ok(Secret::new(text.reveal().lines().next().unwrap_or_default().to_owned()))
 }
 
-/// Directory, trail, certificate and a demonstration's configuration; gives the number of files.
+/// Directory, classifier, trail, certificate and a demonstration's configuration; gives the number of files.
 fn copy_rest(data: &Path, to: &Path) -> anyhow::Result<usize> {
-    let mut files = 1;
-    engine::copy(&data.join("directory.sqlite"), &to.join("directory.sqlite"))?;
+    let mut files = 2;
+    for name in ["directory.sqlite", CLASSIFIER] {
+        engine::copy(&data.join(name), &to.join(name))?;
+    }
     for entry in std::fs::read_dir(data.join("trail"))? {
         let day = entry?.path();
         if day.extension().is_some_and(|extension| extension == "sqlite")

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use base::Clock;
+use classifier::Current;
 use config::{Config, WhenDown};
 use filter::rules::parse::Source;
 use filter::rules::{Problem, RuleSet, ScoreSet, Severity};
@@ -19,6 +20,7 @@ pub fn load_rules(config: &Config) -> anyhow::Result<(RuleSet, Vec<Problem>)> {
     for (name, text) in shipped_rules() {
         source.read(&name, &text);
     }
+    source.end_of_shipped();
     for path in &config.rules {
         filter::rules::read_into(&mut source, path).map_err(|error| anyhow::anyhow!("{error}: {}", error.source))?;
     }
@@ -36,7 +38,7 @@ pub fn load_policy(config: &Config) -> anyhow::Result<EffectivePolicy> {
 }
 
 /// The filter with everything that the configuration names.
-pub fn build_filter(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Filter>> {
+pub fn build_filter(config: &Config, classifier: Current, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Filter>> {
     let (rules, problems) = load_rules(config)?;
     for problem in problems.iter().filter(|problem| problem.severity == Severity::Error) {
         tracing::warn!(event = "rules.problem", %problem);
@@ -61,11 +63,17 @@ pub fn build_filter(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<A
         host_name: config.node_name.clone(),
         resolver,
         rules: Arc::new(rules),
+        classifier: Some(classifier),
         scanner,
         milters: milters(config)?,
         policy,
         clock: Arc::clone(clock),
     })))
+}
+
+/// True if a node on the embedded engine ran with this configuration.
+pub fn has_learned(config: &Config) -> bool {
+    config.data.join(super::engines::CLASSIFIER).is_file()
 }
 
 /// Where `filter.clamd` listens.

@@ -205,7 +205,7 @@ impl Target {
     }
 }
 
-async fn id_of(engines: &Engines, address: &str) -> anyhow::Result<AccountId> {
+pub(super) async fn id_of(engines: &Engines, address: &str) -> anyhow::Result<AccountId> {
     let parsed = address.parse::<mail::Address>().with_context(|| format!("`{address}`"))?;
     let found = engines.directory.account_by_address(&parsed).await?;
     Ok(found.ok_or_else(|| RegistryError::Missing { what: format!("the account {address}") })?.id)

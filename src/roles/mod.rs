@@ -7,6 +7,7 @@ mod engines;
 mod hints;
 pub mod joining;
 mod judge;
+pub mod learning;
 pub mod legacies;
 pub mod limits;
 mod listeners;
@@ -15,11 +16,12 @@ pub mod mailboxes;
 mod mime;
 mod node;
 mod shipped;
+mod trainer;
 
 use config::Config;
 
 pub use engines::Engines;
-pub use judge::{load_policy, load_rules};
+pub use judge::{has_learned, load_policy, load_rules};
 pub use machine::start_logging;
 pub use node::run;
 pub use shipped::shipped_rules;

@@ -68,7 +68,7 @@ pub async fn run(
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot start metrics")?;
     let draining = Arc::new(AtomicBool::new(false));
 
-    let filter = judge::build_filter(&config, &engines.clock)?;
+    let filter = judge::build_filter(&config, engines.classifier.current(), &engines.clock)?;
     let (spool, budget) = listeners::spool(&config);
     let legacy = Arc::new(Gateway::new(&config.node_name));
     let intake = Arc::new(Intake::new(IntakeParts {
@@ -77,6 +77,7 @@ pub async fn run(
         storage: Arc::clone(&engines.storage),
         legacy: Arc::clone(&legacy),
         filter: Arc::clone(&filter),
+        classifier: Arc::clone(&engines.classifier),
         judged: Judged {
             lmtp: config.judged.contains(&Way::Lmtp),
             smtp: config.judged.contains(&Way::Smtp),
@@ -171,6 +172,7 @@ pub async fn run(
     accepting.spawn("cluster", async move { membership.run(|| counted.running() as u64, stop).await });
     let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
     accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
+    accepting.spawn("learning", super::trainer::run(Arc::clone(&engines), accepting.stopping()));
     if let Some(links) = links {
         let (clock, stop) = (Arc::clone(&engines.clock), accepting.stopping());
         accepting.spawn("certificate", async move { links.renew(&*clock, stop).await });
@@ -243,6 +245,9 @@ fn spawn_gc(engines: &Arc<Engines>, tasks: &Tasks) {
                 }
                 turn.give_up().await;
             }
+            if let Err(error) = engines.classifier.tidy().await {
+                tracing::warn!(event = event::STORE_FAILED, what = "classifier", %error);
+            }
             if let Err(error) = engines.directory.tidy().await {
                 tracing::warn!(event = event::STORE_FAILED, what = "directory", %error);
             }
@@ -260,11 +265,12 @@ fn spawn_sharing(engines: &Arc<Engines>, tasks: &Tasks) {
         let (counters, stop) = (Arc::clone(counters), tasks.stopping());
         tasks.spawn("counters", async move { counters.run(stop).await });
     }
-    let (directory, stop) = (Arc::clone(&engines.directory), tasks.stopping());
+    let (shared, stop) = (Arc::clone(engines), tasks.stopping());
     tasks.spawn("directory", async move {
         while tokio::time::timeout(DIRECTORY_EVERY, stop.cancelled()).await.is_err() {
             // Who asks the directory hears of a server that is gone; the next look finds what was missed.
-            let _ = directory.refresh().await;
+            let _ = shared.directory.refresh().await;
+            let _ = shared.classifier.refresh().await;
         }
     });
 }

@@ -14,6 +14,7 @@ mod disk;
 mod failover;
 mod fuzz;
 mod large;
+mod learning;
 mod legacy;
 mod mail_in;
 mod mailboxes;

@@ -15,7 +15,8 @@ use super::regex::{Pattern, PatternText};
 use super::set::{EvalTest, Group, HITS_MAX, Keep, Operand, PatternTest, Rule, RuleSet, ScoreSet};
 
 /// Findings of other checks that `meta` rules may name without defining them.
-const FINDINGS: &[&str] = &["SPF_", "DKIM_", "DMARC_", "ARC_", "RCVD_IN_", "URIBL_", "BAYES_", "IPREV_", "VIRUS_"];
+const FINDINGS: &[&str] =
+    &["SPF_", "DKIM_", "DMARC_", "ARC_", "RCVD_IN_", "URIBL_", "BAYES_", "IPREV_", "VIRUS_", "ATTACH_", "CLASSIFIER_"];
 
 /// Tests of one target, with what their prefilter is made from.
 type Tests = (Vec<PatternTest>, Vec<regex_syntax::hir::Hir>);
@@ -254,6 +255,8 @@ impl Builder {
     fn add(&mut self, name: &Arc<str>, at: &Location) -> usize {
         let flags = self.source.flags.get(&**name).cloned().unwrap_or(Flags::default());
         let described = self.source.descriptions.get(&**name).cloned();
+        let (shipped, scores) = (self.source.shipped.get(&**name), self.source.scores.get(&**name));
+        let yields = self.score(name) > Score::ZERO && shipped.is_some() && shipped == scores;
         self.out.rules.push(Rule {
             name: name.clone(),
             at: at.clone(),
@@ -261,6 +264,7 @@ impl Builder {
             description: described.unwrap_or_else(|| name.clone()),
             hits_max: if flags.multiple { flags.hits_max.unwrap_or(HITS_MAX).min(HITS_MAX) } else { 1 },
             no_subject: flags.no_subject,
+            yields,
         });
         self.ids.insert(name.clone(), self.out.rules.len() - 1);
         self.out.rules.len() - 1

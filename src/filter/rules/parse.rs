@@ -32,6 +32,8 @@ pub struct Source {
     pub questions: BTreeMap<Arc<str>, Question>,
     pub settings: Settings,
     pub problems: Vec<Problem>,
+    /// Scores as the product ships them.
+    pub(super) shipped: HashMap<String, [Score; 4]>,
     replacements: Replacements,
     replace_rules: Vec<(String, Location)>,
     /// Settings without effect: first line and how many more.
@@ -173,6 +175,12 @@ const PSEUDO_FIELDS: &[&str] =
     &["ALL", "ALL-EXTERNAL", "ALL-INTERNAL", "ALL-TRUSTED", "ALL-UNTRUSTED", "EnvelopeFrom", "MESSAGEID", "ToCc"];
 
 impl Source {
+    /// What was read so far is the product's own. Its scores, as long as nobody sets others, make room for a classifier
+    /// that was taught: [`super::Hit::yields`].
+    pub fn end_of_shipped(&mut self) {
+        self.shipped.clone_from(&self.scores);
+    }
+
     /// Reads one file. `name` is how problems call it. Bytes need no particular encoding.
     pub fn read(&mut self, name: &str, content: &[u8]) {
         let file: Arc<str> = name.into();

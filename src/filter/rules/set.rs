@@ -70,6 +70,8 @@ pub struct Hit {
     pub description: Arc<str>,
     /// What it matched: one line of at most 200 characters, may be empty.
     pub evidence: String,
+    /// True if its score is the product's own and speaks for spam: it counts less where a classifier was taught.
+    pub yields: bool,
 }
 
 impl From<Hit> for Finding {
@@ -94,6 +96,7 @@ pub(super) struct Rule {
     /// Most hits that count: 1 without `tflags multiple`.
     pub(super) hits_max: u32,
     pub(super) no_subject: bool,
+    pub(super) yields: bool,
 }
 
 /// Patterns that look at the same text.
@@ -188,6 +191,11 @@ impl RuleSet {
         self.lost
     }
 
+    /// True if rules here score what the classifier says (`check_bayes`).
+    pub fn scores_bayes(&self) -> bool {
+        self.rules.iter().any(|rule| rule.name.starts_with("BAYES_") && rule.score != Score::ZERO)
+    }
+
     /// From `required_score`, if the files set it.
     pub fn required_score(&self) -> Option<Score> {
         self.required_score
@@ -222,6 +230,7 @@ impl RuleSet {
                 score: rule.score,
                 description: rule.description.clone(),
                 evidence: outcome.evidence[at].take().unwrap_or_default(),
+                yields: rule.yields,
             });
         }
         out

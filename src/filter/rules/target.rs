@@ -103,6 +103,11 @@ impl<'a> Targets<'a> {
         }
     }
 
+    /// What was learned says so of this message.
+    pub fn set_bayes(&mut self, probability: Option<f64>) {
+        self.context.bayes = probability;
+    }
+
     pub fn context(&self) -> &Context<'a> {
         &self.context
     }

@@ -1,0 +1,102 @@
+//! An opinion as a finding.
+
+use classifier::{Opinion, Weights};
+use policy::{Finding, ReasonClass, Score, Stage};
+
+use super::features::Features;
+use crate::proof;
+
+/// Most words shown as evidence.
+const WORDS_MAX: usize = 8;
+/// An opinion closer to none than this is not told, in log-odds.
+const NOTHING: f64 = 0.5;
+
+/// What the weights say of a message; `None` if nothing.
+pub fn finding(weights: &Weights, features: &Features) -> Option<Finding> {
+    let numbers = features.numbers();
+    let opinion = weights.opinion(&numbers);
+    if opinion.log_odds.abs() < NOTHING {
+        return None;
+    }
+    let (name, description) = if opinion.log_odds > 0.0 {
+        ("CLASSIFIER_SPAM", "Resembles mail that was learned as spam")
+    } else {
+        ("CLASSIFIER_HAM", "Resembles mail that was learned as wanted")
+    };
+    let evidence = evidence(weights, features, opinion);
+    Some(of(name, points(opinion.log_odds), description, &evidence))
+}
+
+/// The probability of spam, from 0 to 1; `None` while too little was learned.
+pub fn probability(weights: &Weights, numbers: &[u32]) -> Option<f64> {
+    let opinion = weights.opinion(numbers);
+    (opinion.log_odds != 0.0).then(|| opinion.probability())
+}
+
+/// What an account's own lessons change of it: `own` is what they add to the opinion of all, in log-odds.
+pub fn personal(weights: &Weights, numbers: &[u32], own: f64) -> Option<Finding> {
+    let all = weights.opinion(numbers).log_odds;
+    let change = Score(points(all + own).0 - points(all).0);
+    let (name, description) = if change > Score::ZERO {
+        ("CLASSIFIER_OWN_SPAM", "Resembles mail that you marked as spam")
+    } else {
+        ("CLASSIFIER_OWN_HAM", "Resembles mail that you marked as wanted")
+    };
+    (change != Score::ZERO).then(|| of(name, change, description, ""))
+}
+
+fn of(name: &str, score: Score, description: &str, evidence: &str) -> Finding {
+    Finding {
+        stage: Stage::EndOfMessage,
+        class: ReasonClass::Classifier,
+        score,
+        ..proof::finding(name, 0, description, evidence)
+    }
+}
+
+/// Points for log-odds: one each at first, fewer later; never so many that nothing else counts.
+fn points(log_odds: f64) -> Score {
+    let most = if log_odds > 0.0 { SPAM_MAX } else { HAM_MAX };
+    #[expect(clippy::cast_possible_truncation, reason = "bounded by the most")]
+    let thousandths = (most * (log_odds / SPREAD).tanh() * 1000.0).round() as i32;
+    // Tenths: what is shown is what counts.
+    Score(thousandths / 100 * 100)
+}
+
+const SPAM_MAX: f64 = 8.0;
+const HAM_MAX: f64 = 5.0;
+const SPREAD: f64 = 8.0;
+
+/// The words that say most for the opinion, the strongest first.
+fn evidence(weights: &Weights, features: &Features, opinion: Opinion) -> String {
+    let mut strongest: Vec<(f64, &str)> = Vec::new();
+    for feature in features.as_slice() {
+        let text = features.text(feature);
+        let weight = weights.weight(feature.number) * opinion.log_odds.signum();
+        if weight > 0.0 && feature.kind.is_readable() && !text.is_empty() {
+            strongest.push((weight, text));
+        }
+    }
+    strongest.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let mut out: Vec<&str> = Vec::new();
+    for (_, text) in strongest {
+        if out.len() < WORDS_MAX && !out.contains(&text) {
+            out.push(text);
+        }
+    }
+    out.join(" \u{b7} ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_grow_and_end() {
+        let at = |log_odds| points(log_odds).as_f64();
+        assert_eq!(at(0.0), 0.0);
+        assert!(at(2.0) > 1.0 && at(5.0) > at(2.0) && at(100.0) == SPAM_MAX);
+        assert!(at(-2.0) < -0.5 && at(-100.0) == -HAM_MAX);
+        assert_eq!(points(3.3).0 % 100, 0);
+    }
+}

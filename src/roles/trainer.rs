@@ -1,0 +1,113 @@
+//! Learns from what owners say of their messages: by moving them into Junk or out of it, or by marking them. One node at a
+//! time does it for all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{AccountId, event};
+use classifier::{Class, Lesson, Owner};
+use store::{OwnerVerdict, StoreError};
+use tokio_util::sync::CancellationToken;
+
+use super::Engines;
+
+/// So soon an owner's word counts.
+const EVERY: Duration = Duration::from_secs(1);
+/// A node that dies at it is followed by another one after so long.
+const LEASE: Duration = Duration::from_secs(30);
+/// Messages at a time.
+const BATCH: usize = 50;
+/// Larger ones are not learned: what they say is in their first part, but their end is part of their name.
+const SIZE_MAX: u64 = 8 << 20;
+/// What one owner says moves the weights of all by this share of a full lesson, in thousandths.
+const STRENGTH_FOR_ALL: u16 = 250;
+/// Messages a day of one account that count for all: nobody turns the weights of all alone.
+const DAILY_FOR_ALL: u32 = 50;
+
+/// How many messages of each account counted for all today. A node that takes over begins anew.
+#[derive(Default)]
+struct Daily {
+    day: i64,
+    counted: HashMap<AccountId, u32>,
+}
+
+impl Daily {
+    fn has_room(&mut self, day: i64, account: AccountId) -> bool {
+        if self.day != day {
+            *self = Self { day, counted: HashMap::new() };
+        }
+        let counted = self.counted.entry(account).or_default();
+        *counted += 1;
+        *counted <= DAILY_FOR_ALL
+    }
+}
+
+/// Runs until `stop`.
+pub async fn run(engines: Arc<Engines>, stop: CancellationToken) {
+    let mut daily = Daily::default();
+    while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
+        if let Err(error) = work(&engines, &mut daily, &stop).await {
+            tracing::warn!(event = event::STORE_FAILED, what = "learning", %error);
+        }
+    }
+}
+
+async fn work(engines: &Engines, daily: &mut Daily, stop: &CancellationToken) -> anyhow::Result<()> {
+    let mut verdicts = engines.storage.mail.owner_verdicts(BATCH).await?;
+    if verdicts.is_empty() {
+        return Ok(());
+    }
+    let Some(mut turn) = engines.leases.take("learning", LEASE).await? else { return Ok(()) };
+    while !verdicts.is_empty() && !stop.is_cancelled() {
+        let mut lessons = Vec::new();
+        for verdict in &verdicts {
+            lessons.extend(lessons_of(engines, verdict, daily).await?);
+        }
+        engines.classifier.learn(&lessons).await?;
+        // Learned twice is learned once: what is not settled comes again.
+        engines.storage.mail.settle_verdicts(verdicts).await?;
+        if !turn.keep().await {
+            return Ok(());
+        }
+        verdicts = engines.storage.mail.owner_verdicts(BATCH).await?;
+    }
+    turn.give_up().await;
+    Ok(())
+}
+
+/// One for the owner, and one for all. None of a message that is gone, or whose content is.
+async fn lessons_of(engines: &Engines, verdict: &OwnerVerdict, daily: &mut Daily) -> Result<Vec<Lesson>, StoreError> {
+    let found = engines.storage.mail.emails(verdict.account, vec![verdict.email]).await?;
+    let Some(entry) = found.first() else { return Ok(Vec::new()) };
+    let content = match engines.storage.original(entry).read(0..SIZE_MAX + 1).await {
+        Ok(content) if content.len() as u64 <= SIZE_MAX => content,
+        Ok(_) | Err(StoreError::Damaged { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let class = if verdict.is_spam { Class::Spam } else { Class::Ham };
+    let owner = Owner::Account(verdict.account);
+    let made = tokio::task::spawn_blocking(move || filter::learned::lesson(&content, owner, class)).await;
+    // A panic in a parser is that message's alone.
+    let Ok(own) = made else { return Ok(Vec::new()) };
+    let day = verdict.given_at.0.div_euclid(86_400_000);
+    if !daily.has_room(day, verdict.account) {
+        return Ok(vec![own]);
+    }
+    let for_all = Lesson { owner: Owner::All, strength: STRENGTH_FOR_ALL, ..own.clone() };
+    Ok(vec![own, for_all])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_turns_the_weights_of_all_alone() {
+        let mut daily = Daily::default();
+        let room =
+            |daily: &mut Daily, day, account| (0..60).filter(|_| daily.has_room(day, AccountId(account))).count();
+        assert_eq!((room(&mut daily, 1, 7), room(&mut daily, 1, 7), room(&mut daily, 1, 8)), (50, 0, 50));
+        assert_eq!(room(&mut daily, 2, 7), 50);
+    }
+}
