@@ -27,7 +27,7 @@ pub struct Classifier {
     personal: Cache<AccountId, Arc<Personal>>,
     /// Accounts that taught something for themselves: nobody asks the tables for others.
     teachers: RwLock<HashSet<AccountId>>,
-    /// The step up to which all are in memory. Held while something is learned: one lesson starts from what the other left.
+    /// The step up to which all are in memory.
     applied: Mutex<i64>,
 }
 
@@ -118,44 +118,35 @@ impl Classifier {
     }
 
     async fn change(&self, lessons: &[Lesson], is_new: bool) -> Result<Vec<Learned>, EngineError> {
-        let mut applied = self.applied.lock().await;
         for _ in 0..TRIES {
-            self.catch_up(&mut applied).await?;
-            let mut batch = Batch::default();
-            let planned = self.plan(lessons, is_new, &mut batch).await;
-            let added = match planned {
-                Ok(()) if batch.steps.is_empty() => return Ok(batch.outcome),
-                Ok(()) => self.tables.add(batch.steps.clone(), batch.changes.clone(), self.clock.utc()).await,
-                Err(error) => Err(error),
-            };
-            match added {
-                Ok(Some(first)) => {
-                    // What others added before it is not here yet; what is ours is.
-                    let ours = first..first + i64::try_from(batch.steps.len()).unwrap_or(i64::MAX);
-                    self.apply_since(&mut applied, Some(&ours)).await?;
-                    return Ok(batch.outcome);
-                }
-                Ok(None) => self.take_out(&batch.steps),
-                Err(error) => {
-                    self.take_out(&batch.steps);
-                    return Err(error);
-                }
+            let Batch { steps, changes, outcome } = self.plan(lessons, is_new).await?;
+            if steps.is_empty() || self.tables.add(steps, changes, self.clock.utc()).await? {
+                self.refresh().await?;
+                return Ok(outcome);
             }
         }
         Err(EngineError::damaged("other nodes learn the same messages all the time"))
     }
 
-    /// Works out the steps, and applies each in memory, for the next starts from there.
-    async fn plan(&self, lessons: &[Lesson], is_new: bool, batch: &mut Batch) -> Result<(), EngineError> {
+    /// Works out the steps from what is known of the messages now.
+    async fn plan(&self, lessons: &[Lesson], is_new: bool) -> Result<Batch, EngineError> {
+        let mut batch = Batch::default();
         for lesson in lessons {
-            let earlier = batch.changes.iter().rposition(|c| c.owner == lesson.owner && c.key == lesson.key);
+            let &Lesson { owner, key, class, version, strength, .. } = lesson;
+            let step = |class, amount, is_new| {
+                let numbers = lesson.numbers.clone();
+                Step { owner, key, class, version, amount, is_new, numbers }
+            };
+            let earlier = batch.changes.iter().rposition(|c| c.owner == owner && c.key == key);
             let was = match earlier.and_then(|at| batch.changes.get(at)) {
                 Some(change) => change.is,
-                None => self.tables.known(lesson.owner, lesson.key).await?,
+                None => self.tables.known(owner, key).await?,
             };
             let (back, forth, learned) = match (was, is_new) {
-                (Some(known), true) if known.class == lesson.class => (None, false, Learned::Known),
+                (Some(known), true) if known.class == class => (None, false, Learned::Known),
                 (Some(known), true) => (Some(known), true, Learned::Corrected),
+                // Its features had other numbers.
+                (Some(known), false) if known.version != version => (None, false, Learned::NotKnown),
                 (Some(known), false) => (Some(known), false, Learned::Unlearned),
                 (None, true) => (None, true, Learned::New),
                 (None, false) => (None, false, Learned::NotKnown),
@@ -164,53 +155,20 @@ impl Classifier {
             if back.is_none() && !forth {
                 continue;
             }
-            let personal = match lesson.owner {
-                Owner::All => None,
-                Owner::Account(account) => Some(self.personal(account).await?),
-            };
-            let mut is = None;
-            if let Some(known) = back.filter(|known| known.version == lesson.version) {
-                batch.steps.push(self.take_step(lesson, known.class, -known.amount, false, personal.as_deref()));
+            if let Some(known) = back.filter(|known| known.version == version) {
+                batch.steps.push(step(known.class, -known.amount, false));
             }
-            if forth {
-                let amount = i32::from(lesson.strength.min(FULL));
-                batch.steps.push(self.take_step(lesson, lesson.class, amount, true, personal.as_deref()));
-                is = Some(Known { class: lesson.class, amount, version: lesson.version });
-            }
+            let is = forth.then(|| Known { class, amount: strength.min(FULL).into(), version });
+            batch.steps.extend(is.map(|known| step(class, known.amount, true)));
             match earlier.and_then(|at| batch.changes.get_mut(at)) {
                 Some(change) => change.is = is,
-                None => batch.changes.push(Change { owner: lesson.owner, key: lesson.key, was, is }),
+                None => batch.changes.push(Change { owner, key, was, is }),
             }
         }
-        Ok(())
+        Ok(batch)
     }
 
-    fn take_step(&self, lesson: &Lesson, class: Class, amount: i32, is_new: bool, personal: Option<&Personal>) -> Step {
-        let (owner, key, version) = (lesson.owner, lesson.key, lesson.version);
-        let step = Step { owner, key, class, version, amount, is_new, numbers: lesson.numbers.clone() };
-        match personal {
-            Some(personal) => personal.apply(&step),
-            None => self.weights().apply(&step),
-        }
-        if let Owner::Account(account) = owner {
-            self.teachers.write().insert(account);
-        }
-        step
-    }
-
-    /// Undoes in memory what was not written.
-    fn take_out(&self, steps: &[Step]) {
-        for step in steps {
-            match step.owner {
-                Owner::All => {
-                    self.weights().apply(&Step { amount: -step.amount, is_new: !step.is_new, ..step.clone() });
-                }
-                Owner::Account(account) => self.personal.invalidate(&account),
-            }
-        }
-    }
-
-    /// Brings in what other nodes learned.
+    /// Brings in what was learned, here and by other nodes.
     pub async fn refresh(&self) -> Result<(), EngineError> {
         let mut applied = self.applied.lock().await;
         self.catch_up(&mut applied).await
@@ -238,36 +196,26 @@ impl Classifier {
             *self.current.0.write() = Arc::new(weights);
         }
         if stand.last > *applied {
-            self.apply_since(applied, None).await?;
+            self.apply_since(applied).await?;
         }
         Ok(())
     }
 
-    /// Applies steps above `applied`, but for those in `ours`, which are in memory already.
-    async fn apply_since(&self, applied: &mut i64, ours: Option<&std::ops::Range<i64>>) -> Result<(), EngineError> {
-        if let Some(ours) = ours
-            && ours.start == *applied + 1
-        {
-            *applied = ours.end - 1;
-            return Ok(());
-        }
+    async fn apply_since(&self, applied: &mut i64) -> Result<(), EngineError> {
         loop {
             let steps = self.tables.since(None, *applied, BATCH).await?;
-            let mut foreign: HashSet<AccountId> = HashSet::new();
+            let mut taught: HashSet<AccountId> = HashSet::new();
             for Numbered { seq, step } in &steps {
                 *applied = *seq;
-                if ours.is_some_and(|ours| ours.contains(seq)) {
-                    continue;
-                }
                 match step.owner {
                     Owner::All => self.weights().apply(step),
                     Owner::Account(account) => {
                         self.teachers.write().insert(account);
-                        foreign.insert(account);
+                        taught.insert(account);
                     }
                 }
             }
-            for account in foreign {
+            for account in taught {
                 self.personal.invalidate(&account);
             }
             if steps.len() < BATCH {

@@ -63,16 +63,11 @@ impl Tables for PgTables {
         rows.first().map(|row| known(row, 0)).transpose()
     }
 
-    async fn add(&self, steps: Vec<Step>, changes: Vec<Change>, now: UtcMillis) -> Result<Option<i64>, EngineError> {
+    async fn add(&self, steps: Vec<Step>, changes: Vec<Change>, now: UtcMillis) -> Result<bool, EngineError> {
         let sql = self.pool.begin(false).await?;
+        // Nothing is written before all changes are looked at.
         let done = add(&sql, &steps, &changes, now).await;
-        // A batch that starts from what is no longer known leaves nothing behind.
-        let refused = matches!(done, Ok(None));
-        let done = done.and_then(|first| if refused { Err(EngineError::damaged(REFUSED)) } else { Ok(first) });
-        match sql.end(done).await {
-            Err(_) if refused => Ok(None),
-            done => done,
-        }
+        sql.end(done).await
     }
 
     async fn snapshot(&self, owner: Owner) -> Result<Option<(i64, Vec<u8>)>, EngineError> {
@@ -132,20 +127,19 @@ impl Tables for PgTables {
     }
 }
 
-const REFUSED: &str = "what a lesson starts from is no longer known";
-
-async fn add(sql: &Session, steps: &[Step], changes: &[Change], now: UtcMillis) -> Result<Option<i64>, EngineError> {
-    let row =
-        sql.row("UPDATE classifier_state SET last = last + $1 RETURNING last - $1 + 1", &[&count(steps.len())]).await?;
-    let first: i64 = value(&row, 0)?;
+async fn add(sql: &Session, steps: &[Step], changes: &[Change], now: UtcMillis) -> Result<bool, EngineError> {
+    // Its lock: others wait, and read what this one has written.
+    let row = sql.row("SELECT last FROM classifier_state FOR UPDATE", &[]).await?;
+    let last: i64 = value(&row, 0)?;
     for change in changes {
         let text = "SELECT class, version, amount FROM classifier_known WHERE owner = $1 AND key = $2";
         let found = sql.row_opt(text, &[&change.owner.number(), &change.key.0.as_slice()]).await?;
         if found.map(|row| known(&row, 0)).transpose()? != change.was {
-            return Ok(None);
+            return Ok(false);
         }
     }
-    for (seq, step) in (first..).zip(steps) {
+    sql.execute("UPDATE classifier_state SET last = last + $1", &[&count(steps.len())]).await?;
+    for (seq, step) in (last + 1..).zip(steps) {
         let text = "INSERT INTO classifier_step (seq, owner, key, class, version, amount, is_new, numbers)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
         let packed = numbers::pack(&step.numbers);
@@ -170,7 +164,7 @@ async fn add(sql: &Session, steps: &[Step], changes: &[Change], now: UtcMillis) 
             }
         }
     }
-    Ok(Some(first))
+    Ok(true)
 }
 
 fn numbered(row: &Row) -> Result<Numbered, EngineError> {

@@ -67,15 +67,14 @@ impl Tables for SqliteTables {
         self.database.read(move |sql| known(sql, owner, key)).await
     }
 
-    async fn add(&self, steps: Vec<Step>, changes: Vec<Change>, now: UtcMillis) -> Result<Option<i64>, EngineError> {
+    async fn add(&self, steps: Vec<Step>, changes: Vec<Change>, now: UtcMillis) -> Result<bool, EngineError> {
         self.database
             .write_sql(move |sql| {
                 for change in &changes {
                     if known(sql, change.owner, change.key)? != change.was {
-                        return Ok(None);
+                        return Ok(false);
                     }
                 }
-                let mut first = None;
                 let mut insert = sql.prepare_cached(
                     "INSERT INTO step (owner, key, class, version, amount, is_new, numbers)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -84,13 +83,12 @@ impl Tables for SqliteTables {
                     let packed = numbers::pack(&step.numbers);
                     let (class, owner) = (step.class.number(), step.owner.number());
                     let row = (owner, step.key.0, class, step.version, step.amount, step.is_new, packed);
-                    let seq = insert.insert(row)?;
-                    first = first.or(Some(seq));
+                    insert.execute(row)?;
                 }
                 for change in &changes {
                     put_known(sql, change, now)?;
                 }
-                Ok(first)
+                Ok(true)
             })
             .await
     }

@@ -40,9 +40,8 @@ pub(crate) trait Tables: Send + Sync {
     /// Steps above `seq` of any owner or of one, by rising number, at most `limit`.
     async fn since(&self, owner: Option<Owner>, seq: i64, limit: usize) -> Result<Vec<Numbered>, EngineError>;
     async fn known(&self, owner: Owner, key: Key) -> Result<Option<Known>, EngineError>;
-    /// Adds steps, all or none, and gives the number of the first: the others follow it without a gap. `None` if one of the
-    /// changes starts from what is no longer known.
-    async fn add(&self, steps: Vec<Step>, changes: Vec<Change>, now: UtcMillis) -> Result<Option<i64>, EngineError>;
+    /// Adds steps, all or none; false if one of the changes starts from what is no longer known.
+    async fn add(&self, steps: Vec<Step>, changes: Vec<Change>, now: UtcMillis) -> Result<bool, EngineError>;
     async fn snapshot(&self, owner: Owner) -> Result<Option<(i64, Vec<u8>)>, EngineError>;
     /// Takes the place of the owner's steps up to `seq`.
     async fn put_snapshot(&self, owner: Owner, seq: i64, weights: Vec<u8>) -> Result<(), EngineError>;
