@@ -218,7 +218,8 @@ impl Filter {
 
     async fn run_rules(&self, facts: &MessageFacts, auth: Option<&AuthOutcome>, before: &[Finding]) -> OfContent {
         let rules = self.rules.load_full();
-        let weights = self.classifier.as_ref().map(Current::weights);
+        // Too little taught says nothing, and is not asked.
+        let weights = self.classifier.as_ref().map(Current::weights).filter(|weights| weights.trust() > 0.0);
         if rules.is_empty() && weights.is_none() {
             return OfContent::default();
         }
@@ -276,14 +277,17 @@ fn judge_content(
         settings: Some(rules.settings()),
     };
     let mut targets = Targets::of(&facts.message, context);
-    let features = weights.map(|weights| (weights, Features::of(&targets)));
-    let numbers = features.as_ref().map(|(_, features)| features.numbers()).unwrap_or_default();
-    targets.set_bayes(weights.and_then(|weights| crate::learned::probability(weights, &numbers)));
+    let Some(weights) = weights else {
+        return OfContent { findings: score::by_rules(rules, &targets, 0.0), features: Vec::new() };
+    };
+    let features = Features::of(&targets);
+    let numbers = features.numbers();
+    let opinion = weights.opinion(&numbers);
+    targets.set_bayes(Some(opinion.probability()));
     let is_scored = rules.scores_bayes();
-    let trust = weights.filter(|_| !is_scored).map_or(0.0, Weights::trust);
+    let trust = if is_scored { 0.0 } else { weights.trust() };
     let mut findings = score::by_rules(rules, &targets, trust);
-    let learned = features.and_then(|(weights, features)| crate::learned::finding(weights, &features));
-    findings.extend(learned.map(|finding| match is_scored {
+    findings.extend(crate::learned::finding(weights, &features, opinion).map(|finding| match is_scored {
         // Rules that score what was learned: it counts once.
         true => Finding { score: Score::ZERO, ..finding },
         false => finding,

@@ -4,7 +4,7 @@ mod features;
 mod opinion;
 
 pub use features::{Features, VERSION};
-pub use opinion::{finding, personal, probability};
+pub use opinion::{finding, personal};
 
 use classifier::{Class, Key, Lesson, Owner};
 use mail::HeaderFields;

@@ -11,10 +11,8 @@ const WORDS_MAX: usize = 8;
 /// An opinion closer to none than this is not told, in log-odds.
 const NOTHING: f64 = 0.5;
 
-/// What the weights say of a message; `None` if nothing.
-pub fn finding(weights: &Weights, features: &Features) -> Option<Finding> {
-    let numbers = features.numbers();
-    let opinion = weights.opinion(&numbers);
+/// What the weights say of a message, with the words that say most; `None` if nothing.
+pub fn finding(weights: &Weights, features: &Features, opinion: Opinion) -> Option<Finding> {
     if opinion.log_odds.abs() < NOTHING {
         return None;
     }
@@ -25,12 +23,6 @@ pub fn finding(weights: &Weights, features: &Features) -> Option<Finding> {
     };
     let evidence = evidence(weights, features, opinion);
     Some(of(name, points(opinion.log_odds), description, &evidence))
-}
-
-/// The probability of spam, from 0 to 1; `None` while too little was learned.
-pub fn probability(weights: &Weights, numbers: &[u32]) -> Option<f64> {
-    let opinion = weights.opinion(numbers);
-    (opinion.log_odds != 0.0).then(|| opinion.probability())
 }
 
 /// What an account's own lessons change of it: `own` is what they add to the opinion of all, in log-odds.
