@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use base::{ByteSize, UtcMillis};
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use migrate::{maildir, mbox};
+use migrate::{Message, Trouble, maildir, mbox};
 use serde_json::json;
 
 use super::node::Node;
@@ -111,13 +111,7 @@ impl Learn {
         };
         if is_mbox(&mut file)? {
             let reader = mbox::Reader::new(file, path, limit, UtcMillis(0));
-            for message in reader {
-                match message {
-                    Ok(message) => self.teach(node, message.content, path, limit, tally).await?,
-                    Err(trouble) => skip(tally, &trouble.into())?,
-                }
-            }
-            return Ok(());
+            return self.teach_all(node, reader, path, limit, tally).await;
         }
         let mut content = Vec::new();
         match file.take(limit.0 + 1).read_to_end(&mut content) {
@@ -135,18 +129,10 @@ impl Learn {
         depth: usize,
     ) -> anyhow::Result<()> {
         if path.join("cur").is_dir() {
-            match maildir::Reader::open(path, limit) {
-                Ok(reader) => {
-                    for message in reader {
-                        match message {
-                            Ok(message) => self.teach(node, message.content, path, limit, tally).await?,
-                            Err(trouble) => skip(tally, &trouble.into())?,
-                        }
-                    }
-                }
-                Err(trouble) => skip(tally, &trouble.into())?,
-            }
-            return Ok(());
+            return match maildir::Reader::open(path, limit) {
+                Ok(reader) => self.teach_all(node, reader, path, limit, tally).await,
+                Err(trouble) => skip(tally, &trouble.into()),
+            };
         }
         let entries = match std::fs::read_dir(path).with_context(|| path.display().to_string()) {
             Ok(entries) => entries,
@@ -156,6 +142,23 @@ impl Learn {
         inside.sort();
         for path in inside {
             self.learn_from(node, &path, limit, tally, depth + 1).await?;
+        }
+        Ok(())
+    }
+
+    async fn teach_all(
+        &self,
+        node: &mut Node,
+        messages: impl Iterator<Item = Result<Message, Trouble>>,
+        path: &Path,
+        limit: ByteSize,
+        tally: &mut Tally,
+    ) -> anyhow::Result<()> {
+        for message in messages {
+            match message {
+                Ok(message) => self.teach(node, message.content, path, limit, tally).await?,
+                Err(trouble) => skip(tally, &trouble.into())?,
+            }
         }
         Ok(())
     }

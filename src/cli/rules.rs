@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Subcommand;
 use filter::rules::parse::Source;
 use filter::rules::{Context, Keep, RuleSet, ScoreSet, Severity, Targets};
@@ -67,20 +66,18 @@ fn hits(files: Vec<PathBuf>, paths: &[PathBuf], list: Option<PathBuf>, names: bo
         return Ok(ExitCode::SUCCESS);
     }
     let files = match list {
-        Some(list) => std::fs::read_to_string(&list)
-            .with_context(|| list.display().to_string())?
-            .lines()
-            .filter(|line| !line.is_empty())
-            .map(PathBuf::from)
-            .collect(),
+        Some(list) => super::scan::read_list(&list)?,
         None => files,
     };
     let mut unread = 0;
     for file in &files {
-        let Ok(message) = std::fs::read(file) else {
-            eprintln!("cannot read {}", file.display());
-            unread += 1;
-            continue;
+        let message = match super::scan::read(file) {
+            Ok(message) => message,
+            Err(error) => {
+                print::error(&error);
+                unread += 1;
+                continue;
+            }
         };
         let context = Context { settings: Some(rules.settings()), ..Context::default() };
         let targets = Targets::of(&message, context);

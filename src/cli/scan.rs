@@ -193,7 +193,7 @@ fn with_crlf(message: Vec<u8>) -> Vec<u8> {
     out
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+pub fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let mut content = Vec::new();
     if path == Path::new("-") {
         std::io::stdin().read_to_end(&mut content).context("standard input")?;
@@ -203,7 +203,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(content)
 }
 
-fn read_list(list: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub fn read_list(list: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let text = String::from_utf8(read(list)?).with_context(|| format!("{}: not UTF-8", list.display()))?;
     Ok(text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect())
 }
