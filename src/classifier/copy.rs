@@ -2,7 +2,7 @@
 
 use engine::EngineError;
 use engine::table::Kind::{Bool, Bytes, Int};
-use engine::table::{Between, DIFFERENCES_MAX, Kind, Row, Table, Value, differences};
+use engine::table::{Between, DIFFERENCES_MAX, Kind, Table, differences};
 
 use crate::classifier::Classifier;
 
@@ -30,9 +30,6 @@ fn tables() -> [Table; 3] {
     ]
 }
 
-/// Rows written at a time.
-const BATCH: usize = 200;
-
 impl Classifier {
     /// Makes what was learned in `to` what it is here; gives whether something was written. Whatever the error, `to` is as
     /// it was. Nobody may learn meanwhile.
@@ -43,19 +40,7 @@ impl Classifier {
         let last = self.tables.stand().await?.last;
         let (from, place) = (self.tables.place(), to.tables.place());
         let mut change = place.begin().await?;
-        for table in &tables() {
-            let (sqlite, postgres) = (&table.sqlite.from, &table.postgres.from);
-            change.run(&format!("DELETE FROM {sqlite}"), &format!("DELETE FROM {postgres}")).await?;
-        }
-        for table in &tables() {
-            let mut after: Option<Row> = None;
-            loop {
-                let rows = from.rows(table, None, after.as_deref(), BATCH).await?;
-                let Some(row) = rows.last().cloned() else { break };
-                change.insert(table, rows).await?;
-                after = row.get(..table.key).map(<[Value]>::to_vec);
-            }
-        }
+        change.replace_all(&tables(), &from).await?;
         change
             .run(
                 &format!(

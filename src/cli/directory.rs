@@ -194,6 +194,9 @@ pub enum AccountCommand {
         /// `true` or `false`: whether it may sign in.
         #[arg(long)]
         enabled: Option<bool>,
+        /// `allowed` or `locked`: whether it may send. A new password allows it, too.
+        #[arg(long, value_parser = ["allowed", "locked"])]
+        sending: Option<String>,
         /// Its mailbox is on this legacy server; `none` for here, once it has moved.
         #[arg(long, value_name = "NAME")]
         legacy: Option<String>,
@@ -230,9 +233,9 @@ impl AccountCommand {
                 (Request::AccountAdd { address, name, admin, limit: limits.into(), legacy, secrets }, common)
             }
             Self::Show { address, common } => (Request::AccountShow { address }, common),
-            Self::Set { address, name, access, enabled, legacy, limits, password, common } => {
+            Self::Set { address, name, access, enabled, sending, legacy, limits, password, common } => {
                 let secrets = password.read()?;
-                let patch = AccountPatch { name, access, enabled, limit: limits.into(), legacy, secrets };
+                let patch = AccountPatch { name, access, enabled, limit: limits.into(), legacy, sending, secrets };
                 something(patch != AccountPatch::default())?;
                 (Request::AccountSet { address, patch }, common)
             }

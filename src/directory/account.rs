@@ -44,8 +44,18 @@ pub struct Account {
     pub rights: Rights,
     /// The legacy server where its mailbox still is.
     pub legacy: Option<String>,
+    /// Set: it may not send.
+    pub sending_lock: Option<SendingLock>,
     pub quota: Quota,
     pub created_at: UtcMillis,
+}
+
+/// Why and since when an account may read but not send. A new password lifts it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SendingLock {
+    pub at: UtcMillis,
+    /// One line for administrators.
+    pub reason: String,
 }
 
 /// What is needed to make an account.

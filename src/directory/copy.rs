@@ -2,7 +2,7 @@
 
 use engine::EngineError;
 use engine::table::Kind::{Bool, Bytes, Int, Text};
-use engine::table::{Between, DIFFERENCES_MAX, Kind, Merge, Place, Row, Side, Step, Table, Value, differences};
+use engine::table::{Between, DIFFERENCES_MAX, Kind, Merge, Place, Side, Step, Table, Value, differences};
 
 use crate::error::RegistryError;
 use crate::registry::Registry;
@@ -55,10 +55,11 @@ const LEGACY_SERVER: Columns = &[
     ("created_at", Int),
 ];
 const ACCOUNT_LEGACY: Columns = &[("account", Int), ("server", Int)];
+const SENDING_LOCK: Columns = &[("account", Int), ("locked_at", Int), ("reason", Text)];
 const DOMAIN_LEGACY: Columns = &[("domain", Int), ("server", Int)];
 
 /// Each after those that it refers to.
-pub(crate) fn tables() -> [Table; 9] {
+pub(crate) fn tables() -> [Table; 10] {
     [
         Table::plain("tenant", ("tenant", "directory_tenant"), TENANT, 1, false),
         Table::plain("domain", ("domain", "directory_domain"), DOMAIN, 1, false),
@@ -68,6 +69,7 @@ pub(crate) fn tables() -> [Table; 9] {
         Table::plain("web_session", ("web_session", "directory_web_session"), WEB_SESSION, 1, false),
         Table::plain("legacy_server", ("legacy_server", "directory_legacy_server"), LEGACY_SERVER, 1, false),
         Table::plain("account_legacy", ("account_legacy", "directory_account_legacy"), ACCOUNT_LEGACY, 1, false),
+        Table::plain("sending_lock", ("sending_lock", "directory_sending_lock"), SENDING_LOCK, 1, false),
         Table::plain("domain_legacy", ("domain_legacy", "directory_domain_legacy"), DOMAIN_LEGACY, 1, false),
     ]
 }
@@ -88,19 +90,7 @@ impl Registry {
         }
         let (from, to) = (self.place(), to.place());
         let mut change = to.begin().await?;
-        for table in tables().iter().rev() {
-            let (sqlite, postgres) = (&table.sqlite.from, &table.postgres.from);
-            change.run(&format!("DELETE FROM {sqlite}"), &format!("DELETE FROM {postgres}")).await?;
-        }
-        for table in &tables() {
-            let mut after: Option<Row> = None;
-            loop {
-                let rows = from.rows(table, None, after.as_deref(), BATCH).await?;
-                let Some(last) = rows.last().cloned() else { break };
-                change.insert(table, rows).await?;
-                after = last.get(..table.key).map(<[Value]>::to_vec);
-            }
-        }
+        change.replace_all(&tables(), &from).await?;
         for (name, last) in last_numbers(&from).await? {
             // One below the next.
             let (first, is_given) = (last.max(1), last > 0);
@@ -186,6 +176,3 @@ async fn last_numbers(place: &Place) -> Result<Vec<(&'static str, i64)>, EngineE
     }
     Ok(found)
 }
-
-/// Rows written at a time.
-const BATCH: usize = 500;

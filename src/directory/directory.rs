@@ -75,6 +75,10 @@ pub trait Directory: Send + Sync {
     /// A legacy server refused a password: counts as any failure; the caller answers after the delay.
     fn refused_elsewhere(&self, peer: IpAddr) -> Duration;
 
+    /// Lets an account read but not send, until it gets a new password or an administrator allows it. It stays as it was
+    /// if it is locked already; gives whether it was not.
+    async fn lock_sending(&self, account: &Account, reason: &str) -> Result<bool, DirectoryError>;
+
     /// The legacy server of this name.
     async fn legacy(&self, name: &str) -> Result<Option<Arc<LegacyServer>>, DirectoryError>;
 }

@@ -29,7 +29,9 @@ mod tables;
 mod tests;
 mod web_session;
 
-pub use account::{Access, Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, Tenant, TenantKind};
+pub use account::{
+    Access, Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind,
+};
 pub use audit::Damage;
 pub use directory::{Directory, Login, Protocol};
 pub use error::{DirectoryError, LoginError, RegistryError};

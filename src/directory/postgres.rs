@@ -12,7 +12,7 @@ use engine::postgres::{Migration, Params, Pool, Row, Session, value};
 use engine::table::Place;
 use mail::{Address, Domain};
 
-use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
+use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, SendingLock, Tenant, TenantKind};
 use crate::error::RegistryError;
 use crate::hold::Rights;
 use crate::legacy::LegacyServer;
@@ -34,6 +34,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { text: include_str!("postgres-1.sql"), oldest: 1 },
     Migration { text: include_str!("postgres-2.sql"), oldest: 1 },
     LEGACY,
+    Migration { text: include_str!("lock-postgres.sql"), oldest: 1 },
 ];
 
 /// Legacy servers.
@@ -254,6 +255,18 @@ impl Tables for PgTables {
             let changed = sql.row_opt(text, params).await?.ok_or_else(|| missing("the account", &folded))?;
             if let Some(server) = &change.legacy {
                 legacy::place_account(sql, value(&changed, 0)?, server.as_deref()).await?;
+            }
+            let id: i64 = value(&changed, 0)?;
+            match &change.sending {
+                None => {}
+                Some(None) => {
+                    sql.execute("DELETE FROM directory_sending_lock WHERE account = $1", &[&id]).await?;
+                }
+                Some(Some(lock)) => {
+                    let text = "INSERT INTO directory_sending_lock (account, locked_at, reason) VALUES ($1, $2, $3)
+                        ON CONFLICT (account) DO NOTHING";
+                    sql.execute(text, &[&id, &lock.at.0, &lock.reason]).await?;
+                }
             }
             Ok(AccountId(number(&changed, 0)?))
         })
@@ -519,8 +532,8 @@ const ACCOUNTS_BELOW: &str = "
 
 const SELECT_ACCOUNT: &str = "SELECT id, address, name, access, enabled, quota_bytes, quota_messages, password,
      created_at, (SELECT s.name FROM directory_account_legacy l JOIN directory_legacy_server s ON s.id = l.server
-                  WHERE l.account = directory_account.id)
-     FROM directory_account";
+                  WHERE l.account = directory_account.id), lock.locked_at, lock.reason
+     FROM directory_account LEFT JOIN directory_sending_lock lock ON lock.account = directory_account.id";
 
 fn read_account(row: &Row) -> Result<Account, EngineError> {
     let (access, enabled) = (Access::from_name(value(row, 3)?).unwrap_or(Access::User), value(row, 4)?);
@@ -532,6 +545,9 @@ fn read_account(row: &Row) -> Result<Account, EngineError> {
         enabled,
         rights: Rights::new(value(row, 7)?, access, enabled),
         legacy: value(row, 9)?,
+        sending_lock: value::<Option<i64>>(row, 10)?
+            .map(|at| Ok(SendingLock { at: UtcMillis(at), reason: value(row, 11)? }))
+            .transpose()?,
         quota: read_quota(row, 5)?,
         created_at: UtcMillis(value(row, 8)?),
     })

@@ -17,7 +17,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::account::{Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, Tenant, TenantKind};
+use crate::account::{Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind};
 use crate::directory::{Directory, Login};
 use crate::error::{DirectoryError, LoginError, RegistryError};
 use crate::guard::LoginGuard;
@@ -473,6 +473,21 @@ impl Directory for Registry {
 
     fn refused_elsewhere(&self, peer: IpAddr) -> Duration {
         self.guard.failed(peer)
+    }
+
+    async fn lock_sending(&self, account: &Account, reason: &str) -> Result<bool, DirectoryError> {
+        // What is cached may be older than the last lock, or the last release.
+        let before = self.tables.account(account.id).await?;
+        if before.is_none_or(|account| account.sending_lock.is_some()) {
+            return Ok(false);
+        }
+        let lock = SendingLock { at: self.clock.utc(), reason: reason.to_owned() };
+        let change = AccountChange { sending: Some(Some(lock)), ..AccountChange::default() };
+        match self.set_account(&account.address, change).await {
+            Ok(()) => Ok(true),
+            Err(RegistryError::Unavailable(error)) => Err(error.into()),
+            Err(_gone) => Ok(false),
+        }
     }
 
     async fn legacy(&self, name: &str) -> Result<Option<Arc<LegacyServer>>, DirectoryError> {

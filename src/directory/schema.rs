@@ -54,6 +54,7 @@ ALTER TABLE tenant ADD COLUMN quota_messages INTEGER;
     include_str!("schema-3.sql"),
     include_str!("schema-4.sql"),
     LEGACY,
+    include_str!("lock-sqlite.sql"),
 ];
 
 /// Legacy servers.

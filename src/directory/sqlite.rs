@@ -10,7 +10,7 @@ use engine::{Database, EngineError, Settings};
 use mail::{Address, Domain};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
+use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, SendingLock, Tenant, TenantKind};
 use crate::error::RegistryError;
 use crate::hold::Rights;
 use crate::legacy::LegacyServer;
@@ -294,6 +294,15 @@ impl Tables for SqliteTables {
                 && let Err(error) = legacy::place_account(sql, id, server.as_deref())?
             {
                 return Ok(Err(error));
+            }
+            match &change.sending {
+                None => {}
+                Some(None) => drop(sql.execute("DELETE FROM sending_lock WHERE account = ?1", [id])?),
+                Some(Some(lock)) => {
+                    let text = "INSERT INTO sending_lock (account, locked_at, reason) VALUES (?1, ?2, ?3)
+                        ON CONFLICT (account) DO NOTHING";
+                    sql.execute(text, params![id, lock.at.0, lock.reason])?;
+                }
             }
             Ok(Ok(AccountId(u64::try_from(id).unwrap_or_default())))
         })
@@ -632,8 +641,9 @@ fn read_quota(row: &Row<'_>, column: usize) -> rusqlite::Result<Quota> {
 
 const SELECT_ACCOUNT: &str =
     "SELECT id, address, name, access, enabled, quota_bytes, quota_messages, password, created_at,
-         (SELECT s.name FROM account_legacy l JOIN legacy_server s ON s.id = l.server WHERE l.account = account.id)
-     FROM account";
+         (SELECT s.name FROM account_legacy l JOIN legacy_server s ON s.id = l.server WHERE l.account = account.id),
+         sending_lock.locked_at, sending_lock.reason
+     FROM account LEFT JOIN sending_lock ON sending_lock.account = account.id";
 
 fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
     let access = Access::from_name(row.get_ref(3)?.as_str()?).unwrap_or(Access::User);
@@ -646,6 +656,10 @@ fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
         enabled,
         rights: Rights::new(row.get_ref(7)?.as_str()?, access, enabled),
         legacy: row.get(9)?,
+        sending_lock: row
+            .get::<_, Option<i64>>(10)?
+            .map(|at| Ok::<_, rusqlite::Error>(SendingLock { at: UtcMillis(at), reason: row.get(11)? }))
+            .transpose()?,
         quota: read_quota(row, 5)?,
         created_at: UtcMillis(row.get(8)?),
     })

@@ -8,7 +8,7 @@ use engine::EngineError;
 use engine::table::Place;
 use mail::{Address, Domain};
 
-use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, Tenant, TenantKind};
+use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, SendingLock, Tenant, TenantKind};
 use crate::error::RegistryError;
 use crate::legacy::LegacyServer;
 use crate::password::PasswordHash;
@@ -25,6 +25,8 @@ pub struct AccountChange {
     pub password: Option<PasswordHash>,
     /// `Some(None)`: its mailbox is here.
     pub legacy: Option<Option<String>>,
+    /// `Some(None)`: it may send. One that is locked already stays as it was.
+    pub sending: Option<Option<SendingLock>>,
 }
 
 /// A page of a listing: names that sort after `after`, containing `search`, at most `limit`.

@@ -81,6 +81,7 @@ contract!(
     browsers_stay_signed_in_until_something_ends_it,
     accounts_on_a_legacy_server_are_known_there,
     a_password_is_captured_where_that_is_wanted,
+    an_account_that_may_not_send_is_let_again_by_a_new_password,
 );
 
 #[tokio::test]
@@ -268,6 +269,30 @@ async fn listings_come_in_pages(directory: &Registry) {
     assert_eq!(directory.aliases(Listing::default()).await.unwrap().len(), 2, "an alias without targets goes");
     let carl = directory.add_account(account("carl")).await.unwrap();
     assert!(carl > ids[1], "numbers are never used again");
+}
+
+async fn an_account_that_may_not_send_is_let_again_by_a_new_password(directory: &Registry) {
+    let anna = address("anna@example.test");
+    let account = directory.account_by_address(&anna).await.unwrap().unwrap();
+    assert_eq!(account.sending_lock, None);
+    assert!(directory.lock_sending(&account, "score 13.0").await.unwrap());
+    assert!(!directory.lock_sending(&account, "again").await.unwrap(), "it stays as it was");
+    let reason = async || {
+        let account = directory.account(account.id).await.unwrap().unwrap();
+        account.sending_lock.map(|lock| lock.reason)
+    };
+    assert_eq!(reason().await.as_deref(), Some("score 13.0"));
+    assert!(sign_in(directory, "anna@example.test", "pw-Anna").await.is_ok(), "she reads on");
+    let allow = AccountChange { sending: Some(None), ..AccountChange::default() };
+    directory.set_account(&anna, allow).await.unwrap();
+    assert_eq!(reason().await, None);
+    directory.lock_sending(&account, "score 14.0").await.unwrap();
+    let named = AccountChange { name: Some("Anna".to_owned()), ..AccountChange::default() };
+    directory.set_account(&anna, named).await.unwrap();
+    assert_eq!(reason().await.as_deref(), Some("score 14.0"));
+    let password = crate::PasswordHash::make(&Secret::new("new".to_owned()));
+    directory.set_account(&anna, AccountChange { password: Some(password), ..AccountChange::default() }).await.unwrap();
+    assert_eq!(reason().await, None);
 }
 
 async fn limits_come_from_account_domain_and_tenants(directory: &Registry) {

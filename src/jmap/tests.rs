@@ -26,6 +26,7 @@ fn account() -> Account {
         access: Access::User,
         enabled: true,
         legacy: None,
+        sending_lock: None,
         quota: base::Quota::UNLIMITED,
         created_at: UtcMillis(0),
         rights: directory::Rights::default(),
@@ -60,6 +61,10 @@ impl Directory for OnlyAnna {
     fn refused_elsewhere(&self, _: std::net::IpAddr) -> std::time::Duration {
         std::time::Duration::ZERO
     }
+    async fn lock_sending(&self, _: &Account, _: &str) -> Result<bool, DirectoryError> {
+        Ok(false)
+    }
+
     async fn legacy(&self, _: &str) -> Result<Option<Arc<LegacyServer>>, DirectoryError> {
         Ok(None)
     }

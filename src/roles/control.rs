@@ -9,8 +9,8 @@ use base::{MessageId, PoolId, Quota, Secret};
 use bytes::Bytes;
 use cluster::{Member, Wish};
 use directory::{
-    Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, RegistryError, Tenant,
-    TenantKind,
+    Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, RegistryError, SendingLock,
+    Tenant, TenantKind,
 };
 use mail::{Address, Domain};
 use serde::{Deserialize, Serialize};
@@ -168,6 +168,8 @@ pub struct AccountPatch {
     pub limit: QuotaPatch,
     /// A legacy server's name, or `none`.
     pub legacy: Option<String>,
+    /// `allowed` or `locked`.
+    pub sending: Option<String>,
     pub secrets: Option<Secrets>,
 }
 
@@ -201,6 +203,8 @@ impl From<Value> for Reply {
     }
 }
 
+/// Why an account may not send, if nobody said.
+const BY_ADMINISTRATOR: &str = "an administrator";
 /// A line longer than this is none of ours.
 const REQUEST_MAX: u64 = 1 << 20;
 const ANSWER_MAX: u64 = 256 << 20;
@@ -402,6 +406,10 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
                 enabled: patch.enabled,
                 quota: patch.limit.change()?,
                 legacy: patch.legacy.map(legacies::server),
+                sending: patch.sending.map(|word| {
+                    let lock = || SendingLock { at: engines.clock.utc(), reason: BY_ADMINISTRATOR.to_owned() };
+                    (word == "locked").then(lock)
+                }),
                 password: match patch.secrets {
                     Some(secrets) => Some(hash(secrets).await?),
                     None => None,
@@ -563,6 +571,9 @@ fn account_value(account: &Account) -> Value {
         "access": account.access.as_str(),
         "enabled": account.enabled,
         "legacy": account.legacy,
+        "sending": account.sending_lock.as_ref().map_or("allowed", |_| "locked"),
+        "sending_locked": account.sending_lock.as_ref().map(|lock| mail::date::format_utc(lock.at)),
+        "sending_locked_by": account.sending_lock.as_ref().map(|lock| lock.reason.clone()),
         "quota": account.quota.size.map(|size| size.to_string()),
         "quota_messages": account.quota.messages,
         "created": mail::date::format_utc(account.created_at),

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use base::{AccountId, ByteSize, Quota, Secret};
 use directory::{
     Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, Placement, QuotaChange,
-    RegistryError,
+    RegistryError, SendingLock,
 };
 use mail::date::format_utc;
 use mail::{Address, Domain};
@@ -60,6 +60,8 @@ pub(crate) struct AccountPatch {
     name: Option<String>,
     access: Option<String>,
     enabled: Option<bool>,
+    /// `allowed` or `locked`.
+    sending: Option<String>,
     /// Octets; zero lifts the limit.
     quota: Option<u64>,
     /// Zero lifts the limit.
@@ -211,8 +213,16 @@ pub(crate) async fn set_account(
         Some(password) => Some(hash(Secret::new(password)).await?),
         None => None,
     };
-    let change =
-        AccountChange { name: body.name, access, enabled: body.enabled, quota, password, ..AccountChange::default() };
+    let sending = match body.sending.as_deref() {
+        None => None,
+        Some("allowed") => Some(None),
+        Some("locked") => {
+            Some(Some(SendingLock { at: web.services.clock.utc(), reason: viewer.account.address.to_string() }))
+        }
+        Some(_) => return Err(invalid("sending is allowed or locked")),
+    };
+    let (name, enabled) = (body.name, body.enabled);
+    let change = AccountChange { name, access, enabled, quota, password, sending, ..AccountChange::default() };
     web.services.registry.set_account(&address, change).await?;
     let account = find(&web, &address).await?;
     if !quota.is_empty() {
@@ -341,7 +351,11 @@ fn domain_to_json(domain: &DomainEntry) -> Value {
 fn account_to_json(account: &Account) -> Value {
     json!({
         "id": account.id.0, "address": account.address.to_string(), "name": account.name,
-        "access": account.access.as_str(), "enabled": account.enabled, "quota": account.quota.size.map(|size| size.0),
+        "access": account.access.as_str(), "enabled": account.enabled,
+        "sending": account.sending_lock.as_ref().map_or("allowed", |_| "locked"),
+        "sendingLocked": account.sending_lock.as_ref().map(|lock| format_utc(lock.at)),
+        "sendingLockedBy": account.sending_lock.as_ref().map(|lock| lock.reason.clone()),
+        "quota": account.quota.size.map(|size| size.0),
         "quotaMessages": account.quota.messages,
         "created": format_utc(account.created_at),
     })

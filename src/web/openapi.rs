@@ -39,7 +39,12 @@ pub(crate) const ROUTES: &[Route] = &[
     ("/api/v1/accounts", "get", "Accounts", PAGE),
     ("/api/v1/accounts", "post", "Adds an account: address, name, admin, password, quota, quotaMessages", &[]),
     ("/api/v1/accounts/{address}", "get", "One account and what it uses", &[]),
-    ("/api/v1/accounts/{address}", "patch", "Changes name, access, enabled, quota, quotaMessages, password", &[]),
+    (
+        "/api/v1/accounts/{address}",
+        "patch",
+        "Changes name, access, enabled, sending, quota, quotaMessages, password",
+        &[],
+    ),
     ("/api/v1/accounts/{address}", "delete", "Deletes an account and its mail", &[]),
     ("/api/v1/aliases", "get", "Aliases", PAGE),
     ("/api/v1/aliases/{address}", "put", "Makes an alias or changes it: targets", &[]),

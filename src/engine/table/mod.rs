@@ -150,6 +150,9 @@ impl Table {
     }
 }
 
+/// Rows written at a time where whole tables go.
+const BATCH: usize = 500;
+
 /// Where tables lie.
 #[derive(Clone)]
 pub enum Place {
@@ -230,6 +233,24 @@ impl Change {
             Self::Sqlite(writing) => writing.each(&table.sqlite.delete, keys).await,
             Self::Postgres(session) => postgres::each(session, &table.postgres.delete, columns, &keys).await,
         }
+    }
+
+    /// Puts the rows of `from` in the place of all that these tables hold; each table after those that it refers to.
+    pub async fn replace_all(&mut self, tables: &[Table], from: &Place) -> Result<(), EngineError> {
+        for table in tables.iter().rev() {
+            let (sqlite, postgres) = (&table.sqlite.from, &table.postgres.from);
+            self.run(&format!("DELETE FROM {sqlite}"), &format!("DELETE FROM {postgres}")).await?;
+        }
+        for table in tables {
+            let mut after: Option<Row> = None;
+            loop {
+                let rows = from.rows(table, None, after.as_deref(), BATCH).await?;
+                let Some(last) = rows.last().cloned() else { break };
+                self.insert(table, rows).await?;
+                after = last.get(..table.key).map(<[Value]>::to_vec);
+            }
+        }
+        Ok(())
     }
 
     /// A statement of one engine; nothing where it is empty.
