@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("mailauth", 2),
     ("directory", 2),
     ("classifier", 2),
+    ("reputation", 2),
     ("store", 2),
     ("trail", 2),
     ("cluster", 2),

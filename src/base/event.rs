@@ -11,6 +11,7 @@ pub const SESSION_STAYED: &str = "session.stayed";
 pub const LISTENER_FAILED: &str = "listener.failed";
 pub const SESSION_OPENED: &str = "session.opened";
 pub const SESSION_CLOSED: &str = "session.closed";
+pub const SENDING_LOCKED: &str = "sending.locked";
 pub const SESSION_PANICKED: &str = "session.panicked";
 pub const SESSION_REFUSED: &str = "session.refused";
 pub const LOGIN_ACCEPTED: &str = "login.accepted";

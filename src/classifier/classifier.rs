@@ -109,17 +109,22 @@ impl Classifier {
 
     /// Learns messages, all or none, in order. On return it is durable; other nodes know within about a second.
     pub async fn learn(&self, lessons: &[Lesson]) -> Result<Vec<Learned>, EngineError> {
-        self.change(lessons, true).await
+        self.change(lessons, Wish::Learn).await
+    }
+
+    /// Learns messages that nobody said anything of: what is known of one stays as it is.
+    pub async fn learn_unasked(&self, lessons: &[Lesson]) -> Result<Vec<Learned>, EngineError> {
+        self.change(lessons, Wish::LearnUnasked).await
     }
 
     /// Takes back what was learned of the messages, whatever class they were learned as.
     pub async fn unlearn(&self, lessons: &[Lesson]) -> Result<Vec<Learned>, EngineError> {
-        self.change(lessons, false).await
+        self.change(lessons, Wish::Unlearn).await
     }
 
-    async fn change(&self, lessons: &[Lesson], is_new: bool) -> Result<Vec<Learned>, EngineError> {
+    async fn change(&self, lessons: &[Lesson], wish: Wish) -> Result<Vec<Learned>, EngineError> {
         for _ in 0..TRIES {
-            let Batch { steps, changes, outcome } = self.plan(lessons, is_new).await?;
+            let Batch { steps, changes, outcome } = self.plan(lessons, wish).await?;
             if steps.is_empty() || self.tables.add(steps, changes, self.clock.utc()).await? {
                 self.refresh().await?;
                 return Ok(outcome);
@@ -129,7 +134,7 @@ impl Classifier {
     }
 
     /// Works out the steps from what is known of the messages now.
-    async fn plan(&self, lessons: &[Lesson], is_new: bool) -> Result<Batch, EngineError> {
+    async fn plan(&self, lessons: &[Lesson], wish: Wish) -> Result<Batch, EngineError> {
         let mut batch = Batch::default();
         for lesson in lessons {
             let &Lesson { owner, key, class, version, strength, .. } = lesson;
@@ -142,14 +147,16 @@ impl Classifier {
                 Some(change) => change.is,
                 None => self.tables.known(owner, key).await?,
             };
-            let (back, forth, learned) = match (was, is_new) {
-                (Some(known), true) if known.class == class => (None, false, Learned::Known),
-                (Some(known), true) => (Some(known), true, Learned::Corrected),
+            let is_as_strong = |known: Known| known.class == class && known.amount >= strength.min(FULL).into();
+            let (back, forth, learned) = match (was, wish) {
+                (Some(_), Wish::LearnUnasked) => (None, false, Learned::Known),
+                (Some(known), Wish::Learn) if is_as_strong(known) => (None, false, Learned::Known),
+                (Some(known), Wish::Learn) => (Some(known), true, Learned::Corrected),
                 // Its features had other numbers.
-                (Some(known), false) if known.version != version => (None, false, Learned::NotKnown),
-                (Some(known), false) => (Some(known), false, Learned::Unlearned),
-                (None, true) => (None, true, Learned::New),
-                (None, false) => (None, false, Learned::NotKnown),
+                (Some(known), Wish::Unlearn) if known.version != version => (None, false, Learned::NotKnown),
+                (Some(known), Wish::Unlearn) => (Some(known), false, Learned::Unlearned),
+                (None, Wish::Learn | Wish::LearnUnasked) => (None, true, Learned::New),
+                (None, Wish::Unlearn) => (None, false, Learned::NotKnown),
             };
             batch.outcome.push(learned);
             if back.is_none() && !forth {
@@ -286,6 +293,14 @@ impl Classifier {
     fn weights(&self) -> Arc<Weights> {
         self.current.weights()
     }
+}
+
+/// What is to be done with lessons.
+#[derive(Clone, Copy)]
+enum Wish {
+    Learn,
+    LearnUnasked,
+    Unlearn,
 }
 
 #[derive(Default)]

@@ -77,7 +77,7 @@ pub struct Lesson {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Learned {
     New,
-    /// It had been learned as the other class; that was taken back.
+    /// It had been learned as the other class, or for less; that was taken back.
     Corrected,
     /// It had been learned so before: nothing changed.
     Known,

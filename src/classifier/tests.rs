@@ -90,6 +90,22 @@ async fn a_batch_may_hold_a_message_twice() {
 }
 
 #[tokio::test]
+async fn what_nobody_said_gives_way_to_what_somebody_says() {
+    each(async |one, _| {
+        let weak = |class| Lesson { strength: 150, ..lesson(Owner::All, 1, class, &[1]) };
+        assert_eq!(one.learn_unasked(&[weak(Class::Ham)]).await.unwrap(), [Learned::New]);
+        assert_eq!(one.learn_unasked(&[weak(Class::Spam)]).await.unwrap(), [Learned::Known]);
+        let said = |class| lesson(Owner::All, 1, class, &[1]);
+        assert_eq!(one.learn(&[said(Class::Ham)]).await.unwrap(), [Learned::Corrected], "it counts for more now");
+        assert_eq!(one.learn(&[weak(Class::Ham)]).await.unwrap(), [Learned::Known]);
+        assert_eq!(one.learn(&[said(Class::Spam)]).await.unwrap(), [Learned::Corrected]);
+        assert_eq!(one.learn_unasked(&[weak(Class::Ham)]).await.unwrap(), [Learned::Known]);
+        assert_eq!((one.counts().ham, one.counts().spam), (0, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn accounts_have_lessons_of_their_own() {
     each(async |one, other| {
         let (anna, bert) = (AccountId(7), AccountId(8));

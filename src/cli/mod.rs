@@ -11,6 +11,7 @@ mod legacy;
 mod mailbox;
 mod node;
 mod print;
+mod report;
 mod rules;
 mod run;
 mod scan;

@@ -17,7 +17,9 @@ use mail::{Envelope, ReversePath};
 use policy::EffectivePolicy;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use web::Words;
 
+use super::report::{self, ReportLanguage, Seen};
 use super::{Where, node, print};
 use crate::roles::control::Request;
 use crate::roles::learning::LearnRequest;
@@ -38,6 +40,8 @@ pub struct Scan {
     config: Option<PathBuf>,
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    language: ReportLanguage,
 }
 
 /// The configuration that `--dir` or `--config` names, or one with nothing of its own.
@@ -83,6 +87,8 @@ impl Scan {
             resolver: None,
             rules: Arc::new(rules),
             classifier,
+            reputation: None,
+            greylist_loopback: true,
             scanner: None,
             milters: Vec::new(),
             policy,
@@ -91,12 +97,12 @@ impl Scan {
         let runtime = node::runtime()?;
         match self.tsv {
             Some(list) => runtime.block_on(scan_list(&filter, &read_list(&list)?)),
-            None => runtime.block_on(scan_files(&filter, &self.files, self.json)),
+            None => runtime.block_on(scan_files(&filter, &self.files, self.json, &self.language.words())),
         }
     }
 }
 
-async fn scan_files(filter: &Arc<Filter>, files: &[PathBuf], json: bool) -> anyhow::Result<ExitCode> {
+async fn scan_files(filter: &Arc<Filter>, files: &[PathBuf], json: bool, words: &Words) -> anyhow::Result<ExitCode> {
     let mut told = Vec::new();
     let mut code = ExitCode::SUCCESS;
     for file in files {
@@ -104,9 +110,9 @@ async fn scan_files(filter: &Arc<Filter>, files: &[PathBuf], json: bool) -> anyh
             Ok(message) => {
                 let judgement = judge(filter, message).await;
                 if json {
-                    told.push(to_value(file, &judgement, &filter.policy()));
+                    told.push(to_value(file, &judgement, &filter.policy(), words));
                 } else {
-                    print_judgement(file, &judgement);
+                    print_judgement(file, &judgement, words);
                 }
             }
             Err(error) => {
@@ -208,20 +214,12 @@ pub fn read_list(list: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect())
 }
 
-fn to_value(file: &Path, judgement: &Judgement, policy: &EffectivePolicy) -> Value {
-    let findings: Vec<Value> = judgement
-        .findings
-        .iter()
-        .map(|finding| {
-            json!({
-                "name": &*finding.name,
-                "score": finding.score.as_f64(),
-                "class": finding.class.as_str(),
-                "description": &*finding.description,
-                "evidence": finding.evidence,
-            })
-        })
-        .collect();
+fn seen(judgement: &Judgement) -> Vec<Seen> {
+    judgement.findings.iter().map(Seen::from).collect()
+}
+
+fn to_value(file: &Path, judgement: &Judgement, policy: &EffectivePolicy, words: &Words) -> Value {
+    let seen = seen(judgement);
     let decision = policy::decide(policy, &judgement.facts());
     json!({
         "file": file.display().to_string(),
@@ -229,13 +227,12 @@ fn to_value(file: &Path, judgement: &Judgement, policy: &EffectivePolicy) -> Val
         "verdict": judgement.verdict.as_str(),
         "disposition": decision.disposition.as_str(),
         "decided_by": decision.cause.to_string(),
-        "findings": findings,
+        "reasons": report::reasons_value(&seen, words),
+        "findings": seen.iter().map(|one| one.to_value(words)).collect::<Vec<_>>(),
     })
 }
 
-fn print_judgement(file: &Path, judgement: &Judgement) {
-    print::line(&format!("{}: {} ({})", file.display(), judgement.verdict.as_str(), judgement.score));
-    for finding in &judgement.findings {
-        print::line(&format!("  {:>7}  {:<28} {}", finding.score.to_string(), finding.name, finding.description));
-    }
+fn print_judgement(file: &Path, judgement: &Judgement, words: &Words) {
+    let (title, verdict) = (file.display().to_string(), judgement.verdict.as_str());
+    report::print_report(&title, verdict, judgement.score.as_f64(), &seen(judgement), words);
 }

@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
+use serde_json::{Value, json};
+use web::Words;
 
-use super::Where;
+use super::report::{self, ReportLanguage, Seen};
+use super::{Where, print};
 use crate::roles::control::Request;
 
 #[derive(Args, Debug)]
@@ -26,6 +30,11 @@ pub struct Trace {
     /// At most this many messages, newest first.
     #[arg(long, default_value_t = 50)]
     limit: usize,
+    /// With an id: what the filter saw of the message and why it judged so, instead of the whole story.
+    #[arg(long, requires = "id")]
+    report: bool,
+    #[command(flatten)]
+    language: ReportLanguage,
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -35,6 +44,7 @@ pub struct Trace {
 impl Trace {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let request = match self.id {
+            Some(id) if self.report => return report(&self.node, id, &self.language.words(), self.json),
             Some(id) => Request::Story { id },
             None => {
                 // A whole address is found by an index, a part of one by looking at all.
@@ -55,4 +65,44 @@ impl Trace {
         };
         self.node.ask_and_print(request, self.json)
     }
+}
+
+/// The filter's report of a message, as the log kept it.
+fn report(node: &Where, id: String, words: &Words, json: bool) -> anyhow::Result<ExitCode> {
+    let story = node.ask(Request::Story { id: id.clone() })?;
+    let events: Vec<&Value> = story.as_array().map(|events| events.iter().collect()).unwrap_or_default();
+    let of_kind = |kind: &str| events.iter().filter(|event| event["kind"] == kind).copied().collect::<Vec<_>>();
+    let judged = of_kind("judged").pop().with_context(|| format!("{id}: the filter did not look at this message"))?;
+    let fields = &judged["fields"];
+    let findings = fields["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let seen: Vec<Seen> = findings.iter().map(Seen::of_log).collect();
+    let (verdict, score) =
+        (fields["verdict"].as_str().unwrap_or_default(), fields["score"].as_f64().unwrap_or_default() / 1000.0);
+    if json {
+        let decided = of_kind("decided").into_iter().map(|event| {
+            let fields = &event["fields"];
+            json!({
+                "recipient": event["party"], "disposition": fields["disposition"], "decided_by": fields["decided_by"],
+                "score": fields["score"].as_f64().map(|score| score / 1000.0),
+            })
+        });
+        let value = json!({
+            "id": id,
+            "score": score,
+            "verdict": verdict,
+            "reasons": report::reasons_value(&seen, words),
+            "findings": seen.iter().map(|one| one.to_value(words)).collect::<Vec<_>>(),
+            "decided": decided.collect::<Vec<_>>(),
+        });
+        print::value(&value, true);
+        return Ok(ExitCode::SUCCESS);
+    }
+    report::print_report(&id, verdict, score, &seen, words);
+    for event in of_kind("decided") {
+        let fields = &event["fields"];
+        let text = |name: &str| fields[name].as_str().unwrap_or_default().to_owned();
+        let recipient = event["party"].as_str().unwrap_or_default();
+        print::line(&format!("{recipient}: {}, {}", text("disposition"), text("decided_by")));
+    }
+    Ok(ExitCode::SUCCESS)
 }

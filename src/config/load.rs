@@ -326,6 +326,7 @@ impl Reader<'_> {
                 .collect(),
             policy,
             judged,
+            autolearn: matches!(self.take("filter.autolearn"), Some(Value::Flag(true))),
             clamd: self.texts("filter.clamd"),
             milters: self.texts("filter.milters"),
             milter_down: self.down("filter.milter_down"),

@@ -123,6 +123,8 @@ pub struct Config {
     pub rules: Vec<PathBuf>,
     pub policy: Option<PathBuf>,
     pub judged: Vec<Way>,
+    /// Messages are learned without anybody's word.
+    pub autolearn: bool,
     pub clamd: Vec<String>,
     pub milters: Vec<String>,
     pub milter_down: WhenDown,

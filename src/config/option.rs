@@ -178,6 +178,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "TOML file with the system's policy; without it the shipped `balanced` preset applies.",
     ),
     with(
+        "filter.autolearn",
+        Kind::Flag,
+        "true",
+        "Whether messages of which all other checks are sure are learned without anybody's word, a few hundred a day and for little.",
+    ),
+    with(
         "filter.clamd",
         Kind::Texts,
         "[]",

@@ -8,17 +8,20 @@ use base::{Clock, MessageId, event};
 use classifier::{Current, Weights};
 use mail::ReversePath;
 use mailauth::{AuthOutcome, AuthResult, Begun, ConnectionFacts, Resolver};
-use policy::{Attachments, EffectivePolicy, Finding, ReasonClass, Score, VirusState};
+use policy::{Attachments, Decision, EffectivePolicy, Finding, ReasonClass, Score, VirusState};
+use reputation::Reputation;
 use tokio::sync::Semaphore;
 
 use crate::av::{Scanned, Scanner, ScannerState};
 use crate::facts::{MessageFacts, Source};
 use crate::files;
+use crate::history;
 use crate::learned::Features;
 use crate::milter::{External, MilterSettings, Milters};
 use crate::proof;
 use crate::rules::{Context, RuleSet, Targets};
 use crate::score;
+use crate::sender;
 use crate::verdict::{Judgement, Seen};
 
 /// What a filter is built from.
@@ -30,6 +33,10 @@ pub struct FilterParts {
     pub rules: Arc<RuleSet>,
     /// `None`: nothing was ever learned.
     pub classifier: Option<Current>,
+    /// `None`: nothing is known of earlier mail, nothing is put off.
+    pub reputation: Option<Arc<Reputation>>,
+    /// Clients on the loopback interface are put off like others.
+    pub greylist_loopback: bool,
     /// `None`: no virus scanner is configured.
     pub scanner: Option<Arc<dyn Scanner>>,
     /// External milters, asked in this order.
@@ -45,6 +52,8 @@ pub struct Filter {
     resolver: Option<Resolver>,
     rules: ArcSwap<RuleSet>,
     classifier: Option<Current>,
+    reputation: Option<Arc<Reputation>>,
+    greylist_loopback: bool,
     scanner: Option<Arc<dyn Scanner>>,
     milters: Vec<MilterSettings>,
     policy: ArcSwap<EffectivePolicy>,
@@ -64,6 +73,8 @@ impl Filter {
             resolver: parts.resolver,
             rules: ArcSwap::new(parts.rules),
             classifier: parts.classifier,
+            reputation: parts.reputation,
+            greylist_loopback: parts.greylist_loopback,
             scanner: parts.scanner,
             milters: parts.milters,
             policy: ArcSwap::from_pointee(parts.policy),
@@ -165,6 +176,8 @@ impl Filter {
         let content = self.run_rules(facts, auth.as_ref(), &seen.findings).await;
         seen.findings.extend(content.findings);
         seen.features = content.features.into();
+        seen.received_at = facts.received_at;
+        self.look_back(facts, auth.as_ref(), &mut seen).await;
         seen.auth = auth;
         seen.virus = virus;
         seen.attachments = attachments;
@@ -185,6 +198,25 @@ impl Filter {
         }
         out.extend(proof::by_author(&facts.message));
         out
+    }
+
+    /// Adds who sent it, and what is known of earlier mail.
+    async fn look_back(&self, facts: &MessageFacts, auth: Option<&AuthOutcome>, seen: &mut Seen) {
+        seen.sender = sender::of(facts, auth);
+        let Some(reputation) = &self.reputation else { return };
+        let is_own = facts.source.client_ip().is_some_and(|ip| ip.is_loopback()) && !self.greylist_loopback;
+        let score = seen.findings.iter().map(|finding| finding.score).sum();
+        let past = history::look_up(reputation, facts, &seen.sender, score, !is_own).await;
+        seen.findings.extend(past.findings);
+        (seen.greylisting, seen.marks) = (past.greylisting, past.marks);
+    }
+
+    /// Writes down what was decided for each recipient, for the judgement of later messages.
+    pub fn remember(&self, judgement: &Judgement, decisions: &[Decision]) {
+        if let Some(reputation) = &self.reputation {
+            let quarantine = self.policy.load().score(policy::Key::QuarantineScore);
+            history::write_down(reputation, judgement, decisions, quarantine);
+        }
     }
 
     async fn authenticate(&self, facts: &MessageFacts, begun: Option<Begun>) -> Option<AuthOutcome> {
@@ -323,6 +355,9 @@ fn of_scan(scanned: Option<Scanned>) -> (VirusState, Option<Finding>) {
     }
 }
 
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod history_tests;
 #[cfg(test)]
 #[path = "pipeline_tests.rs"]
 mod tests;

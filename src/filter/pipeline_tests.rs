@@ -32,6 +32,8 @@ fn parts() -> FilterParts {
         resolver: None,
         rules: Arc::new(rules),
         classifier: None,
+        reputation: None,
+        greylist_loopback: true,
         scanner: None,
         milters: Vec::new(),
         policy: EffectivePolicy::resolve(&Presets::shipped(), &[]),

@@ -126,6 +126,8 @@ fn filter_at(milters: &[&MilterSettings], resolver: Option<Resolver>, clock: Arc
         resolver,
         rules: Arc::new(RuleSet::parse("none.cf", "").0),
         classifier: None,
+        reputation: None,
+        greylist_loopback: true,
         scanner: None,
         milters: milters.iter().map(|settings| (*settings).clone()).collect(),
         policy: EffectivePolicy::resolve(&Presets::shipped(), &[]),

@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
+use base::UtcMillis;
 use bytes::Bytes;
 use mail::{Address, Status};
 use mailauth::{AuthOutcome, AuthResult, DmarcPolicy};
-use policy::{Attachments, DmarcWish, EffectivePolicy, ExternalWish, Facts, Finding, Key, Score, VirusState};
+use policy::{
+    Attachments, DmarcWish, EffectivePolicy, ExternalWish, Facts, Finding, Greylisting, Key, Score, SenderFacts,
+    VirusState,
+};
+
+use crate::history::Marks;
 
 /// What the filter concludes, by the system's tag score.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -62,6 +68,11 @@ pub struct Judgement {
     pub features: Arc<[u32]>,
     /// What the lessons of a recipient's own account change, by the recipient's place in the envelope.
     pub personal: Vec<(usize, Finding)>,
+    pub sender: SenderFacts,
+    pub greylisting: Greylisting,
+    /// What is written down of its sender when it is decided.
+    pub marks: Marks,
+    pub received_at: UtcMillis,
     pub verdict: Verdict,
 }
 
@@ -78,6 +89,10 @@ pub struct Seen {
     pub removed: Vec<usize>,
     pub edited: Option<Bytes>,
     pub features: Arc<[u32]>,
+    pub sender: SenderFacts,
+    pub greylisting: Greylisting,
+    pub marks: Marks,
+    pub received_at: UtcMillis,
 }
 
 impl Judgement {
@@ -105,7 +120,18 @@ impl Judgement {
             edited: seen.edited,
             features: seen.features,
             personal: Vec::new(),
+            sender: seen.sender,
+            greylisting: seen.greylisting,
+            marks: seen.marks,
+            received_at: seen.received_at,
         }
+    }
+
+    /// Adds what was seen later.
+    pub fn add(&mut self, findings: Vec<Finding>, system: &EffectivePolicy) {
+        self.findings.extend(findings);
+        self.score = self.findings.iter().map(|finding| finding.score).sum();
+        self.verdict = Verdict::of(self.score, &self.virus, system);
     }
 
     /// What policy needs to decide for the `recipient`th of the envelope.
@@ -140,6 +166,9 @@ impl Judgement {
                 Some(_) | None => DmarcWish::Nothing,
             },
             external: self.external.clone(),
+            sender: self.sender.clone(),
+            greylisting: self.greylisting,
+            at: self.received_at,
         }
     }
 

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base::UtcMillis;
 use mail::{Enhanced, Status};
 
 use crate::finding::Score;
+use crate::list::{SenderFacts, Word};
 use crate::option::{
-    AttachmentClass, DmarcAction, Key, ScannerUnavailable, SpfFail, VirusAction, WhenBlocked, WhenQuarantined,
-    WhenSuspicious, WhenTagged,
+    AttachmentClass, DmarcAction, Greylist, Key, ScannerUnavailable, SpfFail, VirusAction, WhenBlocked,
+    WhenQuarantined, WhenSenderBlocked, WhenSuspicious, WhenTagged,
 };
 use crate::resolve::{EffectivePolicy, Origin};
 
@@ -66,6 +68,26 @@ pub struct Facts {
     pub spf_failed: bool,
     pub dmarc: DmarcWish,
     pub external: Option<ExternalWish>,
+    pub sender: SenderFacts,
+    pub greylisting: Greylisting,
+    /// When it came.
+    pub at: UtcMillis,
+}
+
+/// Whether the message, or others of its client's network, came before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Greylisting {
+    /// Nobody knows: its source does not come again, or what is known cannot be read.
+    #[default]
+    Unknown,
+    /// Never seen.
+    First,
+    /// Seen, but not long enough ago.
+    TooSoon,
+    /// Seen long enough ago.
+    CameAgain,
+    /// Its network is known to come again.
+    Returns,
 }
 
 /// What virus scanners said.
@@ -161,6 +183,25 @@ pub enum Cause {
         origin: Origin,
     },
     External,
+    /// A list lets it through, whatever its score.
+    Allowed {
+        entry: Arc<str>,
+        origin: Origin,
+    },
+    Blocked {
+        entry: Arc<str>,
+        origin: Origin,
+    },
+    /// It is held, for its account sends as a thief would.
+    Sending {
+        score: Score,
+        origin: Origin,
+    },
+    /// It is to come again later.
+    Greylisted {
+        score: Score,
+        origin: Origin,
+    },
 }
 
 impl fmt::Display for Cause {
@@ -184,6 +225,14 @@ impl fmt::Display for Cause {
             Self::Dmarc { origin, .. } => write!(f, "DMARC fails, p=quarantine ({origin})"),
             Self::Spf { origin } => write!(f, "SPF fails ({origin})"),
             Self::External => f.write_str("external milter"),
+            Self::Allowed { entry, origin } => write!(f, "allowed sender {entry} ({origin})"),
+            Self::Blocked { entry, origin } => write!(f, "blocked sender {entry} ({origin})"),
+            Self::Sending { score, origin } => {
+                write!(f, "sent as with a stolen password (score {score}, {origin})")
+            }
+            Self::Greylisted { score, origin } => {
+                write!(f, "suspicious (score {score}) and not seen before ({origin})")
+            }
         }
     }
 }
@@ -206,23 +255,42 @@ const BLOCKED: Status =
 const DMARC: Status =
     Status::fixed(550, Enhanced(5, 7, 1), "Message refused by the DMARC policy of its sender's domain");
 const SPF: Status = Status::fixed(550, Enhanced(5, 7, 23), "Message refused: SPF validation failed");
+const SENDER: Status =
+    Status::fixed(550, Enhanced(5, 7, 1), "Message refused: its recipient wants no mail from this sender");
+const GREYLISTED: Status =
+    Status::fixed(451, Enhanced(4, 7, 1), "Greylisted: not known here yet, try again in five minutes");
 const UNSCANNED: Status = Status::fixed(451, Enhanced(4, 7, 0), "Message could not be checked now, try again later");
 
 /// What `policy` makes of `facts` for one recipient.
 pub fn decide(policy: &EffectivePolicy, facts: &Facts) -> Decision {
     let high = facts.spf_failed && policy.spf_fail() == SpfFail::ScoreHigh;
     let score = if high { facts.score + SPF_HIGH } else { facts.score };
-    let wishes = [
+    let listed = policy.lists().find(&facts.sender, facts.at);
+    let harm = [
         by_virus(policy, facts),
         by_attachments(policy, &facts.attachments),
         by_suspicion(policy, facts),
         facts.external.as_ref().map(|wish| (by_external(policy, wish), Cause::External)),
-        by_dmarc(policy, facts.dmarc),
-        by_spf(policy, facts.spf_failed),
-        by_score(policy, score),
     ];
     let mut decided = (Disposition::Deliver, Cause::Nothing);
-    for wish in wishes.into_iter().flatten() {
+    let doubts = match listed {
+        // Lists are about who sends: what is sent can do harm all the same.
+        Some((Word::Allow, line, origin)) => {
+            decided.1 = Cause::Allowed { entry: line.text.clone(), origin: origin.clone() };
+            [None, None, None, None]
+        }
+        Some((Word::Block, line, origin)) => {
+            let cause = Cause::Blocked { entry: line.text.clone(), origin: origin.clone() };
+            [Some((by_block(policy), cause)), None, None, by_score(policy, score)]
+        }
+        None => [
+            by_dmarc(policy, facts.dmarc),
+            by_spf(policy, facts.spf_failed),
+            by_greylisting(policy, facts, score),
+            by_score(policy, score),
+        ],
+    };
+    for wish in harm.into_iter().chain(doubts).flatten() {
         if wish.0.severity() > decided.0.severity() {
             decided = wish;
         }
@@ -313,6 +381,25 @@ fn by_spf(policy: &EffectivePolicy, failed: bool) -> Option<(Disposition, Cause)
         SpfFail::Score | SpfFail::ScoreHigh | SpfFail::Quarantine | SpfFail::Reject => return None,
     };
     Some((disposition, Cause::Spf { origin: policy.get(Key::SpfFail).origin.clone() }))
+}
+
+fn by_block(policy: &EffectivePolicy) -> Disposition {
+    match policy.when_sender_blocked() {
+        WhenSenderBlocked::Junk => Disposition::Junk,
+        WhenSenderBlocked::Quarantine => quarantine(policy),
+        WhenSenderBlocked::Reject => Disposition::Reject(SENDER),
+    }
+}
+
+fn by_greylisting(policy: &EffectivePolicy, facts: &Facts, score: Score) -> Option<(Disposition, Cause)> {
+    let is_put_off = match facts.greylisting {
+        Greylisting::First | Greylisting::TooSoon => true,
+        Greylisting::Unknown | Greylisting::CameAgain | Greylisting::Returns => false,
+    };
+    let is_suspicious = policy.greylist() == Greylist::Suspicious && score >= policy.score(Key::GreylistScore);
+    let origin = || policy.get(Key::GreylistScore).origin.clone();
+    (is_put_off && is_suspicious)
+        .then(|| (Disposition::Defer(GREYLISTED), Cause::Greylisted { score, origin: origin() }))
 }
 
 fn by_score(policy: &EffectivePolicy, score: Score) -> Option<(Disposition, Cause)> {
@@ -487,6 +574,53 @@ mod tests {
         check("", &reject, "reject", "external milter");
         let hold = Facts { external: Some(ExternalWish::Quarantine { reason: "x".into() }), ..scored("0") };
         check("", &hold, "quarantine", "external milter");
+    }
+
+    #[test]
+    fn lists_of_senders() {
+        let from = |facts: Facts| Facts {
+            sender: SenderFacts {
+                author: Some("anna@x.test".into()),
+                is_author_proven: true,
+                ..SenderFacts::default()
+            },
+            ..facts
+        };
+        let allow = "allow = [\"x.test\"]";
+        check(allow, &from(scored("9")), "deliver", "allowed sender x.test (system p.toml)");
+        check(
+            allow,
+            &from(Facts { spf_failed: true, ..scored("9") }),
+            "deliver",
+            "allowed sender x.test (system p.toml)",
+        );
+        check(allow, &scored("9"), "quarantine", "score 9.0 reaches quarantine-score 6.0 (default)");
+        let virus = from(Facts { virus: VirusState::Found("Eicar".into()), ..scored("0") });
+        check(allow, &virus, "reject", "virus Eicar (default)");
+        let block = "block = [\"x.test\"]";
+        check(block, &from(scored("0")), "reject", "blocked sender x.test (system p.toml)");
+        let junk = "block = [\"x.test\"]\nwhen-sender-blocked = \"junk\"";
+        check(junk, &from(scored("0")), "junk", "blocked sender x.test (system p.toml)");
+        check(junk, &from(scored("7")), "quarantine", "score 7.0 reaches quarantine-score 6.0 (default)");
+    }
+
+    #[test]
+    fn the_suspicious_come_again_later() {
+        let grey = |score: &str, greylisting| Facts { greylisting, ..scored(score) };
+        let cause = "suspicious (score 5.0) and not seen before (default)";
+        check("", &grey("5", Greylisting::First), "defer", cause);
+        check("", &grey("5", Greylisting::TooSoon), "defer", cause);
+        for known in [Greylisting::Unknown, Greylisting::CameAgain, Greylisting::Returns] {
+            check("", &grey("5", known), "junk", "score 5.0 reaches tag-score 4.0 (default)");
+        }
+        check("", &grey("3.9", Greylisting::First), "deliver", "nothing against it");
+        check("", &grey("15", Greylisting::First), "reject", "score 15.0 reaches reject-score 15.0 (default)");
+        check(
+            "greylist = \"off\"",
+            &grey("7", Greylisting::First),
+            "quarantine",
+            "score 7.0 reaches quarantine-score 6.0 (default)",
+        );
     }
 
     #[test]

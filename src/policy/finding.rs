@@ -96,6 +96,8 @@ pub enum ReasonClass {
     OwnList,
     /// An external milter's word.
     Milter,
+    /// The way in which an own account sends.
+    Sending,
 }
 
 impl ReasonClass {
@@ -110,6 +112,7 @@ impl ReasonClass {
             Self::Attachment => "attachment",
             Self::OwnList => "own-list",
             Self::Milter => "milter",
+            Self::Sending => "sending",
         }
     }
 }

@@ -5,6 +5,7 @@
 //! tag-score = 3.5
 //! reject-score = { value = 12.0, ceiling = 20.0 }
 //! virus = { value = "reject", locked = true }
+//! allow = ["partner.example"]
 //! ```
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::list::{self, Lists, Word};
 use crate::option::{Key, Kind, Level, SCORE_GAP, Value};
 
 /// What one level says of one option.
@@ -35,11 +37,12 @@ pub struct Layer {
     /// Whose it is: a file's name, a domain, an address.
     pub owner: Arc<str>,
     settings: BTreeMap<Key, Setting>,
+    lists: Lists,
 }
 
 impl Layer {
     pub fn empty(level: Level, owner: &str) -> Self {
-        Self { level, owner: owner.into(), settings: BTreeMap::new() }
+        Self { level, owner: owner.into(), settings: BTreeMap::new(), lists: Lists::default() }
     }
 
     /// Reads a policy file. `owner` names it in errors and as the origin of its values.
@@ -53,6 +56,15 @@ impl Layer {
         let mut layer = Self::empty(level, owner);
         let mut lines = BTreeMap::new();
         for (name, given) in document.get_ref() {
+            let list = match &**name.get_ref() {
+                "allow" => Some((Word::Allow, &mut layer.lists.allow)),
+                "block" => Some((Word::Block, &mut layer.lists.block)),
+                _ => None,
+            };
+            if let Some((word, list)) = list {
+                *list = list::read(word, given).map_err(|(span, message)| fail(Some(span), message))?;
+                continue;
+            }
             let key = Key::from_name(name.get_ref())
                 .ok_or_else(|| fail(Some(name.span()), format!("unknown option `{}`", name.get_ref())))?;
             if !key.option().may_be_set_at(level) {
@@ -72,6 +84,11 @@ impl Layer {
 
     pub fn get(&self, key: Key) -> Option<&Setting> {
         self.settings.get(&key)
+    }
+
+    /// Whom this level lets through and keeps out.
+    pub fn lists(&self) -> &Lists {
+        &self.lists
     }
 
     pub fn set(&mut self, key: Key, setting: Setting) {

@@ -8,16 +8,20 @@
 pub mod disposition;
 pub mod finding;
 pub mod layer;
+pub mod list;
 pub mod option;
+pub mod outbound;
 pub mod preset;
 pub mod resolve;
 
 pub use disposition::{
-    Attachments, Cause, Decision, Disposition, DmarcWish, ExternalWish, Facts, SessionOutcome, VirusState,
+    Attachments, Cause, Decision, Disposition, DmarcWish, ExternalWish, Facts, Greylisting, SessionOutcome, VirusState,
 };
 pub use disposition::{combine, decide};
 pub use finding::{Finding, ReasonClass, Score, Stage};
 pub use layer::{Layer, PolicyError, Setting};
+pub use list::{Listed, SenderFacts, Word};
 pub use option::{AttachmentClass, Key, Level};
+pub use outbound::{Sending, decide_outbound};
 pub use preset::Presets;
 pub use resolve::{EffectivePolicy, Origin, Resolved};

@@ -144,6 +144,19 @@ choice! {
     WhenSuspicious { Deliver = "deliver", Tag = "tag", Quarantine = "quarantine" }
 }
 
+choice! {
+    /// Whether senders are asked to come again later.
+    Greylist {
+        Off = "off",
+        /// Of messages from `greylist-score` on, whose client's network did not come again before.
+        Suspicious = "suspicious",
+    }
+}
+choice! {
+    /// What happens to mail from a sender on a list of those who are not wanted.
+    WhenSenderBlocked { Junk = "junk", Quarantine = "quarantine", Reject = "reject" }
+}
+
 /// Names an option.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Key {
@@ -162,11 +175,17 @@ pub enum Key {
     WhenBlocked,
     SpfFail,
     Dmarc,
+    WhenSenderBlocked,
+    Greylist,
+    GreylistScore,
+    OutboundSlowScore,
+    OutboundHoldScore,
+    OutboundLockScore,
 }
 
 impl Key {
     /// Every option, in the order of [`OPTIONS`].
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 21] = [
         Self::Preset,
         Self::TagScore,
         Self::QuarantineScore,
@@ -182,6 +201,12 @@ impl Key {
         Self::WhenBlocked,
         Self::SpfFail,
         Self::Dmarc,
+        Self::WhenSenderBlocked,
+        Self::Greylist,
+        Self::GreylistScore,
+        Self::OutboundSlowScore,
+        Self::OutboundHoldScore,
+        Self::OutboundLockScore,
     ];
 
     /// The definition.
@@ -389,7 +414,7 @@ pub const SCORE_GAP: Score = Score(500);
 const ANY_SCORE: Kind = Kind::Score { min: Score(500), max: Score::points(1000) };
 
 /// All options, in the order in which they are shown.
-pub const OPTIONS: [PolicyOption; 15] = [
+pub const OPTIONS: [PolicyOption; 21] = [
     PolicyOption {
         key: Key::Preset,
         name: "preset",
@@ -511,6 +536,57 @@ pub const OPTIONS: [PolicyOption; 15] = [
         default: DefaultValue::Word("follow"),
         lowest_level: Level::Domain,
         doc: "What a DMARC failure means: the wish of the sender's domain, quarantine at most, or points only.",
+    },
+    PolicyOption {
+        key: Key::WhenSenderBlocked,
+        name: "when-sender-blocked",
+        kind: Kind::Choice(WhenSenderBlocked::WORDS),
+        default: DefaultValue::Word("reject"),
+        lowest_level: Level::Mailbox,
+        doc: "What happens to a message from a sender on the list `block`.",
+    },
+    PolicyOption {
+        key: Key::Greylist,
+        name: "greylist",
+        kind: Kind::Choice(Greylist::WORDS),
+        default: DefaultValue::Word("suspicious"),
+        lowest_level: Level::Domain,
+        doc: "Whether a suspicious message is put off once, for five minutes: mail servers come again, most programs that \
+              only send spam do not. Networks that came again are known for a month or two and not put off any more.",
+    },
+    PolicyOption {
+        key: Key::GreylistScore,
+        name: "greylist-score",
+        kind: ANY_SCORE,
+        default: DefaultValue::Score(Score::points(4)),
+        lowest_level: Level::Domain,
+        doc: "From this score on a message is suspicious enough to be put off.",
+    },
+    PolicyOption {
+        key: Key::OutboundSlowScore,
+        name: "outbound-slow-score",
+        kind: ANY_SCORE,
+        default: DefaultValue::Score(Score::points(5)),
+        lowest_level: Level::System,
+        doc: "From this score on an account that sends is asked to try again later: its way of sending, together with what \
+              it sends, looks like that of a stolen password.",
+    },
+    PolicyOption {
+        key: Key::OutboundHoldScore,
+        name: "outbound-hold-score",
+        kind: ANY_SCORE,
+        default: DefaultValue::Score(Score::points(8)),
+        lowest_level: Level::System,
+        doc: "From this score on what an account sends is taken and held in quarantine.",
+    },
+    PolicyOption {
+        key: Key::OutboundLockScore,
+        name: "outbound-lock-score",
+        kind: ANY_SCORE,
+        default: DefaultValue::Score(Score::points(12)),
+        lowest_level: Level::System,
+        doc: "From this score on an account may send no more, until its password is changed or an administrator allows \
+              it; its owner and the postmaster are told.",
     },
 ];
 

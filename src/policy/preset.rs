@@ -43,6 +43,9 @@ fn read(file: &str, text: &str) -> Result<Layer, PolicyError> {
     if layer.get(Key::Preset).is_some() {
         return Err(fail("a preset cannot name a preset".into()));
     }
+    if !layer.lists().is_empty() {
+        return Err(fail("a preset has no lists of senders".into()));
+    }
     for key in layer.keys() {
         if layer.get(key).is_some_and(|s| s.locked || s.floor.is_some() || s.ceiling.is_some()) {
             return Err(fail(format!("a preset gives plain values, without limits: `{}`", key.option().name)));
@@ -76,6 +79,7 @@ mod tests {
         let mut presets = Presets::shipped();
         for (text, message) in [
             ("preset = \"strict\"", "a preset cannot name a preset"),
+            ("allow = [\"x.test\"]", "no lists of senders"),
             ("tag-score = 1", "all three scores"),
             ("tag-score = 1\nquarantine-score = 2\nreject-score = { value = 3, locked = true }", "without limits"),
         ] {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::finding::Score;
 use crate::layer::Layer;
+use crate::list::AllLists;
 use crate::option::{
-    AttachmentClass, DmarcAction, Key, Level, PresetName, SCORE_GAP, ScannerUnavailable, SpfFail, Value, VirusAction,
-    WhenBlocked, WhenQuarantined, WhenSuspicious, WhenTagged,
+    AttachmentClass, DmarcAction, Greylist, Key, Level, PresetName, SCORE_GAP, ScannerUnavailable, SpfFail, Value,
+    VirusAction, WhenBlocked, WhenQuarantined, WhenSenderBlocked, WhenSuspicious, WhenTagged,
 };
 use crate::preset::Presets;
 
@@ -59,6 +60,7 @@ pub struct Resolved {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EffectivePolicy {
     values: [Resolved; Key::ALL.len()],
+    lists: Arc<AllLists>,
 }
 
 impl EffectivePolicy {
@@ -73,7 +75,11 @@ impl EffectivePolicy {
             Key::Preset => preset.clone(),
             _ => resolve_one(key, presets, &ordered, chosen.as_ref()),
         });
-        let mut policy = Self { values };
+        let lists = ordered.iter().rev().filter(|layer| !layer.lists().is_empty()).map(|layer| {
+            let origin = Origin::Set { level: layer.level, owner: layer.owner.clone() };
+            (origin, layer.lists().clone())
+        });
+        let mut policy = Self { values, lists: Arc::new(AllLists(lists.collect())) };
         policy.let_scores_rise();
         policy
     }
@@ -81,6 +87,11 @@ impl EffectivePolicy {
     /// What applies where nothing is set.
     pub fn defaults() -> Self {
         Self::resolve(&Presets::shipped(), &[])
+    }
+
+    /// Whom to let through and whom to keep out.
+    pub fn lists(&self) -> &AllLists {
+        &self.lists
     }
 
     pub fn get(&self, key: Key) -> &Resolved {
@@ -127,6 +138,13 @@ impl EffectivePolicy {
     }
     pub fn when_suspicious(&self) -> WhenSuspicious {
         self.choice(Key::WhenSuspicious, WhenSuspicious::from_word).unwrap_or(WhenSuspicious::Quarantine)
+    }
+
+    pub fn greylist(&self) -> Greylist {
+        self.choice(Key::Greylist, Greylist::from_word).unwrap_or(Greylist::Suspicious)
+    }
+    pub fn when_sender_blocked(&self) -> WhenSenderBlocked {
+        self.choice(Key::WhenSenderBlocked, WhenSenderBlocked::from_word).unwrap_or(WhenSenderBlocked::Reject)
     }
 
     /// True if files of that kind are not wanted.

@@ -12,8 +12,9 @@ use net::{Spool, SpoolError, Spooled};
 use smtp::{Credentials, Handler, Identity, MailParameters, Onward, Protocol, SessionFacts, SignIn, Transaction};
 use trail::{Event, Kind, Party};
 
-use crate::intake::{FULL, Incoming, Intake, UNAVAILABLE};
+use crate::intake::{FULL, Incoming, Intake, Submitter, UNAVAILABLE, UNKNOWN};
 use crate::received::Way;
+use crate::sending;
 use crate::story::Story;
 
 /// Answers one session out of an [`Intake`].
@@ -208,6 +209,10 @@ impl Handler for Reception {
             return Err(REVOKED);
         }
         if let Some(identity) = &facts.identity {
+            let account = parts.directory.account(identity.account).await.map_err(|_| UNAVAILABLE)?;
+            if account.is_some_and(|account| account.sending_lock.is_some()) {
+                return Err(policy::outbound::LOCKED);
+            }
             if let Some(address) = reverse_path.address() {
                 let own = parts.directory.sender_addresses(identity.account).await.map_err(|_| UNAVAILABLE)?;
                 if !own.iter().any(|own| own.to_folded() == address.to_folded()) {
@@ -244,6 +249,11 @@ impl Handler for Reception {
         if let (Ok(()), Some(stages)) = (&answer, &mut self.stages) {
             let start = start(facts, transaction.id, &transaction.envelope.reverse_path);
             answer = stages.recipient(&start, forward_path).await;
+        }
+        if let (Some(identity), Err(status)) = (&facts.identity, &resolved)
+            && *status == UNKNOWN
+        {
+            self.intake.named_nobody(identity.account);
         }
         let story = self.story(facts, transaction.id);
         match answer {
@@ -285,11 +295,14 @@ impl Handler for Reception {
                 Source::Client { ip, helo: facts.helo.clone(), tls: facts.tls.is_some() }
             }
         };
+        let submitter =
+            facts.identity.as_ref().map(|identity| Submitter { account: identity.account, ip: sending::place(ip) });
         let incoming = Incoming {
             id: transaction.id,
             session: Some(facts.id),
             way: Way::Session(facts),
             source,
+            submitter,
             envelope: transaction.envelope,
             content,
             answers_each: facts.protocol == Protocol::Lmtp,

@@ -1,5 +1,6 @@
 //! From a whole message to what is answered for it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,19 +9,20 @@ use bytes::Bytes;
 use classifier::Classifier;
 use directory::{Directory, Recipient, Resolution};
 use filter::headers::{Keeps, without_own_fields};
-use filter::verdict::Seen;
-use filter::{Filter, Judgement, MessageFacts, Source, Stages};
+use filter::{Filter, Judgement, Source, Stages};
 use mail::mime::Summary;
-use mail::mime::decode::decode_header_text;
 use mail::{Enhanced, Envelope, ForwardPath, Status};
 use moka::sync::Cache;
 use net::{MemoryBudget, SpoolSettings};
-use policy::{Decision, Disposition, SessionOutcome};
+use policy::{Decision, Disposition};
+use reputation::Reputation;
 use store::{AppendError, Committed, Delivery, Flags, Role, Storage, StoreError, StoredBlob, Target};
+use tokio::sync::mpsc;
 use trail::{Outcome, Trail};
 
 use crate::content;
 use crate::handover::{Handed, Handover};
+use crate::judging::Unasked;
 use crate::received::{self, Way};
 use crate::story::Story;
 
@@ -33,6 +35,9 @@ pub struct IntakeParts {
     pub legacy: Arc<legacy::Gateway>,
     pub filter: Arc<Filter>,
     pub classifier: Arc<Classifier>,
+    pub reputation: Arc<Reputation>,
+    /// Takes messages to learn without anybody's word; `None`: none are.
+    pub lessons: Option<mpsc::Sender<Unasked>>,
     /// Mail that the filter sees; the rest is delivered as it is.
     pub judged: Judged,
     pub trail: Arc<Trail>,
@@ -61,7 +66,7 @@ impl Judged {
         }
     }
 
-    fn holds(self, source: &Source) -> bool {
+    pub(crate) fn holds(self, source: &Source) -> bool {
         match source {
             Source::Client { .. } => self.smtp,
             Source::Submitter { .. } => self.submission,
@@ -85,21 +90,31 @@ pub(crate) struct Incoming<'a> {
     pub session: Option<SessionId>,
     pub way: Way<'a>,
     pub source: Source,
+    /// Our own user who sends it.
+    pub submitter: Option<Submitter>,
     pub envelope: Envelope,
     pub content: Bytes,
     /// Answer for each recipient, not for all at once: LMTP and our own webmail.
     pub answers_each: bool,
 }
 
+/// Our own user who sends.
+#[derive(Clone, Debug)]
+pub(crate) struct Submitter {
+    pub account: AccountId,
+    /// Of the client, if it says where its user is.
+    pub ip: Option<IpAddr>,
+}
+
 /// Where one recipient of the envelope leads, and what is done there.
-struct Destination {
-    recipients: Vec<Recipient>,
-    decision: Decision,
-    disposition: Disposition,
+pub(crate) struct Destination {
+    pub recipients: Vec<Recipient>,
+    pub decision: Decision,
+    pub disposition: Disposition,
 }
 
 impl Destination {
-    fn gets_it(&self) -> bool {
+    pub(crate) fn gets_it(&self) -> bool {
         match self.disposition {
             Disposition::Deliver | Disposition::DeliverTagged { .. } | Disposition::Junk | Disposition::Quarantine => {
                 true
@@ -190,18 +205,32 @@ impl Intake {
         if content::hops(&incoming.content) > content::HOPS_MAX {
             return turn_away(&story, &resolved, &LOOP);
         }
-        let mut judgement = self.judge(&incoming, stages, &story).await;
+        let (mut judgement, took) = self.judge(&incoming, stages, &story).await;
+        let watched = self.watch(&incoming, &mut judgement).await;
+        self.tell_judgement(&incoming, &judgement, took, &story);
+        if let (Some(watched), Some(submitter)) = (&watched, &incoming.submitter)
+            && let Some(status) = self.refuse_sending(watched, submitter, &story).await
+        {
+            return turn_away(&story, &resolved, &status);
+        }
         self.ask_own_lessons(&mut judgement, &resolved).await;
+        self.ask_contacts(&mut judgement, &resolved).await;
         let decided = self.decide(&incoming, &judgement, resolved);
         let mut destinations = match decided {
             Ok(destinations) => destinations,
             Err((resolved, status)) => return turn_away(&story, &resolved, &status),
         };
+        if let Some(watched) = &watched {
+            Self::hold(watched, &mut destinations);
+        }
         self.change_recipients(&incoming, &judgement, &mut destinations, &story).await;
         let mut statuses = self.commit(&incoming, &judgement, &destinations, &story).await;
         // The sender does not know of recipients that a milter added.
         for status in statuses.split_off(count.min(statuses.len())).iter().filter(|status| !status.is_success()) {
             tracing::warn!(event = event::RECIPIENT_REFUSED, queue_id = %incoming.id, added_by = "milter", %status);
+        }
+        if let Some(watched) = watched.filter(|_| statuses.iter().any(Status::is_success)) {
+            self.sent(&watched);
         }
         if incoming.answers_each { statuses } else { unanimous(statuses) }
     }
@@ -242,78 +271,6 @@ impl Intake {
             }
         }
         destinations.append(&mut added);
-    }
-
-    async fn judge(&self, incoming: &Incoming<'_>, stages: Option<&mut Stages>, story: &Story<'_>) -> Judgement {
-        let begun = self.parts.clock.now();
-        let facts = MessageFacts {
-            source: incoming.source.clone(),
-            envelope: incoming.envelope.clone(),
-            message: incoming.content.clone(),
-            received_at: story.at,
-        };
-        let filter = &self.parts.filter;
-        let judgement = match stages {
-            Some(stages) => stages.judge(incoming.id, &facts).await,
-            None if self.parts.judged.holds(&incoming.source) => filter.judge(&facts).await,
-            None => Judgement::of(Seen::default(), &filter.policy()),
-        };
-        let field = |name: &str| {
-            let found = mail::HeaderFields::of(&incoming.content).find(|field| field.is(name));
-            let text = found.map(|field| decode_header_text(&field.unfolded())).unwrap_or_default();
-            text.chars().take(300).collect::<String>()
-        };
-        let took = self.parts.clock.now().saturating_duration_since(begun).as_millis();
-        let took = u64::try_from(took).unwrap_or(u64::MAX);
-        story.judged(&judgement, &field("Subject"), &field("From"), incoming.content.len(), took);
-        judgement
-    }
-
-    /// Adds what recipients taught for themselves. An address that leads to several has no lessons of its own.
-    async fn ask_own_lessons(&self, judgement: &mut Judgement, resolved: &[Vec<Recipient>]) {
-        if judgement.features.is_empty() {
-            return;
-        }
-        for (at, recipients) in resolved.iter().enumerate() {
-            let [recipient] = recipients.as_slice() else { continue };
-            match self.parts.classifier.of_account(recipient.account, &judgement.features).await {
-                Ok(own) => {
-                    let weights = self.parts.classifier.current().weights();
-                    let finding = filter::learned::personal(&weights, &judgement.features, own);
-                    judgement.personal.extend(finding.map(|finding| (at, finding)));
-                }
-                // What all taught counts without it.
-                Err(error) => {
-                    tracing::warn!(event = event::STORE_FAILED, what = "classifier", %error);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// What is done for each recipient, or the one refusal for all.
-    fn decide(
-        &self,
-        incoming: &Incoming<'_>,
-        judgement: &Judgement,
-        resolved: Vec<Vec<Recipient>>,
-    ) -> Result<Vec<Destination>, (Vec<Vec<Recipient>>, Status)> {
-        let policy = self.parts.filter.policy();
-        let decisions: Vec<Decision> =
-            (0..resolved.len()).map(|at| policy::decide(&policy, &judgement.facts_for(at))).collect();
-        let wished: Vec<Disposition> = decisions.iter().map(|decision| decision.disposition.clone()).collect();
-        let dispositions = if incoming.answers_each {
-            wished
-        } else {
-            match policy::combine(&wished) {
-                SessionOutcome::Accept(dispositions) => dispositions,
-                SessionOutcome::Reject(status) | SessionOutcome::Defer(status) => return Err((resolved, status)),
-            }
-        };
-        let joined = resolved.into_iter().zip(decisions).zip(dispositions);
-        Ok(joined
-            .map(|((recipients, decision), disposition)| Destination { recipients, decision, disposition })
-            .collect())
     }
 
     /// Old servers first: only their word makes a success. Then content, then the entries; only their proof makes one.

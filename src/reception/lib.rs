@@ -9,9 +9,13 @@ mod content;
 mod handler;
 mod handover;
 mod intake;
+mod judging;
+mod notice;
 mod received;
+mod sending;
 mod story;
 mod submit;
 
 pub use handler::Reception;
 pub use intake::{Intake, IntakeParts, Judged};
+pub use judging::Unasked;

@@ -1,7 +1,7 @@
 //! What the trail is told.
 
 use base::{MessageId, SessionId, UtcMillis};
-use directory::Recipient;
+use directory::{Account, Recipient};
 use filter::Judgement;
 use mail::{ForwardPath, ReversePath, Status};
 use policy::{Decision, Disposition, Finding};
@@ -113,6 +113,14 @@ impl Story<'_> {
             false => (Kind::Refused, Outcome::Refused),
         };
         self.trail.record(self.event(kind).party(party(recipient, Some(outcome))).field("status", status.to_string()));
+    }
+
+    /// The account may send no more; the message shows why.
+    pub fn sending_locked(&self, account: &Account, reason: &str) {
+        let (address, account) = (account.address.to_string(), Some(account.id));
+        let party = Party { address: address.clone(), account, is_recipient: false, outcome: None };
+        let event = self.event(Kind::Administered).party(party);
+        self.trail.record(event.field("action", "lock-sending").field("object", address).field("reason", reason));
     }
 
     pub fn abandoned(&self, reason: &Status) {

@@ -8,7 +8,7 @@ use jmap::Submitter;
 use mail::{Enhanced, Envelope, Status};
 use trail::Party;
 
-use crate::intake::{Incoming, Intake, UNAVAILABLE};
+use crate::intake::{Incoming, Intake, UNAVAILABLE, UNKNOWN};
 use crate::received::Way;
 use crate::story::Story;
 
@@ -26,6 +26,12 @@ impl Submitter for Intake {
                 Err(_) => return vec![UNAVAILABLE; count],
             }
         }
+        // The caller's may be older than a lock.
+        match parts.directory.account(account.id).await {
+            Ok(Some(account)) if account.sending_lock.is_none() => {}
+            Ok(_) => return vec![policy::outbound::LOCKED; count],
+            Err(_) => return vec![UNAVAILABLE; count],
+        }
         let at = parts.clock.utc();
         let id = parts.ids.message(at);
         let story = Story { trail: &parts.trail, session: None, message: id, at };
@@ -42,6 +48,9 @@ impl Submitter for Intake {
                     statuses.push(None);
                 }
                 Err(status) => {
+                    if status == UNKNOWN {
+                        self.named_nobody(account.id);
+                    }
                     story.recipient_refused(path, &status);
                     statuses.push(Some(status));
                 }
@@ -55,6 +64,7 @@ impl Submitter for Intake {
                 session: None,
                 way: Way::Web,
                 source: Source::Submitter { account: address, ip: None },
+                submitter: Some(crate::intake::Submitter { account: account.id, ip: None }),
                 envelope: Envelope { forward_paths: known, ..envelope },
                 content: message,
                 answers_each: true,

@@ -74,10 +74,12 @@ impl Copying<'_> {
             told(mail.check_target(&target.storage).await, target).await?;
             let report = told(mail.copy_to(&target.storage, progress).await, target).await?;
             let is_written = directory.copy_to(&target.directory).await?;
-            (report, source.classifier.copy_to(&target.classifier).await? || is_written)
+            let is_written = source.classifier.copy_to(&target.classifier).await? || is_written;
+            (report, source.reputation.copy_to(&target.reputation).await? || is_written)
         };
         report.differences.extend(directory.compare_with(&target.directory).await?);
         report.differences.extend(source.classifier.compare_with(&target.classifier).await?);
+        report.differences.extend(source.reputation.compare_with(&target.reputation).await?);
         let log = if self.is_verify {
             source.trail.compare_with(&target.trail).await
         } else {

@@ -14,6 +14,7 @@ use cluster::{Counted, Counters, Leases, Membership};
 use config::{Config, ObjectStore, Postgres, PostgresTls};
 use directory::{Failures, LoginGuard, Registry};
 use engine::postgres::{PgSettings, PgTls, Pool};
+use reputation::Reputation;
 use serde_json::{Value, json};
 use store::{AuditOptions, AuditReport, S3Settings, Storage, StorageSettings};
 use trail::{Trail, Worker};
@@ -25,6 +26,7 @@ pub struct Engines {
     pub directory: Arc<Registry>,
     pub trail: Arc<Trail>,
     pub classifier: Arc<Classifier>,
+    pub reputation: Arc<Reputation>,
     /// This node's place among those that share the server; a running node takes it.
     pub membership: Arc<Membership>,
     /// What nodes count together; `None` on a node that is alone.
@@ -47,6 +49,8 @@ pub struct Engines {
 
 /// What was learned, on the embedded engine.
 pub(super) const CLASSIFIER: &str = "classifier.sqlite";
+/// What was seen of senders and accounts, on the embedded engine.
+const REPUTATION: &str = "reputation.sqlite";
 /// Rounds of garbage collection in one command.
 const GC_ROUNDS_MAX: usize = 10_000;
 
@@ -98,6 +102,10 @@ impl Engines {
             Some(pool) => Classifier::open_postgres(Arc::clone(pool), Arc::clone(&clock)).await?,
             None => Classifier::open(&at.join(CLASSIFIER), Arc::clone(&clock)).await?,
         };
+        let reputation = match &postgres {
+            Some(pool) => Reputation::open_postgres(Arc::clone(pool), Arc::clone(&clock)).await?,
+            None => Reputation::open(&at.join(REPUTATION), Arc::clone(&clock))?,
+        };
         let leases = match &shared {
             Some(shared) => Leases::on(Arc::clone(shared), &config.node_name, Arc::clone(&clock)),
             None => Leases::alone(Arc::clone(&clock)),
@@ -111,6 +119,7 @@ impl Engines {
             directory: Arc::new(directory),
             trail,
             classifier: Arc::new(classifier),
+            reputation: Arc::new(reputation),
             membership: Arc::new(membership),
             counters,
             shared,
@@ -377,8 +386,8 @@ fn first_line(option: &str, file: &Path) -> anyhow::Result<Secret<String>> {
 
 /// Directory, classifier, trail, certificate and a demonstration's configuration; gives the number of files.
 fn copy_rest(data: &Path, to: &Path) -> anyhow::Result<usize> {
-    let mut files = 2;
-    for name in ["directory.sqlite", CLASSIFIER] {
+    let mut files = 3;
+    for name in ["directory.sqlite", CLASSIFIER, REPUTATION] {
         engine::copy(&data.join(name), &to.join(name))?;
     }
     for entry in std::fs::read_dir(data.join("trail"))? {

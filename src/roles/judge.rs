@@ -11,6 +11,7 @@ use filter::rules::{Problem, RuleSet, ScoreSet, Severity};
 use filter::{Clamd, ClamdSettings, Filter, FilterParts, MilterSettings, Scanner, ServiceAddress, WhenAway};
 use mailauth::{Resolver, ResolverSettings};
 use policy::{EffectivePolicy, Layer, Presets};
+use reputation::Reputation;
 
 use super::shipped::shipped_rules;
 
@@ -38,7 +39,12 @@ pub fn load_policy(config: &Config) -> anyhow::Result<EffectivePolicy> {
 }
 
 /// The filter with everything that the configuration names.
-pub fn build_filter(config: &Config, classifier: Current, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Filter>> {
+pub fn build_filter(
+    config: &Config,
+    classifier: Current,
+    reputation: &Arc<Reputation>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Arc<Filter>> {
     let (rules, problems) = load_rules(config)?;
     for problem in problems.iter().filter(|problem| problem.severity == Severity::Error) {
         tracing::warn!(event = "rules.problem", %problem);
@@ -64,6 +70,8 @@ pub fn build_filter(config: &Config, classifier: Current, clock: &Arc<dyn Clock>
         resolver,
         rules: Arc::new(rules),
         classifier: Some(classifier),
+        reputation: Some(Arc::clone(reputation)),
+        greylist_loopback: !config.plaintext_on_loopback,
         scanner,
         milters: milters(config)?,
         policy,

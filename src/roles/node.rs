@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use net::{Tasks, Tls};
 use reception::{Intake, IntakeParts, Judged};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::engines::{Engines, explain};
 use super::listeners::{self, Services};
@@ -26,6 +26,8 @@ const GC_EVERY: Duration = Duration::from_secs(3600);
 const GC_LEASE: Duration = Duration::from_secs(300);
 /// So soon a change of another node's counts here.
 const DIRECTORY_EVERY: Duration = Duration::from_secs(1);
+/// Messages that wait to be learned unasked.
+const UNASKED_MAX: usize = 64;
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
 
 fn scanner_health(state: filter::ScannerState) -> web::ScannerHealth {
@@ -68,7 +70,8 @@ pub async fn run(
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot start metrics")?;
     let draining = Arc::new(AtomicBool::new(false));
 
-    let filter = judge::build_filter(&config, engines.classifier.current(), &engines.clock)?;
+    let filter = judge::build_filter(&config, engines.classifier.current(), &engines.reputation, &engines.clock)?;
+    let (lessons, unasked) = mpsc::channel(UNASKED_MAX);
     let (spool, budget) = listeners::spool(&config);
     let legacy = Arc::new(Gateway::new(&config.node_name));
     let intake = Arc::new(Intake::new(IntakeParts {
@@ -78,6 +81,8 @@ pub async fn run(
         legacy: Arc::clone(&legacy),
         filter: Arc::clone(&filter),
         classifier: Arc::clone(&engines.classifier),
+        reputation: Arc::clone(&engines.reputation),
+        lessons: config.autolearn.then_some(lessons),
         judged: Judged {
             lmtp: config.judged.contains(&Way::Lmtp),
             smtp: config.judged.contains(&Way::Smtp),
@@ -172,7 +177,9 @@ pub async fn run(
     accepting.spawn("cluster", async move { membership.run(|| counted.running() as u64, stop).await });
     let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
     accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
-    accepting.spawn("learning", super::trainer::run(Arc::clone(&engines), accepting.stopping()));
+    accepting.spawn("learning", super::trainer::run(Arc::clone(&engines), unasked, accepting.stopping()));
+    let (reputation, stop) = (Arc::clone(&engines.reputation), background.stopping());
+    background.spawn("reputation", async move { reputation.run(stop).await });
     if let Some(links) = links {
         let (clock, stop) = (Arc::clone(&engines.clock), accepting.stopping());
         accepting.spawn("certificate", async move { links.renew(&*clock, stop).await });
@@ -247,6 +254,9 @@ fn spawn_gc(engines: &Arc<Engines>, tasks: &Tasks) {
             }
             if let Err(error) = engines.classifier.tidy().await {
                 tracing::warn!(event = event::STORE_FAILED, what = "classifier", %error);
+            }
+            if let Err(error) = engines.reputation.tidy().await {
+                tracing::warn!(event = event::STORE_FAILED, what = "reputation", %error);
             }
             if let Err(error) = engines.directory.tidy().await {
                 tracing::warn!(event = event::STORE_FAILED, what = "directory", %error);

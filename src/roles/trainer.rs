@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{AccountId, event};
-use classifier::{Class, Lesson, Owner};
+use classifier::{Class, Counts, Learned, Lesson, Owner};
+use reception::Unasked;
+use reputation::{Amount, Kind, Record, Subject};
 use store::{OwnerVerdict, StoreError};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Engines;
@@ -24,6 +27,12 @@ const SIZE_MAX: u64 = 8 << 20;
 const STRENGTH_FOR_ALL: u16 = 250;
 /// Messages a day of one account that count for all: nobody turns the weights of all alone.
 const DAILY_FOR_ALL: u32 = 50;
+
+/// What nobody said counts for this share of a full lesson, in thousandths.
+const STRENGTH_UNASKED: u16 = 150;
+/// Messages a day that are learned so from one network, and of one class in all.
+const UNASKED_OF_NETWORK: u64 = 10;
+const UNASKED_OF_ALL: u64 = 500;
 
 /// How many messages of each account counted for all today. A node that takes over begins anew.
 #[derive(Default)]
@@ -44,9 +53,14 @@ impl Daily {
 }
 
 /// Runs until `stop`.
-pub async fn run(engines: Arc<Engines>, stop: CancellationToken) {
+pub async fn run(engines: Arc<Engines>, mut unasked: mpsc::Receiver<Unasked>, stop: CancellationToken) {
     let mut daily = Daily::default();
     while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
+        while let Ok(message) = unasked.try_recv() {
+            if let Err(error) = learn_unasked(&engines, message).await {
+                tracing::warn!(event = event::STORE_FAILED, what = "learning", %error);
+            }
+        }
         if let Err(error) = work(&engines, &mut daily, &stop).await {
             tracing::warn!(event = event::STORE_FAILED, what = "learning", %error);
         }
@@ -98,9 +112,52 @@ async fn lessons_of(engines: &Engines, verdict: &OwnerVerdict, daily: &mut Daily
     Ok(vec![own, for_all])
 }
 
+/// Learns a message of which nobody said anything, within the limits of its day: all nodes count together.
+async fn learn_unasked(engines: &Engines, unasked: Unasked) -> anyhow::Result<()> {
+    let Unasked { message, network, class } = unasked;
+    if message.len() as u64 > SIZE_MAX || !is_balanced(engines.classifier.counts(), class) {
+        return Ok(());
+    }
+    let of_network = Subject::of(Kind::Taught, &["network", &network]);
+    let of_all = Subject::of(Kind::Taught, &["all", class.as_str()]);
+    let Some(known) = engines.reputation.of(&[of_network, of_all]).await else { return Ok(()) };
+    let today = |record: &Record| record.slots.iter().filter(|slot| slot.age == 0).map(|slot| slot.good).sum::<u64>();
+    let taught: Vec<u64> = known.iter().map(today).collect();
+    if taught.iter().zip([UNASKED_OF_NETWORK, UNASKED_OF_ALL]).any(|(taught, most)| *taught >= most) {
+        return Ok(());
+    }
+    let made = tokio::task::spawn_blocking(move || filter::learned::lesson(&message, Owner::All, class)).await;
+    // A panic in a parser is that message's alone.
+    let Ok(lesson) = made else { return Ok(()) };
+    let lesson = Lesson { strength: STRENGTH_UNASKED, ..lesson };
+    if engines.classifier.learn_unasked(&[lesson]).await?.contains(&Learned::New) {
+        engines.reputation.add(of_network, Amount::GOOD);
+        engines.reputation.add(of_all, Amount::GOOD);
+        metrics::counter!("ortler_learned_unasked_total", "class" => class.as_str()).increment(1);
+    }
+    Ok(())
+}
+
+/// Neither class runs away from the other.
+fn is_balanced(counts: Counts, class: Class) -> bool {
+    let (own, other) = match class {
+        Class::Ham => (counts.ham, counts.spam),
+        Class::Spam => (counts.spam, counts.ham),
+    };
+    own < other.saturating_mul(3).saturating_add(100)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn classes_stay_in_balance() {
+        let fits = |ham, spam, class| is_balanced(Counts { ham, spam }, class);
+        assert!(fits(0, 0, Class::Spam) && fits(0, 99, Class::Spam) && !fits(0, 100, Class::Spam));
+        assert!(fits(100, 399, Class::Spam) && !fits(100, 400, Class::Spam) && fits(100, 400, Class::Ham));
+        assert!(!fits(400, 100, Class::Ham));
+    }
 
     #[test]
     fn nobody_turns_the_weights_of_all_alone() {

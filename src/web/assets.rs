@@ -36,6 +36,11 @@ impl Assets {
     }
 }
 
+/// A file as it was compiled in.
+pub(crate) fn compiled_in(path: &str) -> Option<Cow<'static, [u8]>> {
+    Files::get(path).map(|file| file.data)
+}
+
 /// With gzip, which every browser reads.
 fn pack(content: &[u8]) -> Option<Bytes> {
     let mut writer = GzEncoder::new(Vec::with_capacity(content.len() / 2), Compression::best());

@@ -28,7 +28,9 @@ mod server;
 mod session_table;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use health::{Health, ScannerHealth};
 pub use sanitize::{Remote, html_page};
 pub use server::{Peer, Web, WebServices, WebSettings};
+pub use words::{Language, Words};

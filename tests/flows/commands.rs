@@ -74,6 +74,14 @@ fn a_message_is_traced() {
     for kind in ["connected", "started", "recipient-accepted", "judged", "decided", "delivered"] {
         assert!(story.contains(&format!("\"kind\": \"{kind}\"")), "{kind}: {story}");
     }
+    // The filter's report as it was then, in the language of who asks now.
+    let report = stdout(&["trace", &id, "--report", "--lang", "it", "--dir", dir]);
+    assert!(report.contains(&format!("{id}: ham")) && report.contains("user1@example.test: deliver"), "{report}");
+    assert!(report.contains("Parole, link o forma sono tipici"), "{report}");
+    let told: serde_json::Value =
+        serde_json::from_str(&stdout(&["trace", &id, "--report", "--json", "--lang", "de", "--dir", dir])).unwrap();
+    assert_eq!(told["reasons"][0]["text"], "W\u{f6}rter, Links oder Form sind typisch f\u{fc}r Junk", "{told}");
+    assert_eq!(told["decided"][0]["decided_by"], "nothing against it");
 }
 
 #[test]
@@ -99,5 +107,7 @@ fn messages_are_scanned_without_a_node() {
     let caught = rows[ham.len()..].iter().filter(|row| row[2] == "spam").count();
     assert!(caught * 10 >= spam.len() * 8, "only {caught} of {} spam is called so", spam.len());
     assert!(stdout(&["scan", "--json", &spam[0]]).contains("\"findings\""));
+    let german = stdout(&["scan", "--lang", "de", &spam[0]]);
+    assert!(german.contains("W\u{f6}rter, Links oder Form sind typisch f\u{fc}r Junk"), "{german}");
     ortler_fails(&["scan", "/no/such/file"], 1, "/no/such/file");
 }

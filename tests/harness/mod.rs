@@ -3,7 +3,7 @@
 mod browser;
 mod clamd;
 mod client;
-mod dns;
+pub mod dns;
 mod dovecot;
 mod load;
 mod node;

@@ -2,11 +2,14 @@
 
 mod features;
 mod opinion;
+mod unasked;
 
 pub use features::{Features, VERSION};
 pub use opinion::{finding, personal};
+pub use unasked::by_itself;
 
-use classifier::{Class, Key, Lesson, Owner};
+pub use classifier::Key;
+use classifier::{Class, Lesson, Owner};
 use mail::HeaderFields;
 
 use crate::rules::{Context, Targets};

@@ -2,28 +2,28 @@
 
 use mail::{HeaderFields, Status};
 use mailauth::{authentication_results, is_forged};
-use policy::{Disposition, EffectivePolicy, Key, decide};
+use policy::{Decision, Disposition, EffectivePolicy, Key};
 
 use super::proto::Response;
 use crate::headers::{OWN_FIELDS, spam_values};
 use crate::verdict::Judgement;
 
-/// The changes and the last word for one message, by the system's policy: a milter has one answer for all recipients.
+/// The changes and the last word for one message: a milter has one answer for all recipients.
 /// With `leading_space`, values bring the space after the colon themselves.
 pub fn answers(
     judgement: &Judgement,
+    decision: &Decision,
     policy: &EffectivePolicy,
     message: &[u8],
     host_name: &str,
     leading_space: bool,
 ) -> Vec<Response> {
-    let decision = decide(policy, &judgement.facts());
     match &decision.disposition {
         Disposition::Reject(status) | Disposition::Defer(status) => return vec![reply(status)],
         Disposition::Deliver | Disposition::DeliverTagged { .. } | Disposition::Junk | Disposition::Quarantine => {}
     }
     let mut out = removals(message, host_name);
-    for (name, value) in spam_values(&judgement.findings, &decision, policy.score(Key::TagScore)) {
+    for (name, value) in spam_values(&judgement.findings, decision, policy.score(Key::TagScore)) {
         out.push(Response::AddHeader { name: name.into(), value: field_value(&value) });
     }
     if let Some(auth) = &judgement.auth {
@@ -107,7 +107,8 @@ mod tests {
         let auth = Some(mailauth::AuthOutcome::default());
         let judgement = Judgement::of(Seen { findings: vec![finding], virus, auth, ..Seen::default() }, &policy);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        answers(&judgement, &policy, message.as_bytes(), "mx.test", false)
+        let decision = policy::decide(&policy, &judgement.facts());
+        answers(&judgement, &decision, &policy, message.as_bytes(), "mx.test", false)
             .iter()
             .map(|response| match response {
                 Response::AddHeader { name, value } => format!("+{}:{}", text(name), text(value)),

@@ -41,7 +41,10 @@ where
                     let judgement = filter.judge(&facts).await;
                     let leading_space = session.has_leading_space();
                     let policy = filter.policy();
-                    let out = answers(&judgement, &policy, &facts.message, filter.host_name(), leading_space);
+                    let decision = policy::decide(&policy, &judgement.facts());
+                    filter.remember(&judgement, std::slice::from_ref(&decision));
+                    let out =
+                        answers(&judgement, &decision, &policy, &facts.message, filter.host_name(), leading_space);
                     send(&mut stream, &out).await?;
                 }
                 Output::Close => return Ok(()),

@@ -21,7 +21,7 @@ mod condition;
 mod dates;
 mod directives;
 mod fields;
-mod mailbox;
+pub(crate) mod mailbox;
 mod markup;
 mod names;
 mod networks;

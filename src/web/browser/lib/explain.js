@@ -35,7 +35,9 @@ export function cause(text) {
   if (suspected) return t('c-suspected', { name: suspected[1] });
   const file = /^(blocked|suspicious) attachment, ([a-z-]+): (.*) \([^()]*\)$/.exec(text || '');
   if (file) return t(`c-${file[1]}`, { name: file[3], kind: t(`a-${file[2]}`) });
-  const known = [['no virus scanner', 'c-noscanner'], ['DMARC fails, p=reject', 'c-dmarc-reject'], ['DMARC fails', 'c-dmarc'], ['SPF fails', 'c-spf'], ['external milter', 'c-milter'], ['nothing against', 'c-nothing']];
+  const sender = /^(allowed|blocked) sender (\S+)/.exec(text || '');
+  if (sender) return t(sender[1] === 'allowed' ? 'c-allowed' : 'c-blocked-sender', { name: sender[2] });
+  const known = [['no virus scanner', 'c-noscanner'], ['DMARC fails, p=reject', 'c-dmarc-reject'], ['DMARC fails', 'c-dmarc'], ['SPF fails', 'c-spf'], ['external milter', 'c-milter'], ['suspicious (score', 'c-greylisted'], ['sent as with a stolen password', 'c-sending'], ['nothing against', 'c-nothing']];
   const found = known.find(([start]) => (text || '').startsWith(start));
   return found ? t(found[1]) : text || '';
 }
