@@ -237,6 +237,24 @@ async fn answers_are_remembered_also_negative_ones() {
 }
 
 #[tokio::test]
+async fn texts_and_name_servers_are_remembered_too() {
+    let server = StubServer::start(
+        "a.test TXT one\na.test TXT two\na.test NS Ns1.B.test\nfails.test SERVFAIL\n*.listed.test A 127.0.0.2\n",
+    );
+    let resolver = resolver(&server);
+    let texts = |texts: &[&str]| texts.iter().map(|text| Box::from(*text)).collect::<Vec<Box<str>>>();
+    for _ in 0..2 {
+        assert_eq!(resolver.lookup_texts("A.test.").await.unwrap().to_vec(), texts(&["one", "two"]));
+        assert_eq!(resolver.lookup_name_servers("a.test").await.unwrap().to_vec(), texts(&["ns1.b.test"]));
+        assert_eq!(resolver.lookup_texts("absent.test").await, Err(Unresolved::Absent));
+        assert_eq!(resolver.lookup_texts("no..name").await, Err(Unresolved::Absent));
+        assert_eq!(server.questions(), 3);
+    }
+    assert_eq!(resolver.lookup_texts("fails.test").await, Err(Unresolved::Failed));
+    assert!(resolver.lookup_ipv4("x.y.listed.test").await.is_ok());
+}
+
+#[tokio::test]
 async fn odd_messages_have_an_outcome() {
     for message in ["", "\r\n\r\n", "no header at all", "From: \r\n\r\n", "DKIM-Signature: v=1\r\n\r\nx"] {
         let outcome = outcome("", "192.0.2.1", "", message).await;
