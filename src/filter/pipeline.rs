@@ -272,6 +272,7 @@ fn judge_content(
         helo: facts.source.helo(),
         received_at: (!is_file).then_some(facts.received_at),
         findings: &names,
+        listed: &[],
         // Known once the message was looked at.
         bayes: None,
         settings: Some(rules.settings()),
