@@ -84,6 +84,7 @@ impl Scan {
             rules: Arc::new(rules),
             classifier,
             scanner: None,
+            lists: filter::ListSettings::default(),
             milters: Vec::new(),
             policy,
             clock: Arc::new(SystemClock),

@@ -124,6 +124,13 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     pub judged: Vec<Way>,
     pub clamd: Vec<String>,
+    pub dns_lists: Vec<String>,
+    /// `zone=name`: the name under which the zone is asked.
+    pub dns_list_keys: Vec<Secret<String>>,
+    pub dns_list_wait: Duration,
+    /// Zero: no limit.
+    pub dns_list_questions_per_day: usize,
+    pub dns_list_questions_per_second: usize,
     pub milters: Vec<String>,
     pub milter_down: WhenDown,
     /// `None`: the embedded engine.

@@ -33,6 +33,7 @@ fn parts() -> FilterParts {
         rules: Arc::new(rules),
         classifier: None,
         scanner: None,
+        lists: crate::ListSettings::default(),
         milters: Vec::new(),
         policy: EffectivePolicy::resolve(&Presets::shipped(), &[]),
         clock: Arc::new(SystemClock),

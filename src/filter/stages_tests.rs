@@ -127,6 +127,7 @@ fn filter_at(milters: &[&MilterSettings], resolver: Option<Resolver>, clock: Arc
         rules: Arc::new(RuleSet::parse("none.cf", "").0),
         classifier: None,
         scanner: None,
+        lists: crate::ListSettings::default(),
         milters: milters.iter().map(|settings| (*settings).clone()).collect(),
         policy: EffectivePolicy::resolve(&Presets::shipped(), &[]),
         clock,

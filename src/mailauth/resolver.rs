@@ -115,6 +115,17 @@ impl Resolver {
         }
     }
 
+    /// True while no name server answers.
+    pub fn is_down(&self) -> bool {
+        self.outage.is_down()
+    }
+
+    /// True if [`Self::lookup_ipv4`] would ask nobody.
+    pub fn remembers_ipv4(&self, name: &str) -> bool {
+        let key = format!("{}.", name.trim_end_matches('.').to_ascii_lowercase());
+        self.cache.ipv4.get::<str>(&key).is_some()
+    }
+
     /// The TXT records of a name, the strings of each joined (RFC 7208 §3.3), bytes that are no UTF-8 replaced. Bounded by
     /// the query timeout.
     pub async fn lookup_texts(&self, name: &str) -> Result<Arc<[Box<str>]>, Unresolved> {

@@ -39,7 +39,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     config.postgres.as_ref().map(engines::trail_server).transpose()?;
     config.object_store.as_ref().map(engines::objects).transpose()?;
     judge::load_policy(config)?;
-    load_rules(config)?;
+    judge::check_rules(config)?;
     judge::scanners(config)?;
     judge::milters(config)?;
     Ok(())

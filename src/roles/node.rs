@@ -28,6 +28,11 @@ const GC_LEASE: Duration = Duration::from_secs(300);
 const DIRECTORY_EVERY: Duration = Duration::from_secs(1);
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
 
+fn list_health(state: filter::ListState) -> web::ListHealth {
+    let filter::ListState { zone, is_asked, trouble, asked_today } = state;
+    web::ListHealth { zone, is_asked, trouble, asked_today }
+}
+
 fn scanner_health(state: filter::ScannerState) -> web::ScannerHealth {
     web::ScannerHealth {
         server: state.server,
@@ -139,8 +144,10 @@ pub async fn run(
         };
         let protocols = sockets.iter().map(|(listener, _)| listener.service.as_str()).collect();
         let scanning = Arc::clone(&filter);
+        let asking = Arc::clone(&filter);
         let scanners = move || scanning.scanners().into_iter().map(scanner_health).collect();
-        web::Health::new(protocols, Arc::clone(&engines.storage), render, is_draining, scanners)
+        let lists = move || asking.lists().into_iter().map(list_health).collect();
+        web::Health::new(protocols, Arc::clone(&engines.storage), render, is_draining, scanners, lists)
     };
     let services = Services {
         config: Arc::clone(&config),
@@ -181,6 +188,13 @@ pub async fn run(
     background.spawn("dns", async move {
         tokio::select! {
             () = watched.watch_name_servers() => {}
+            () = watch_stop.cancelled() => {}
+        }
+    });
+    let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());
+    background.spawn("dns lists", async move {
+        tokio::select! {
+            () = watched.watch_lists() => {}
             () = watch_stop.cancelled() => {}
         }
     });

@@ -29,6 +29,6 @@ mod session_table;
 #[cfg(test)]
 mod tests;
 
-pub use health::{Health, ScannerHealth};
+pub use health::{Health, ListHealth, ScannerHealth};
 pub use sanitize::{Remote, html_page};
 pub use server::{Peer, Web, WebServices, WebSettings};

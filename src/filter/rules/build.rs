@@ -127,7 +127,8 @@ impl Builder {
             Ok(subtest) => subtest,
             Err(message) => return self.problem(at, Severity::Error, name, message),
         };
-        let scope = self.source.flags.get(&**name).map(|flags| Scope::of(&flags.words)).unwrap_or_default();
+        let words = self.source.flags.get(&**name).map_or(&[][..], |flags| &flags.words);
+        let scope = Scope::of(words);
         let is_shipped = self.source.shipped_files.contains(&at.file);
         let rule = self.add(name, at);
         if let Some(rule) = self.out.rules.get_mut(rule) {

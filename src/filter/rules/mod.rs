@@ -27,7 +27,7 @@ mod markup;
 mod names;
 mod networks;
 mod received;
-mod relays;
+pub(crate) mod relays;
 mod replace;
 mod set;
 mod style;

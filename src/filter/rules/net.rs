@@ -25,7 +25,7 @@ pub struct Listed {
 }
 
 /// `tflags` that say what is asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Scope {
     /// Only hosts that are addresses, or only those that are none.
     pub ips_only: bool,
