@@ -84,6 +84,8 @@ impl Scan {
             rules: Arc::new(rules),
             classifier,
             scanner: None,
+            own_domains: Arc::default(),
+            trusted_sealers: Vec::new(),
             lists: filter::ListSettings::default(),
             milters: Vec::new(),
             policy,

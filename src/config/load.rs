@@ -335,6 +335,7 @@ impl Reader<'_> {
             policy,
             judged,
             clamd: self.texts("filter.clamd"),
+            trusted_sealers: self.texts("filter.trusted_sealers"),
             dns_lists: self.texts("filter.dns_lists"),
             dns_list_keys: self.texts("filter.dns_list_keys").into_iter().map(Secret::new).collect(),
             dns_list_wait: self.take("filter.dns_list_wait").map(Value::into_span).unwrap_or_default(),

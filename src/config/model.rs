@@ -124,6 +124,7 @@ pub struct Config {
     pub policy: Option<PathBuf>,
     pub judged: Vec<Way>,
     pub clamd: Vec<String>,
+    pub trusted_sealers: Vec<String>,
     pub dns_lists: Vec<String>,
     /// `zone=name`: the name under which the zone is asked.
     pub dns_list_keys: Vec<Secret<String>>,

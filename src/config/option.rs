@@ -184,6 +184,12 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Virus scanners: `host:port` or the path of a socket, each. They share the load.",
     ),
     with(
+        "filter.trusted_sealers",
+        Kind::Texts,
+        "[]",
+        "Domains of forwarders, such as mailing lists, whose ARC seals are believed: where their chain is intact, all of it sealed by domains named here, and the first saw DMARC pass, that it fails now is not held against the message.",
+    ),
+    with(
         "filter.dns_lists",
         Kind::Texts,
         "[]",

@@ -12,6 +12,7 @@ pub mod headers;
 pub mod learned;
 pub mod lists;
 pub mod milter;
+pub mod own;
 pub mod pipeline;
 pub mod proof;
 pub mod rules;
@@ -25,6 +26,7 @@ pub use av::{Clamd, ClamdSettings, Scanned, Scanner, ScannerState, ScannerVersio
 pub use facts::{MessageFacts, Source};
 pub use lists::{ListSettings, ListState};
 pub use milter::{Greeting, Login, MilterSettings, Peer, Start, WhenAway};
+pub use own::OwnDomains;
 pub use pipeline::{Filter, FilterParts};
 pub use stages::Stages;
 pub use verdict::{Judgement, Verdict};

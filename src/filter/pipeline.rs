@@ -17,6 +17,7 @@ use crate::files;
 use crate::learned::Features;
 use crate::lists::{ListSettings, ListState, Lists, Said};
 use crate::milter::{External, MilterSettings, Milters};
+use crate::own::{self, OwnDomains};
 use crate::proof;
 use crate::rules::net::Listed;
 use crate::rules::{Context, RuleSet, Targets};
@@ -34,6 +35,10 @@ pub struct FilterParts {
     pub classifier: Option<Current>,
     /// `None`: no virus scanner is configured.
     pub scanner: Option<Arc<dyn Scanner>>,
+    /// Domains that nobody outside sends for without proof. Empty: none are known.
+    pub own_domains: Arc<OwnDomains>,
+    /// Domains whose seals of forwarded mail are believed.
+    pub trusted_sealers: Vec<String>,
     /// DNS lists are asked where there is a resolver.
     pub lists: ListSettings,
     /// External milters, asked in this order.
@@ -50,6 +55,8 @@ pub struct Filter {
     rules: ArcSwap<RuleSet>,
     classifier: Option<Current>,
     scanner: Option<Arc<dyn Scanner>>,
+    own_domains: Arc<OwnDomains>,
+    trusted_sealers: Vec<String>,
     lists: Option<Arc<Lists>>,
     milters: Vec<MilterSettings>,
     policy: ArcSwap<EffectivePolicy>,
@@ -70,6 +77,8 @@ impl Filter {
             .map(|resolver| Arc::new(Lists::new(parts.lists, resolver, Arc::clone(&parts.clock), &parts.rules)));
         Self {
             lists,
+            own_domains: parts.own_domains,
+            trusted_sealers: parts.trusted_sealers,
             host_name: parts.host_name,
             resolver: parts.resolver,
             rules: ArcSwap::new(parts.rules),
@@ -214,6 +223,10 @@ impl Filter {
         }
         if let Some(auth) = auth {
             out.extend(proof::by_authentication(auth));
+            let rules = self.rules.load();
+            let networks = &rules.settings().networks;
+            let is_trusted = |ip| networks.are_set() && networks.is_trusted(ip);
+            out.extend(own::check(&self.own_domains, facts, auth, is_trusted));
         }
         out.extend(proof::by_author(&facts.message));
         out
@@ -227,7 +240,9 @@ impl Filter {
             reverse_path: facts.envelope.reverse_path.clone(),
             host_name: self.host_name.clone(),
         };
-        Some(mailauth::verify(resolver, &connection, begun, &facts.message, AUTH_TIMEOUT).await)
+        let mut outcome = mailauth::verify(resolver, &connection, begun, &facts.message, AUTH_TIMEOUT).await;
+        outcome.trust_sealers(&self.trusted_sealers);
+        Some(outcome)
     }
 
     async fn scan(&self, facts: &MessageFacts) -> Option<Scanned> {

@@ -33,6 +33,8 @@ fn parts() -> FilterParts {
         rules: Arc::new(rules),
         classifier: None,
         scanner: None,
+        own_domains: Arc::default(),
+        trusted_sealers: Vec::new(),
         lists: crate::ListSettings::default(),
         milters: Vec::new(),
         policy: EffectivePolicy::resolve(&Presets::shipped(), &[]),

@@ -127,6 +127,8 @@ fn filter_at(milters: &[&MilterSettings], resolver: Option<Resolver>, clock: Arc
         rules: Arc::new(RuleSet::parse("none.cf", "").0),
         classifier: None,
         scanner: None,
+        own_domains: Arc::default(),
+        trusted_sealers: Vec::new(),
         lists: crate::ListSettings::default(),
         milters: milters.iter().map(|settings| (*settings).clone()).collect(),
         policy: EffectivePolicy::resolve(&Presets::shipped(), &[]),

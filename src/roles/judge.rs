@@ -10,7 +10,8 @@ use filter::lists::{Limits, unknown_zones};
 use filter::rules::parse::Source;
 use filter::rules::{Problem, RuleSet, ScoreSet, Severity};
 use filter::{
-    Clamd, ClamdSettings, Filter, FilterParts, ListSettings, MilterSettings, Scanner, ServiceAddress, WhenAway,
+    Clamd, ClamdSettings, Filter, FilterParts, ListSettings, MilterSettings, OwnDomains, Scanner, ServiceAddress,
+    WhenAway,
 };
 use mailauth::{Resolver, ResolverSettings};
 use policy::{EffectivePolicy, Layer, Presets};
@@ -46,7 +47,12 @@ pub fn load_policy(config: &Config) -> anyhow::Result<EffectivePolicy> {
 }
 
 /// The filter with everything that the configuration names.
-pub fn build_filter(config: &Config, classifier: Current, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Filter>> {
+pub fn build_filter(
+    config: &Config,
+    classifier: Current,
+    own_domains: Arc<OwnDomains>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Arc<Filter>> {
     let (rules, problems) = load_rules_for(config, ScoreSet::Network)?;
     let lists = lists(config, &rules)?;
     for problem in problems.iter().filter(|problem| problem.severity == Severity::Error) {
@@ -74,6 +80,8 @@ pub fn build_filter(config: &Config, classifier: Current, clock: &Arc<dyn Clock>
         rules: Arc::new(rules),
         classifier: Some(classifier),
         scanner,
+        own_domains,
+        trusted_sealers: config.trusted_sealers.clone(),
         lists,
         milters: milters(config)?,
         policy,

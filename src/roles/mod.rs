@@ -15,6 +15,7 @@ mod machine;
 pub mod mailboxes;
 mod mime;
 mod node;
+mod own_domains;
 mod shipped;
 mod trainer;
 

@@ -73,7 +73,9 @@ pub async fn run(
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot start metrics")?;
     let draining = Arc::new(AtomicBool::new(false));
 
-    let filter = judge::build_filter(&config, engines.classifier.current(), &engines.clock)?;
+    let own_domains = Arc::new(filter::OwnDomains::default());
+    let current = engines.classifier.current();
+    let filter = judge::build_filter(&config, current, Arc::clone(&own_domains), &engines.clock)?;
     let (spool, budget) = listeners::spool(&config);
     let legacy = Arc::new(Gateway::new(&config.node_name));
     let intake = Arc::new(Intake::new(IntakeParts {
@@ -179,6 +181,7 @@ pub async fn run(
     accepting.spawn("cluster", async move { membership.run(|| counted.running() as u64, stop).await });
     let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
     accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
+    accepting.spawn("own domains", super::own_domains::run(Arc::clone(&engines), own_domains, accepting.stopping()));
     accepting.spawn("learning", super::trainer::run(Arc::clone(&engines), accepting.stopping()));
     if let Some(links) = links {
         let (clock, stop) = (Arc::clone(&engines.clock), accepting.stopping());
