@@ -22,6 +22,10 @@ pub const MESSAGE_REFUSED: &str = "message.refused";
 pub const MESSAGE_DEFERRED: &str = "message.deferred";
 pub const DNS_DOWN: &str = "dns.down";
 pub const DNS_UP: &str = "dns.up";
+/// A DNS list is not believed, or not asked, for now; or again.
+pub const LIST_ASIDE: &str = "dns_list.aside";
+pub const LIST_WELL: &str = "dns_list.well";
+pub const LIST_EXHAUSTED: &str = "dns_list.exhausted";
 pub const SCANNER_UNAVAILABLE: &str = "scanner.unavailable";
 pub const SCANNER_UP: &str = "scanner.up";
 pub const SCANNER_DOWN: &str = "scanner.down";

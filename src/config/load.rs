@@ -70,6 +70,14 @@ impl Config {
         }
     }
 
+    /// A complaint of somebody who knows more than this crate does, at the line where `text` stands in the list `path`, if
+    /// the file can still be read.
+    pub fn complaint(&self, path: &str, text: &str, what: String) -> ConfigError {
+        let file = self.file.clone().unwrap_or_default();
+        let line = std::fs::read_to_string(&file).ok().and_then(|content| line_of_text(&content, path, text));
+        ConfigError { file, complaints: vec![(line.unwrap_or(0), what)] }
+    }
+
     /// What holds when a file gives only the node's name and listeners.
     pub fn with_defaults(node_name: &str, data: PathBuf, listeners: Vec<Listener>) -> Self {
         let mut reader = Reader { text: "", values: BTreeMap::new(), listeners, complaints: Vec::new() };
@@ -328,6 +336,12 @@ impl Reader<'_> {
             judged,
             autolearn: matches!(self.take("filter.autolearn"), Some(Value::Flag(true))),
             clamd: self.texts("filter.clamd"),
+            trusted_sealers: self.texts("filter.trusted_sealers"),
+            dns_lists: self.texts("filter.dns_lists"),
+            dns_list_keys: self.texts("filter.dns_list_keys").into_iter().map(Secret::new).collect(),
+            dns_list_wait: self.take("filter.dns_list_wait").map(Value::into_span).unwrap_or_default(),
+            dns_list_questions_per_day: self.count("filter.dns_list_questions_per_day"),
+            dns_list_questions_per_second: self.count("filter.dns_list_questions_per_second"),
             milters: self.texts("filter.milters"),
             milter_down: self.down("filter.milter_down"),
             free_space_min: self.take("storage.free_space_min").map(Value::into_size).unwrap_or_default(),
@@ -375,6 +389,16 @@ pub(crate) fn protocols() -> String {
 
 fn sections() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().filter_map(|option| option.path.split('.').next()).chain(["listener"])
+}
+
+/// Where one of the texts of a list stands.
+fn line_of_text(content: &str, path: &str, text: &str) -> Option<usize> {
+    let (section, key) = path.split_once('.')?;
+    let table = DeTable::parse(content).ok()?;
+    let list = table.get_ref().get(section)?.get_ref().as_table()?.get(key)?;
+    let elements = list.get_ref().as_array()?;
+    let element = elements.iter().find(|element| element.get_ref().as_str() == Some(text));
+    Some(line_of(content, element.map_or(list.span(), Spanned::span).start))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

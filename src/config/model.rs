@@ -126,6 +126,14 @@ pub struct Config {
     /// Messages are learned without anybody's word.
     pub autolearn: bool,
     pub clamd: Vec<String>,
+    pub trusted_sealers: Vec<String>,
+    pub dns_lists: Vec<String>,
+    /// `zone=name`: the name under which the zone is asked.
+    pub dns_list_keys: Vec<Secret<String>>,
+    pub dns_list_wait: Duration,
+    /// Zero: no limit.
+    pub dns_list_questions_per_day: usize,
+    pub dns_list_questions_per_second: usize,
     pub milters: Vec<String>,
     pub milter_down: WhenDown,
     /// `None`: the embedded engine.

@@ -190,6 +190,37 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Virus scanners: `host:port` or the path of a socket, each. They share the load.",
     ),
     with(
+        "filter.trusted_sealers",
+        Kind::Texts,
+        "[]",
+        "Domains of forwarders, such as mailing lists, whose ARC seals are believed: where their chain is intact, all of it sealed by domains named here, and the first saw DMARC pass, that it fails now is not held against the message.",
+    ),
+    with(
+        "filter.dns_lists",
+        Kind::Texts,
+        "[]",
+        "DNS lists to ask, by zone, of those that the shipped file 80_dns_lists.cf knows, such as `zen.spamhaus.org` or `multi.surbl.org`. None by default: most have terms of use, answer only name servers of one's own, or want to know who asks. Lists that rule files of your own ask need not be named here.",
+    ),
+    with(
+        "filter.dns_list_keys",
+        Kind::Texts,
+        "[]",
+        "Names under which lists are asked in truth, for whoever is registered there: `zen.spamhaus.org=KEY.zen.dq.spamhaus.net` each. The key appears in no log.",
+    ),
+    with(
+        "filter.dns_list_wait",
+        Kind::Span { min: Duration::from_millis(100), max: Duration::from_secs(30) },
+        "\"3 s\"",
+        "For all DNS lists together, for each message; what is not answered by then counts as not listed.",
+    ),
+    with(
+        "filter.dns_list_questions_per_day",
+        count(0, 1_000_000_000),
+        "100000",
+        "Questions to each DNS list in a day (UTC) that memory cannot answer; beyond, the list is not asked until the next. 0: no limit.",
+    ),
+    with("filter.dns_list_questions_per_second", count(0, 1_000_000), "100", "The same in a second."),
+    with(
         "filter.milters",
         Kind::Texts,
         "[]",

@@ -17,8 +17,11 @@ use crate::facts::{MessageFacts, Source};
 use crate::files;
 use crate::history;
 use crate::learned::Features;
+use crate::lists::{ListSettings, ListState, Lists, Said};
 use crate::milter::{External, MilterSettings, Milters};
+use crate::own::{self, OwnDomains};
 use crate::proof;
+use crate::rules::net::Listed;
 use crate::rules::{Context, RuleSet, Targets};
 use crate::score;
 use crate::sender;
@@ -39,6 +42,12 @@ pub struct FilterParts {
     pub greylist_loopback: bool,
     /// `None`: no virus scanner is configured.
     pub scanner: Option<Arc<dyn Scanner>>,
+    /// Domains that nobody outside sends for without proof. Empty: none are known.
+    pub own_domains: Arc<OwnDomains>,
+    /// Domains whose seals of forwarded mail are believed.
+    pub trusted_sealers: Vec<String>,
+    /// DNS lists are asked where there is a resolver.
+    pub lists: ListSettings,
     /// External milters, asked in this order.
     pub milters: Vec<MilterSettings>,
     /// For the verdict, and for mail servers that use the filter as a milter.
@@ -55,6 +64,9 @@ pub struct Filter {
     reputation: Option<Arc<Reputation>>,
     greylist_loopback: bool,
     scanner: Option<Arc<dyn Scanner>>,
+    own_domains: Arc<OwnDomains>,
+    trusted_sealers: Vec<String>,
+    lists: Option<Arc<Lists>>,
     milters: Vec<MilterSettings>,
     policy: ArcSwap<EffectivePolicy>,
     clock: Arc<dyn Clock>,
@@ -68,7 +80,14 @@ pub(crate) const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 impl Filter {
     pub fn new(parts: FilterParts) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let lists = parts
+            .resolver
+            .clone()
+            .map(|resolver| Arc::new(Lists::new(parts.lists, resolver, Arc::clone(&parts.clock), &parts.rules)));
         Self {
+            lists,
+            own_domains: parts.own_domains,
+            trusted_sealers: parts.trusted_sealers,
             host_name: parts.host_name,
             resolver: parts.resolver,
             rules: ArcSwap::new(parts.rules),
@@ -85,6 +104,9 @@ impl Filter {
 
     /// Judgements that begin after this use the new rules.
     pub fn replace_rules(&self, rules: Arc<RuleSet>) {
+        if let Some(lists) = &self.lists {
+            lists.know(&rules);
+        }
         self.rules.store(rules);
     }
 
@@ -116,6 +138,19 @@ impl Filter {
     /// How the virus scanners stand, as last seen; none where none is configured.
     pub fn scanners(&self) -> Vec<ScannerState> {
         self.scanner.as_ref().map(|scanner| scanner.states()).unwrap_or_default()
+    }
+
+    /// Looks after the DNS lists: none is asked before it was found well. Never ends.
+    pub async fn watch_lists(&self) {
+        match &self.lists {
+            Some(lists) => lists.watch().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How the DNS lists stand that rules ask.
+    pub fn lists(&self) -> Vec<ListState> {
+        self.lists.as_ref().map(|lists| lists.states()).unwrap_or_default()
     }
 
     pub fn host_name(&self) -> &str {
@@ -155,8 +190,13 @@ impl Filter {
     ) -> Judgement {
         let start = self.clock.now();
         let external = milters.content(id, &facts.envelope, &facts.message, start);
-        let (auth, scanned, (by_files, attachments), external) =
-            tokio::join!(self.authenticate(facts, begun), self.scan(facts), self.look_at_files(facts), external);
+        let (auth, scanned, (by_files, attachments), external, asked) = tokio::join!(
+            self.authenticate(facts, begun),
+            self.scan(facts),
+            self.look_at_files(facts),
+            external,
+            self.ask_lists(facts)
+        );
         let External { wish, recipients, added, removed, edited, findings } = external;
         let mut seen = Seen {
             external: wish,
@@ -173,7 +213,8 @@ impl Filter {
         seen.findings.extend(findings);
         // Of one stage, as they came.
         seen.findings.sort_by_key(|finding| finding.stage);
-        let content = self.run_rules(facts, auth.as_ref(), &seen.findings).await;
+        seen.findings.extend(asked.finding());
+        let content = self.run_rules(facts, auth.as_ref(), &seen.findings, asked).await;
         seen.findings.extend(content.findings);
         seen.features = content.features.into();
         seen.received_at = facts.received_at;
@@ -195,6 +236,10 @@ impl Filter {
         }
         if let Some(auth) = auth {
             out.extend(proof::by_authentication(auth));
+            let rules = self.rules.load();
+            let networks = &rules.settings().networks;
+            let is_trusted = |ip| networks.are_set() && networks.is_trusted(ip);
+            out.extend(own::check(&self.own_domains, facts, auth, is_trusted));
         }
         out.extend(proof::by_author(&facts.message));
         out
@@ -227,7 +272,9 @@ impl Filter {
             reverse_path: facts.envelope.reverse_path.clone(),
             host_name: self.host_name.clone(),
         };
-        Some(mailauth::verify(resolver, &connection, begun, &facts.message, AUTH_TIMEOUT).await)
+        let mut outcome = mailauth::verify(resolver, &connection, begun, &facts.message, AUTH_TIMEOUT).await;
+        outcome.trust_sealers(&self.trusted_sealers);
+        Some(outcome)
     }
 
     async fn scan(&self, facts: &MessageFacts) -> Option<Scanned> {
@@ -248,8 +295,45 @@ impl Filter {
         })
     }
 
-    async fn run_rules(&self, facts: &MessageFacts, auth: Option<&AuthOutcome>, before: &[Finding]) -> OfContent {
+    /// What DNS lists say. Where none is asked, it costs nothing.
+    async fn ask_lists(&self, facts: &MessageFacts) -> Asked {
         let rules = self.rules.load_full();
+        let Some(lists) = self.lists.as_ref().filter(|lists| facts.source != Source::File && lists.are_asked(&rules))
+        else {
+            return Asked { rules, ..Asked::default() };
+        };
+        let (facts, for_questions, asking) = (facts.clone(), rules.clone(), Arc::clone(lists));
+        let processor = self.processors.clone().acquire_owned().await;
+        let run = tokio::task::spawn_blocking(move || {
+            let reverse_path = facts.envelope.reverse_path.to_string();
+            let recipients = recipients_of(&facts);
+            let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+            let context = context_of(&facts, &for_questions, &reverse_path, &recipients);
+            let targets = Targets::of(&facts.message, context);
+            let questions = asking.questions_of(&for_questions, &targets, !facts.source.is_outbound());
+            drop(processor);
+            (questions, targets.detached())
+        });
+        match run.await {
+            Ok((questions, views)) => {
+                let said = lists.ask(&rules, questions).await;
+                Asked { rules, views: Some(views), said }
+            }
+            Err(panicked) => {
+                tracing::error!(event = event::SESSION_PANICKED, part = "DNS lists", %panicked);
+                Asked { rules, ..Asked::default() }
+            }
+        }
+    }
+
+    async fn run_rules(
+        &self,
+        facts: &MessageFacts,
+        auth: Option<&AuthOutcome>,
+        before: &[Finding],
+        asked: Asked,
+    ) -> OfContent {
+        let Asked { rules, views, said } = asked;
         // Too little taught says nothing, and is not asked.
         let weights = self.classifier.as_ref().map(Current::weights).filter(|weights| weights.trust() > 0.0);
         if rules.is_empty() && weights.is_none() {
@@ -258,12 +342,19 @@ impl Filter {
         let iprev = auth.and_then(|auth| auth.iprev.as_ref()).filter(|iprev| iprev.result == AuthResult::Pass);
         let client_name = iprev.and_then(|iprev| iprev.name.clone());
         let names: Vec<Arc<str>> = before.iter().map(|finding| finding.name.clone()).collect();
+        let is_proven = |signer: &String| {
+            let signed = auth.map_or(&[][..], |auth| &auth.dkim).iter();
+            signed.into_iter().any(|dkim| dkim.result == AuthResult::Pass && dkim.domain.eq_ignore_ascii_case(signer))
+        };
+        let listed = said.listed.into_iter().filter(|(_, signer)| signer.as_ref().is_none_or(is_proven));
+        let listed: Vec<Listed> = listed.map(|(listed, _)| listed).collect();
         let facts = facts.clone();
         // Never an error, for the semaphore is never closed. The permit goes along: a caller that gives up does not
         // free a processor that still works for it.
         let processor = self.processors.clone().acquire_owned().await;
         let run = tokio::task::spawn_blocking(move || {
-            let seen = judge_content(&rules, weights.as_deref(), &facts, client_name.as_deref(), &names);
+            let beside = Beside { client_name: client_name.as_deref(), names: &names, listed: &listed };
+            let seen = judge_content(&rules, weights.as_deref(), &facts, views, &beside);
             drop(processor);
             seen
         });
@@ -283,32 +374,71 @@ struct OfContent {
     features: Vec<u32>,
 }
 
+/// What DNS lists said, and what was made of the message to ask them.
+#[derive(Default)]
+struct Asked {
+    rules: Arc<RuleSet>,
+    views: Option<Targets<'static>>,
+    said: Said,
+}
+
+impl Asked {
+    /// That lists did not answer leaves a trace.
+    fn finding(&self) -> Option<Finding> {
+        let late = &self.said.late;
+        let told = || proof::finding("DNS_LISTS_LATE", 0, "DNS lists did not answer in time", &late.join(" "));
+        (!late.is_empty()).then(|| Finding { class: ReasonClass::Reputation, ..told() })
+    }
+}
+
+/// What is known beside the message when rules run.
+struct Beside<'b> {
+    client_name: Option<&'b str>,
+    names: &'b [Arc<str>],
+    listed: &'b [Listed],
+}
+
+fn recipients_of(facts: &MessageFacts) -> Vec<String> {
+    facts.envelope.forward_paths.iter().map(ToString::to_string).collect()
+}
+
+/// What the session tells of a message.
+fn context_of<'c>(
+    facts: &'c MessageFacts,
+    rules: &'c RuleSet,
+    reverse_path: &'c str,
+    recipients: &'c [&'c str],
+) -> Context<'c> {
+    let is_file = facts.source == Source::File;
+    Context {
+        // A file's envelope is not known, which is something else than the null path.
+        envelope_from: (!is_file || facts.envelope.reverse_path != ReversePath::Null).then_some(reverse_path),
+        recipients,
+        client_ip: facts.source.client_ip(),
+        helo: facts.source.helo(),
+        received_at: (!is_file).then_some(facts.received_at),
+        settings: Some(rules.settings()),
+        ..Context::default()
+    }
+}
+
 fn judge_content(
     rules: &RuleSet,
     weights: Option<&Weights>,
     facts: &MessageFacts,
-    client_name: Option<&str>,
-    names: &[Arc<str>],
+    views: Option<Targets<'static>>,
+    beside: &Beside<'_>,
 ) -> OfContent {
     let reverse_path = facts.envelope.reverse_path.to_string();
-    let recipients: Vec<String> = facts.envelope.forward_paths.iter().map(ToString::to_string).collect();
+    let recipients = recipients_of(facts);
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
-    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-    let is_file = facts.source == Source::File;
-    let context = Context {
-        // A file's envelope is not known, which is something else than the null path.
-        envelope_from: (!is_file || facts.envelope.reverse_path != ReversePath::Null).then_some(&*reverse_path),
-        recipients: &recipients,
-        client_ip: facts.source.client_ip(),
-        client_name,
-        helo: facts.source.helo(),
-        received_at: (!is_file).then_some(facts.received_at),
-        findings: &names,
-        // Known once the message was looked at.
-        bayes: None,
-        settings: Some(rules.settings()),
+    let names: Vec<&str> = beside.names.iter().map(|name| &**name).collect();
+    let known = context_of(facts, rules, &reverse_path, &recipients);
+    let context = Context { client_name: beside.client_name, findings: &names, listed: beside.listed, ..known };
+    let mut targets = match views {
+        Some(views) => views.attached(&facts.message, context),
+        None => Targets::of(&facts.message, context),
     };
-    let mut targets = Targets::of(&facts.message, context);
     let Some(weights) = weights else {
         return OfContent { findings: score::by_rules(rules, &targets, 0.0), features: Vec::new() };
     };

@@ -58,6 +58,10 @@ pub fn by_authentication(auth: &AuthOutcome) -> Vec<Finding> {
     let domain = &auth.dmarc.domain;
     match (auth.dmarc.result, auth.dmarc.policy) {
         (AuthResult::Pass, _) => add("DMARC_PASS", -100, "DMARC: the author's domain is proven", domain),
+        (AuthResult::Fail, _) if auth.is_vouched => {
+            let who = auth.arc.chain.first().map_or("", |set| &set.sealer);
+            add("DMARC_VOUCHED", 0, "DMARC fails, but a forwarder that you trust saw it pass", who);
+        }
         (AuthResult::Fail, DmarcPolicy::Reject) => {
             add("DMARC_REJECT", 3000, "DMARC fails, and the author's domain asks to reject", domain);
         }
@@ -76,6 +80,13 @@ pub fn by_authentication(auth: &AuthOutcome) -> Vec<Finding> {
         AuthResult::Pass => add("ARC_VALID", 0, "ARC: the chain of forwarders is intact", sealer),
         AuthResult::Fail | AuthResult::PermError => add("ARC_INVALID", 100, "ARC: the chain is broken", sealer),
         AuthResult::SoftFail | AuthResult::Neutral | AuthResult::None | AuthResult::TempError => {}
+    }
+    if auth.is_vouched {
+        // What forwarding breaks is nobody's fault.
+        let broken = ["SPF_FAIL", "SPF_SOFTFAIL", "SPF_NEUTRAL", "DKIM_INVALID"];
+        for finding in out.iter_mut().filter(|finding| broken.contains(&&*finding.name)) {
+            finding.score = Score::ZERO;
+        }
     }
     out
 }
@@ -161,6 +172,28 @@ mod tests {
         let silent = AuthOutcome { dkim: vec![dkim(AuthResult::TempError, "a.test")], ..AuthOutcome::default() };
         assert_eq!(by_authentication(&silent).iter().map(|f| f.score).sum::<Score>(), Score::ZERO);
         assert!(by_authentication(&AuthOutcome::default()).is_empty());
+    }
+
+    #[test]
+    fn what_forwarding_breaks_is_not_held_against_a_vouched_message() {
+        let auth = AuthOutcome {
+            spf: Some(SpfOutcome {
+                result: AuthResult::Fail,
+                identity: SpfIdentity::MailFrom,
+                domain: "example.test".into(),
+            }),
+            dkim: vec![dkim(AuthResult::Fail, "example.test")],
+            dmarc: DmarcOutcome {
+                result: AuthResult::Fail,
+                domain: "example.test".into(),
+                policy: DmarcPolicy::Reject,
+            },
+            is_vouched: true,
+            ..AuthOutcome::default()
+        };
+        let findings = by_authentication(&auth);
+        assert_eq!(names(&findings), ["SPF_FAIL", "DKIM_SIGNED", "DKIM_INVALID", "DMARC_VOUCHED"]);
+        assert_eq!(findings.iter().map(|f| f.score).sum::<Score>(), Score::ZERO);
     }
 
     #[test]

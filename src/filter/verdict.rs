@@ -150,7 +150,8 @@ impl Judgement {
     /// What policy needs, where the recipient does not matter.
     pub fn facts(&self) -> Facts {
         let dmarc = self.auth.as_ref().map(|auth| &auth.dmarc);
-        let passes = dmarc.is_some_and(|dmarc| dmarc.result == AuthResult::Pass);
+        let is_vouched = self.auth.as_ref().is_some_and(|auth| auth.is_vouched);
+        let passes = is_vouched || dmarc.is_some_and(|dmarc| dmarc.result == AuthResult::Pass);
         let spf = self.auth.as_ref().and_then(|auth| auth.spf.as_ref());
         Facts {
             score: self.score,
@@ -158,7 +159,7 @@ impl Judgement {
             attachments: self.attachments.clone(),
             spf_failed: !passes && spf.is_some_and(|spf| spf.result == AuthResult::Fail),
             dmarc: match dmarc {
-                Some(dmarc) if dmarc.result == AuthResult::Fail => match dmarc.policy {
+                Some(dmarc) if dmarc.result == AuthResult::Fail && !is_vouched => match dmarc.policy {
                     DmarcPolicy::Reject => DmarcWish::Reject,
                     DmarcPolicy::Quarantine => DmarcWish::Quarantine,
                     DmarcPolicy::None => DmarcWish::Nothing,
@@ -241,6 +242,9 @@ mod tests {
         assert!(!facts(AuthResult::Pass).spf_failed && facts(AuthResult::Pass).dmarc == DmarcWish::Nothing);
         assert!(facts(AuthResult::Fail).spf_failed && facts(AuthResult::Fail).dmarc == DmarcWish::Reject);
         assert_eq!(facts(AuthResult::TempError).dmarc, DmarcWish::Nothing);
+        let vouched = AuthOutcome { is_vouched: true, ..auth(AuthResult::Fail) };
+        let facts = judge(Seen { auth: Some(vouched), ..Seen::default() }).facts();
+        assert!(!facts.spf_failed && facts.dmarc == DmarcWish::Nothing);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mail_auth::{DnsCache, Mx, Negative, RecordSet, ResolverCache, TxtRecord};
@@ -72,6 +73,9 @@ pub(crate) struct AnswerCache {
     pub ipv4: Answers<Box<str>, Answer<Ipv4Addr>>,
     pub ipv6: Answers<Box<str>, Answer<Ipv6Addr>>,
     pub ptr: Answers<IpAddr, Answer<Box<str>>>,
+    /// Texts and names of name servers, which the library has no cache for. Empty: there are none.
+    pub texts: Answers<Box<str>, Arc<[Box<str>]>>,
+    pub name_servers: Answers<Box<str>, Arc<[Box<str>]>>,
 }
 
 impl AnswerCache {
@@ -82,6 +86,8 @@ impl AnswerCache {
             ipv4: Answers::of_at_most(entries),
             ipv6: Answers::of_at_most(entries),
             ptr: Answers::of_at_most(entries),
+            texts: Answers::of_at_most(entries),
+            name_servers: Answers::of_at_most(entries),
         }
     }
 }

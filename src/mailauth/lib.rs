@@ -6,6 +6,7 @@
 //! is `temperror`. The mail-auth crate appears in no public type.
 
 pub mod cache;
+pub mod chain;
 pub mod outage;
 pub mod resolver;
 pub mod results;
@@ -15,6 +16,7 @@ pub mod verify;
 #[doc(hidden)]
 pub mod stub;
 
+pub use chain::SealedSet;
 pub use resolver::{Resolver, ResolverError, ResolverSettings, Unresolved};
 pub use results::{authentication_results, is_forged};
 pub use verify::{

@@ -4,13 +4,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::{Clock as _, SystemClock};
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ProtocolConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::net::{DnsError as NoAnswer, NetError};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
-use mail_auth::{DnsError, Error, MessageAuthenticator, Parameters};
+use mail_auth::{DnsError, Error, MessageAuthenticator, Parameters, ResolverCache as _};
 
-use crate::cache::AnswerCache;
+use crate::cache::{AnswerCache, Answers};
 use crate::outage::Outage;
 
 /// How names are resolved.
@@ -45,7 +48,11 @@ pub struct Resolver {
     offline: MessageAuthenticator,
     cache: Arc<AnswerCache>,
     outage: Arc<Outage>,
+    negative_ttl_max: Duration,
 }
+
+/// Records of one name that are looked at; more are left out.
+const RECORDS_MAX: usize = 64;
 
 impl Resolver {
     /// Fails if no name servers are given and the system has no readable configuration of its own.
@@ -76,6 +83,7 @@ impl Resolver {
             online: made(config)?.with_max_negative_ttl(settings.negative_ttl_max),
             cache: Arc::new(AnswerCache::of_at_most(settings.cache_entries_max)),
             outage,
+            negative_ttl_max: settings.negative_ttl_max,
         })
     }
 
@@ -107,6 +115,59 @@ impl Resolver {
         }
     }
 
+    /// True while no name server answers.
+    pub fn is_down(&self) -> bool {
+        self.outage.is_down()
+    }
+
+    /// True if [`Self::lookup_ipv4`] would ask nobody.
+    pub fn remembers_ipv4(&self, name: &str) -> bool {
+        let key = format!("{}.", name.trim_end_matches('.').to_ascii_lowercase());
+        self.cache.ipv4.get::<str>(&key).is_some()
+    }
+
+    /// The TXT records of a name, the strings of each joined (RFC 7208 §3.3), bytes that are no UTF-8 replaced. Bounded by
+    /// the query timeout.
+    pub async fn lookup_texts(&self, name: &str) -> Result<Arc<[Box<str>]>, Unresolved> {
+        self.lookup(name, RecordType::TXT, &self.cache.texts).await
+    }
+
+    /// The name servers of a zone: lower case, without a final dot. Bounded by the query timeout.
+    pub async fn lookup_name_servers(&self, zone: &str) -> Result<Arc<[Box<str>]>, Unresolved> {
+        self.lookup(zone, RecordType::NS, &self.cache.name_servers).await
+    }
+
+    async fn lookup(
+        &self,
+        name: &str,
+        kind: RecordType,
+        cache: &Answers<Box<str>, Arc<[Box<str>]>>,
+    ) -> Result<Arc<[Box<str>]>, Unresolved> {
+        let key = name.trim_end_matches('.').to_ascii_lowercase();
+        if let Some(known) = cache.get::<str>(&key) {
+            return if known.is_empty() { Err(Unresolved::Absent) } else { Ok(known) };
+        }
+        // Absolute: no search list of this machine is tried.
+        let asked = Name::from_str_relaxed(format!("{key}.")).map_err(|_| Unresolved::Absent)?;
+        let lookup = || self.authenticator().resolver().lookup(asked.clone(), kind);
+        let (records, until): (Arc<[Box<str>]>, _) = match self.unless_down(lookup).await {
+            Ok(found) => {
+                let texts = found.answers().iter().filter_map(|record| text_of(&record.data)).take(RECORDS_MAX);
+                (texts.collect(), Some(found.valid_until()))
+            }
+            Err(NetError::Dns(NoAnswer::NoRecordsFound(none))) => {
+                let ttl = none.negative_ttl.map(|seconds| Duration::from_secs(seconds.into()));
+                let now = SystemClock.now();
+                (Arc::new([]), ttl.map(|ttl| now + ttl.min(self.negative_ttl_max)))
+            }
+            Err(_) => return Err(Unresolved::Failed),
+        };
+        if let Some(until) = until {
+            cache.insert(key.into_boxed_str(), Arc::clone(&records), until);
+        }
+        if records.is_empty() { Err(Unresolved::Absent) } else { Ok(records) }
+    }
+
     pub(crate) fn authenticator(&self) -> &MessageAuthenticator {
         if self.outage.is_down() { &self.offline } else { &self.online }
     }
@@ -114,6 +175,17 @@ impl Resolver {
     /// A verifier's input with our cache.
     pub(crate) fn cached<P>(&self, input: P) -> Parameters<'_, P, AnswerCache> {
         Parameters::new(input).with_cache(self.cache.as_ref())
+    }
+}
+
+fn text_of(data: &RData) -> Option<Box<str>> {
+    match data {
+        RData::TXT(text) => {
+            let whole: Vec<u8> = text.txt_data.iter().flat_map(|part| part.iter().copied()).collect();
+            Some(String::from_utf8_lossy(&whole).into())
+        }
+        RData::NS(server) => Some(server.0.to_ascii().trim_end_matches('.').to_ascii_lowercase().into()),
+        _ => None,
     }
 }
 

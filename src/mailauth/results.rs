@@ -150,8 +150,14 @@ mod tests {
                 reason: Some("no \"match\"".into()),
             }],
             dmarc: DmarcOutcome { result: AuthResult::Fail, domain: "example.org".into(), policy: DmarcPolicy::Reject },
-            arc: ArcOutcome { result: AuthResult::Pass, sets: 1, sealer: Some("list.example".into()) },
+            arc: ArcOutcome {
+                result: AuthResult::Pass,
+                sets: 1,
+                sealer: Some("list.example".into()),
+                ..ArcOutcome::default()
+            },
             iprev: Some(IprevOutcome { result: AuthResult::Pass, ip: "2001:db8::1".parse().unwrap(), name: None }),
+            is_vouched: false,
         };
         assert_eq!(
             authentication_results("mx.example.test", &outcome),

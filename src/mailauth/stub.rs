@@ -1,13 +1,14 @@
 //! A name server for tests, on loopback, over UDP and TCP, with a zone given as text.
 //!
 //! One record per line: `name TYPE value`, types A, AAAA, MX (`10 host`), TXT (the rest of the line, quotes
-//! around it are removed), PTR, CNAME. In the place of a type, `SERVFAIL`, `TIMEOUT` (no answer at all) and
+//! around it are removed), PTR, NS, CNAME. A name that begins with `*.` stands for all below that have no record of
+//! their own. In the place of a type, `SERVFAIL`, `TIMEOUT` (no answer at all) and
 //! `TRUNCATED` (over UDP; TCP gives the records) tell how questions about the name fail. `;` starts a comment line.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ struct Shared {
     zone: Vec<Record>,
     stop: AtomicBool,
     questions: AtomicUsize,
+    asked: Mutex<Vec<String>>,
 }
 
 struct Record {
@@ -39,6 +41,7 @@ enum Answer {
 
 const POLL: Duration = Duration::from_millis(20);
 const A: u16 = 1;
+const NS: u16 = 2;
 const CNAME: u16 = 5;
 const SOA: u16 = 6;
 const PTR: u16 = 12;
@@ -62,6 +65,7 @@ impl StubServer {
             zone: zone.lines().filter_map(parse_line).collect(),
             stop: AtomicBool::new(false),
             questions: AtomicUsize::new(0),
+            asked: Mutex::new(Vec::new()),
         });
         udp.set_read_timeout(Some(POLL)).expect("a timeout can be set");
         tcp.set_nonblocking(true).expect("a listener can be non-blocking");
@@ -80,6 +84,11 @@ impl StubServer {
     /// How many questions have come.
     pub fn questions(&self) -> usize {
         self.shared.questions.load(Ordering::SeqCst)
+    }
+
+    /// The names that were asked for, in order, lower case; at most the first thousands.
+    pub fn asked(&self) -> Vec<String> {
+        self.shared.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -130,8 +139,18 @@ fn reply(question: &[u8], shared: &Shared, udp: bool) -> Option<Vec<u8>> {
     shared.questions.fetch_add(1, Ordering::SeqCst);
     let (mut name, end) = read_name(question, 12)?;
     let asked = question.get(12..end + 4)?;
+    let mut known = shared.asked.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.len() < 10_000 {
+        known.push(name.clone());
+    }
+    drop(known);
     let kind = u16::from_be_bytes([*question.get(end)?, *question.get(end + 1)?]);
-    let of = |name: &str| shared.zone.iter().filter(|r| r.name == name).map(|r| &r.answer).collect::<Vec<_>>();
+    let exactly = |name: &str| shared.zone.iter().filter(|r| r.name == name).map(|r| &r.answer).collect::<Vec<_>>();
+    let below = |name: &str| {
+        let parents = std::iter::successors(name.split_once('.'), |(_, parent)| parent.split_once('.'));
+        parents.map(|(_, parent)| exactly(&format!("*.{parent}"))).find(|found| !found.is_empty()).unwrap_or_default()
+    };
+    let of = |name: &str| Some(exactly(name)).filter(|found| !found.is_empty()).unwrap_or_else(|| below(name));
     let mut answers = Vec::new();
     let mut records = of(&name);
     for _ in 0..8 {
@@ -228,6 +247,7 @@ fn parse_line(line: &str) -> Option<Record> {
             data(TXT, chunks.flat_map(|chunk| [&[chunk.len() as u8], chunk].concat()).collect())
         }
         ("PTR", _) => data(PTR, wire_name(value)),
+        ("NS", _) => data(NS, wire_name(value)),
         ("CNAME", _) => Answer::Alias { target: value.trim_end_matches('.').to_ascii_lowercase() },
         ("SERVFAIL", _) => Answer::ServFail,
         ("TIMEOUT", _) => Answer::Timeout,

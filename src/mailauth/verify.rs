@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::chain::{self, SealedSet};
 use crate::resolver::Resolver;
 
 /// The result of one method, in the words of RFC 8601 §2.7.
@@ -69,6 +70,19 @@ pub struct AuthOutcome {
     pub dmarc: DmarcOutcome,
     pub arc: ArcOutcome,
     pub iprev: Option<IprevOutcome>,
+    /// DMARC failed, and a chain of forwarders that the operator trusts says that it passed before them: a local policy
+    /// that overrides what the author's domain asks for (RFC 8617 §7.2.1). The results stay what they are.
+    pub is_vouched: bool,
+}
+
+impl AuthOutcome {
+    /// Believes intact chains of these forwarders (domains, lower case).
+    pub fn trust_sealers(&mut self, trusted: &[String]) {
+        let is_trusted = |sealer: &str| trusted.iter().any(|one| one.eq_ignore_ascii_case(sealer));
+        self.is_vouched = self.dmarc.result == AuthResult::Fail
+            && self.arc.result == AuthResult::Pass
+            && chain::vouches(&self.arc.chain, &self.dmarc.domain, is_trusted);
+    }
 }
 
 /// Which identity SPF looked at.
@@ -141,11 +155,13 @@ pub struct ArcOutcome {
     pub sets: usize,
     /// `d=` of the newest seal.
     pub sealer: Option<String>,
+    /// All sets, the first forwarder's first; none unless the chain is intact.
+    pub chain: Vec<SealedSet>,
 }
 
 impl Default for ArcOutcome {
     fn default() -> Self {
-        Self { result: AuthResult::None, sets: 0, sealer: None }
+        Self { result: AuthResult::None, sets: 0, sealer: None, chain: Vec::new() }
     }
 }
 
@@ -275,6 +291,7 @@ async fn verify_here(
         dmarc,
         arc,
         iprev,
+        is_vouched: false,
     }
 }
 
@@ -335,12 +352,20 @@ async fn dkim<'x>(
 
 async fn arc<'x>(resolver: &'x Resolver, message: &'x AuthenticatedMessage<'x>, limit: Duration) -> ArcOutcome {
     match timeout(limit, resolver.authenticator().verify_arc(resolver.cached(message))).await {
-        Ok(output) => ArcOutcome {
-            result: of_dkim_result(output.result()),
-            sets: output.chain().len(),
-            sealer: output.chain().last().map(|link| link.seal.header.d.clone()),
-        },
-        Err(_late) => ArcOutcome { result: AuthResult::TempError, sets: message.arc_seals().len(), sealer: None },
+        Ok(output) => {
+            let result = of_dkim_result(output.result());
+            let links = output.chain();
+            let sets = links.iter().filter(|_| result == AuthResult::Pass).map(|link| SealedSet {
+                sealer: link.seal.header.d.to_ascii_lowercase(),
+                results: String::from_utf8_lossy(link.results.value).into_owned(),
+            });
+            let sealer = links.last().map(|link| link.seal.header.d.clone());
+            ArcOutcome { result, sets: links.len(), sealer, chain: sets.collect() }
+        }
+        Err(_late) => {
+            let sets = message.arc_seals().len();
+            ArcOutcome { result: AuthResult::TempError, sets, ..ArcOutcome::default() }
+        }
     }
 }
 

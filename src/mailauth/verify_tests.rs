@@ -172,10 +172,97 @@ async fn a_chain_of_seals_is_followed() {
     }
     let arc =
         async |text: String| verify(&resolver, &facts("192.0.2.1", ""), None, &Bytes::from(text), LIMIT).await.arc;
-    let sealer = Some("list.test".to_owned());
-    assert_eq!(arc(message.clone()).await, ArcOutcome { result: AuthResult::Pass, sets: 2, sealer });
-    assert_eq!(arc(message.replace("Good morning", "Bad morning")).await.result, AuthResult::Fail);
+    let whole = arc(message.clone()).await;
+    assert_eq!((whole.result, whole.sets, whole.sealer.as_deref()), (AuthResult::Pass, 2, Some("list.test")));
+    assert!(whole.chain.len() == 2 && whole.chain.iter().all(|set| set.sealer == "list.test"), "{whole:?}");
+    let broken = arc(message.replace("Good morning", "Bad morning")).await;
+    assert_eq!((broken.result, broken.chain), (AuthResult::Fail, Vec::new()));
     assert_eq!(arc(MESSAGE.into()).await, ArcOutcome::default());
+}
+
+/// A message that a forwarder changed, after it had seen it pass.
+async fn forwarded(resolver: &Resolver, domain: &str, says: &str) -> String {
+    let changed = MESSAGE.replace("Good morning.", "Good morning.\r\n-- \r\nThe list");
+    let parsed = AuthenticatedMessage::parse(changed.as_bytes()).unwrap();
+    let before = resolver.authenticator().verify_arc(resolver.cached(&parsed)).await;
+    // The library writes results of its own making only: these ride behind the name.
+    let named = if says.is_empty() { domain.to_owned() } else { format!("{domain}; {says}") };
+    let results = AuthenticationResults::new(&named);
+    let sealer = ArcSealer::from_key(rsa()).domain(domain).selector("arc").headers(["From", "Subject"]);
+    sealer.seal(&parsed, &results, &before).unwrap().to_header() + &changed
+}
+
+#[tokio::test]
+async fn a_trusted_forwarder_vouches_for_what_it_saw() {
+    let zone = rsa_record("arc._domainkey.list.test") + "_dmarc.example.test TXT v=DMARC1; p=reject\n";
+    let server = StubServer::start(&zone);
+    let resolver = resolver(&server);
+    let outcome = async |says: &str, trusted: &str, change: (&str, &str)| {
+        let message = forwarded(&resolver, "list.test", says).await.replace(change.0, change.1);
+        let facts = facts("192.0.2.1", "a@list.test");
+        let mut outcome = verify(&resolver, &facts, None, &Bytes::from(message), LIMIT).await;
+        outcome.trust_sealers(&[trusted.to_owned()]);
+        assert_eq!(outcome.dmarc.result, AuthResult::Fail, "the result stays");
+        outcome.is_vouched
+    };
+    let nothing = ("", "");
+    let pass = "dmarc=pass header.from=example.test";
+    assert!(outcome(pass, "List.test", nothing).await);
+    assert!(!outcome(pass, "other.test", nothing).await);
+    assert!(!outcome("dmarc=fail header.from=example.test", "list.test", nothing).await);
+    assert!(!outcome("", "list.test", nothing).await);
+    assert!(!outcome(pass, "list.test", ("The list", "Not the list")).await);
+    assert!(!outcome("dmarc=fail header.from=example.test", "list.test", ("dmarc=fail", "dmarc=pass")).await);
+}
+
+/// RFC 9989 §4.10: the tree is walked instead of a list of suffixes.
+#[tokio::test]
+async fn dmarc_walks_the_tree() {
+    let zone = "\
+        _dmarc.example.test TXT v=DMARC1; p=quarantine; sp=reject\n\
+        _dmarc.own.example.test TXT v=DMARC1; p=none\n\
+        sub.example.test A 192.0.2.9\n\
+        _dmarc.tests.test TXT v=DMARC1; p=reject; t=y\n\
+        _dmarc.np.test TXT v=DMARC1; p=none; sp=none; np=reject\n\
+        there.np.test A 192.0.2.9\n\
+        _dmarc.registry.test TXT v=DMARC1; p=reject; psd=y\n\
+        a.registry.test TXT v=spf1 ip4:192.0.2.1 -all\n\
+        b.registry.test TXT v=spf1 ip4:192.0.2.1 -all\n\
+        mail.a.registry.test TXT v=spf1 ip4:192.0.2.1 -all\n\
+        _dmarc.fails.test SERVFAIL\n";
+    let (none, fail) = (DmarcPolicy::None, AuthResult::Fail);
+    for (author, sender, expected, policy) in [
+        ("example.test", "x@else.test", fail, DmarcPolicy::Quarantine),
+        // Without a record of its own, the organizational domain's `sp`.
+        ("sub.example.test", "x@else.test", fail, DmarcPolicy::Reject),
+        ("a.b.c.sub.example.test", "x@else.test", fail, DmarcPolicy::Reject),
+        ("own.example.test", "x@else.test", fail, none),
+        // In test mode a policy counts as the next milder.
+        ("tests.test", "x@else.test", fail, DmarcPolicy::Quarantine),
+        ("absent.np.test", "x@else.test", fail, DmarcPolicy::Reject),
+        ("there.np.test", "x@else.test", fail, none),
+        // Below a public suffix each name is an organization of its own.
+        ("a.registry.test", "x@a.registry.test", AuthResult::Pass, DmarcPolicy::Reject),
+        ("a.registry.test", "x@mail.a.registry.test", AuthResult::Pass, DmarcPolicy::Reject),
+        ("a.registry.test", "x@b.registry.test", fail, DmarcPolicy::Reject),
+        ("fails.test", "x@else.test", AuthResult::TempError, none),
+        ("nothing.test", "x@else.test", AuthResult::None, none),
+    ] {
+        let message = MESSAGE.replace("anna@example.test", &format!("anna@{author}"));
+        let dmarc = outcome(zone, "192.0.2.1", sender, &message).await.dmarc;
+        assert_eq!((dmarc.result, dmarc.policy), (expected, policy), "{author} {sender}");
+    }
+}
+
+#[tokio::test]
+async fn a_walk_ends_after_eight_questions() {
+    let server = StubServer::start("x.test A 192.0.2.9\n");
+    let deep = format!("{}x.test", "a.".repeat(60));
+    let message = Bytes::from(MESSAGE.replace("anna@example.test", &format!("anna@{deep}")));
+    let facts = ConnectionFacts { ip: None, ..facts("192.0.2.1", "") };
+    verify(&resolver(&server), &facts, None, &message, LIMIT).await;
+    let asked = server.asked().iter().filter(|name| name.starts_with("_dmarc.")).count();
+    assert!((2..=8).contains(&asked), "{asked}");
 }
 
 #[tokio::test]
@@ -234,6 +321,24 @@ async fn answers_are_remembered_also_negative_ones() {
     assert_eq!(server.questions(), asked);
     assert_eq!(resolver.lookup_ipv4("listed.test").await.unwrap().to_vec(), [std::net::Ipv4Addr::new(127, 0, 0, 2)]);
     assert_eq!(resolver.lookup_ipv4("unlisted.test").await, Err(Unresolved::Absent));
+}
+
+#[tokio::test]
+async fn texts_and_name_servers_are_remembered_too() {
+    let server = StubServer::start(
+        "a.test TXT one\na.test TXT two\na.test NS Ns1.B.test\nfails.test SERVFAIL\n*.listed.test A 127.0.0.2\n",
+    );
+    let resolver = resolver(&server);
+    let texts = |texts: &[&str]| texts.iter().map(|text| Box::from(*text)).collect::<Vec<Box<str>>>();
+    for _ in 0..2 {
+        assert_eq!(resolver.lookup_texts("A.test.").await.unwrap().to_vec(), texts(&["one", "two"]));
+        assert_eq!(resolver.lookup_name_servers("a.test").await.unwrap().to_vec(), texts(&["ns1.b.test"]));
+        assert_eq!(resolver.lookup_texts("absent.test").await, Err(Unresolved::Absent));
+        assert_eq!(resolver.lookup_texts("no..name").await, Err(Unresolved::Absent));
+        assert_eq!(server.questions(), 3);
+    }
+    assert_eq!(resolver.lookup_texts("fails.test").await, Err(Unresolved::Failed));
+    assert!(resolver.lookup_ipv4("x.y.listed.test").await.is_ok());
 }
 
 #[tokio::test]

@@ -3,20 +3,29 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use base::Clock;
+use base::{Clock, Secret};
 use classifier::Current;
 use config::{Config, WhenDown};
+use filter::lists::{Limits, unknown_zones};
 use filter::rules::parse::Source;
 use filter::rules::{Problem, RuleSet, ScoreSet, Severity};
-use filter::{Clamd, ClamdSettings, Filter, FilterParts, MilterSettings, Scanner, ServiceAddress, WhenAway};
+use filter::{
+    Clamd, ClamdSettings, Filter, FilterParts, ListSettings, MilterSettings, OwnDomains, Scanner, ServiceAddress,
+    WhenAway,
+};
 use mailauth::{Resolver, ResolverSettings};
 use policy::{EffectivePolicy, Layer, Presets};
 use reputation::Reputation;
 
 use super::shipped::shipped_rules;
 
-/// The shipped rules, then those of the configuration. Problems of the configuration's files are told.
+/// The shipped rules, then those of the configuration. Problems of the configuration's files are told. Scores are those
+/// that rule files give where no DNS list is asked.
 pub fn load_rules(config: &Config) -> anyhow::Result<(RuleSet, Vec<Problem>)> {
+    load_rules_for(config, ScoreSet::Local)
+}
+
+fn load_rules_for(config: &Config, scores: ScoreSet) -> anyhow::Result<(RuleSet, Vec<Problem>)> {
     let mut source = Source::default();
     for (name, text) in shipped_rules() {
         source.read(&name, &text);
@@ -26,7 +35,7 @@ pub fn load_rules(config: &Config) -> anyhow::Result<(RuleSet, Vec<Problem>)> {
         filter::rules::read_into(&mut source, path).map_err(|error| anyhow::anyhow!("{error}: {}", error.source))?;
     }
     source.finish();
-    Ok(RuleSet::compile(source, ScoreSet::default()))
+    Ok(RuleSet::compile(source, scores))
 }
 
 /// What applies to everybody: the configuration's policy file over the shipped presets.
@@ -43,9 +52,11 @@ pub fn build_filter(
     config: &Config,
     classifier: Current,
     reputation: &Arc<Reputation>,
+    own_domains: Arc<OwnDomains>,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<Arc<Filter>> {
-    let (rules, problems) = load_rules(config)?;
+    let (rules, problems) = load_rules_for(config, ScoreSet::Network)?;
+    let lists = lists(config, &rules)?;
     for problem in problems.iter().filter(|problem| problem.severity == Severity::Error) {
         tracing::warn!(event = "rules.problem", %problem);
     }
@@ -73,6 +84,9 @@ pub fn build_filter(
         reputation: Some(Arc::clone(reputation)),
         greylist_loopback: !config.plaintext_on_loopback,
         scanner,
+        own_domains,
+        trusted_sealers: config.trusted_sealers.clone(),
+        lists,
         milters: milters(config)?,
         policy,
         clock: Arc::clone(clock),
@@ -88,6 +102,48 @@ pub fn has_learned(config: &Config) -> bool {
 pub fn scanners(config: &Config) -> anyhow::Result<Vec<ServiceAddress>> {
     let parse = |text: &String| text.parse().map_err(|error| anyhow::anyhow!("filter.clamd: `{text}`: {error}"));
     config.clamd.iter().map(parse).collect()
+}
+
+/// Rule files that can be read, and lists that they ask.
+pub fn check_rules(config: &Config) -> anyhow::Result<()> {
+    let (rules, _) = load_rules_for(config, ScoreSet::Network)?;
+    lists(config, &rules).map(drop)
+}
+
+/// `filter.dns_lists` and its kin. A zone that no rule knows is an error at its line.
+pub fn lists(config: &Config, rules: &RuleSet) -> anyhow::Result<ListSettings> {
+    let complain = |option: &str, text: &str, what: String| anyhow::Error::new(config.complaint(option, text, what));
+    if let Some(zone) = unknown_zones(rules, config.dns_lists.iter().map(String::as_str)).first() {
+        let what =
+            format!("`filter.dns_lists` names `{zone}`, which no rule asks; `ortler config reference` says more");
+        return Err(complain("filter.dns_lists", zone, what));
+    }
+    let mut keys = Vec::new();
+    for text in &config.dns_list_keys {
+        let Some((zone, asked)) = text.reveal().split_once('=').filter(|(_, asked)| is_zone(asked)) else {
+            let what = "`filter.dns_list_keys` must be `zone=name` each".to_owned();
+            return Err(complain("filter.dns_list_keys", text.reveal(), what));
+        };
+        if !unknown_zones(rules, std::iter::once(zone)).is_empty() {
+            let what = format!("`filter.dns_list_keys` names `{zone}`, which no rule asks");
+            return Err(complain("filter.dns_list_keys", text.reveal(), what));
+        }
+        keys.push((zone.to_owned(), Secret::new(asked.to_owned())));
+    }
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(ListSettings {
+        zones: config.dns_lists.clone(),
+        keys,
+        wait: config.dns_list_wait,
+        limits: Limits {
+            per_second: number(config.dns_list_questions_per_second),
+            per_day: number(config.dns_list_questions_per_day),
+        },
+    })
+}
+
+fn is_zone(text: &str) -> bool {
+    text.len() < 200 && text.split('.').all(|label| (1..64).contains(&label.len()) && label.is_ascii())
 }
 
 /// `filter.milters`, in their order.

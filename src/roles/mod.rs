@@ -15,6 +15,7 @@ mod machine;
 pub mod mailboxes;
 mod mime;
 mod node;
+mod own_domains;
 mod shipped;
 mod trainer;
 
@@ -39,7 +40,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     config.postgres.as_ref().map(engines::trail_server).transpose()?;
     config.object_store.as_ref().map(engines::objects).transpose()?;
     judge::load_policy(config)?;
-    load_rules(config)?;
+    judge::check_rules(config)?;
     judge::scanners(config)?;
     judge::milters(config)?;
     Ok(())

@@ -30,6 +30,11 @@ const DIRECTORY_EVERY: Duration = Duration::from_secs(1);
 const UNASKED_MAX: usize = 64;
 const METRICS_UPKEEP: Duration = Duration::from_secs(10);
 
+fn list_health(state: filter::ListState) -> web::ListHealth {
+    let filter::ListState { zone, is_asked, trouble, asked_today } = state;
+    web::ListHealth { zone, is_asked, trouble, asked_today }
+}
+
 fn scanner_health(state: filter::ScannerState) -> web::ScannerHealth {
     web::ScannerHealth {
         server: state.server,
@@ -70,7 +75,9 @@ pub async fn run(
     let metrics = PrometheusBuilder::new().install_recorder().context("cannot start metrics")?;
     let draining = Arc::new(AtomicBool::new(false));
 
-    let filter = judge::build_filter(&config, engines.classifier.current(), &engines.reputation, &engines.clock)?;
+    let own_domains = Arc::new(filter::OwnDomains::default());
+    let current = engines.classifier.current();
+    let filter = judge::build_filter(&config, current, &engines.reputation, Arc::clone(&own_domains), &engines.clock)?;
     let (lessons, unasked) = mpsc::channel(UNASKED_MAX);
     let (spool, budget) = listeners::spool(&config);
     let legacy = Arc::new(Gateway::new(&config.node_name));
@@ -144,8 +151,10 @@ pub async fn run(
         };
         let protocols = sockets.iter().map(|(listener, _)| listener.service.as_str()).collect();
         let scanning = Arc::clone(&filter);
+        let asking = Arc::clone(&filter);
         let scanners = move || scanning.scanners().into_iter().map(scanner_health).collect();
-        web::Health::new(protocols, Arc::clone(&engines.storage), render, is_draining, scanners)
+        let lists = move || asking.lists().into_iter().map(list_health).collect();
+        web::Health::new(protocols, Arc::clone(&engines.storage), render, is_draining, scanners, lists)
     };
     let services = Services {
         config: Arc::clone(&config),
@@ -180,6 +189,7 @@ pub async fn run(
     accepting.spawn("learning", super::trainer::run(Arc::clone(&engines), unasked, accepting.stopping()));
     let (reputation, stop) = (Arc::clone(&engines.reputation), background.stopping());
     background.spawn("reputation", async move { reputation.run(stop).await });
+    accepting.spawn("own domains", super::own_domains::run(Arc::clone(&engines), own_domains, accepting.stopping()));
     if let Some(links) = links {
         let (clock, stop) = (Arc::clone(&engines.clock), accepting.stopping());
         accepting.spawn("certificate", async move { links.renew(&*clock, stop).await });
@@ -188,6 +198,13 @@ pub async fn run(
     background.spawn("dns", async move {
         tokio::select! {
             () = watched.watch_name_servers() => {}
+            () = watch_stop.cancelled() => {}
+        }
+    });
+    let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());
+    background.spawn("dns lists", async move {
+        tokio::select! {
+            () = watched.watch_lists() => {}
             () = watch_stop.cancelled() => {}
         }
     });

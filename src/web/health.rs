@@ -29,6 +29,15 @@ pub struct ScannerHealth {
     pub signatures_age_s: Option<u64>,
 }
 
+/// A DNS list as `/readyz` shows it.
+pub struct ListHealth {
+    pub zone: String,
+    pub is_asked: bool,
+    /// Why it was set aside.
+    pub trouble: Option<String>,
+    pub asked_today: u32,
+}
+
 struct Shared {
     /// Protocols that this node has listeners for.
     protocols: Vec<&'static str>,
@@ -36,6 +45,7 @@ struct Shared {
     metrics: Box<dyn Fn() -> String + Send + Sync>,
     is_draining: Box<dyn Fn() -> bool + Send + Sync>,
     scanners: Box<dyn Fn() -> Vec<ScannerHealth> + Send + Sync>,
+    lists: Box<dyn Fn() -> Vec<ListHealth> + Send + Sync>,
 }
 
 /// A scraper or prober that says nothing is let go.
@@ -43,16 +53,19 @@ const CONNECTION_WAIT: std::time::Duration = std::time::Duration::from_secs(60);
 
 impl Health {
     /// `metrics` renders Prometheus text; `is_draining` is true from the moment that the node wants no new sessions;
-    /// `protocols` are those that it has listeners for; `scanners` tells how the virus scanners stand.
+    /// `protocols` are those that it has listeners for; `scanners` and `lists` tell how the virus
+    /// scanners and the DNS lists stand.
     pub fn new(
         protocols: Vec<&'static str>,
         storage: Arc<Storage>,
         metrics: impl Fn() -> String + Send + Sync + 'static,
         is_draining: impl Fn() -> bool + Send + Sync + 'static,
         scanners: impl Fn() -> Vec<ScannerHealth> + Send + Sync + 'static,
+        lists: impl Fn() -> Vec<ListHealth> + Send + Sync + 'static,
     ) -> Self {
         let (metrics, is_draining, scanners) = (Box::new(metrics), Box::new(is_draining), Box::new(scanners));
-        let shared = Arc::new(Shared { protocols, storage, metrics, is_draining, scanners });
+        let lists = Box::new(lists);
+        let shared = Arc::new(Shared { protocols, storage, metrics, is_draining, scanners, lists });
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
@@ -104,6 +117,17 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
         .collect();
     if let (Some(fields), false) = (told.as_object_mut(), scanners.is_empty()) {
         fields.insert("scanners".to_owned(), json!(scanners));
+    }
+    let lists: Vec<_> = (shared.lists)()
+        .into_iter()
+        .map(|list| {
+            json!({
+                "zone": list.zone, "asked": list.is_asked, "trouble": list.trouble, "asked_today": list.asked_today,
+            })
+        })
+        .collect();
+    if let (Some(fields), false) = (told.as_object_mut(), lists.is_empty()) {
+        fields.insert("dns_lists".to_owned(), json!(lists));
     }
     (status, axum::Json(told)).into_response()
 }

@@ -30,7 +30,7 @@ mod session_table;
 mod tests;
 mod words;
 
-pub use health::{Health, ScannerHealth};
+pub use health::{Health, ListHealth, ScannerHealth};
 pub use sanitize::{Remote, html_page};
 pub use server::{Peer, Web, WebServices, WebSettings};
 pub use words::{Language, Words};

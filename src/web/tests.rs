@@ -155,7 +155,8 @@ impl Fixture {
         let (listener, health_listener) = (local().await, local().await);
         let (address, health) = (listener.local_addr().unwrap(), health_listener.local_addr().unwrap());
         let served = Arc::clone(&web);
-        let probes = Arc::new(Health::new(vec!["imap"], storage, || "ortler_up 1\n".to_owned(), || false, Vec::new));
+        let probes =
+            Arc::new(Health::new(vec!["imap"], storage, || "ortler_up 1\n".to_owned(), || false, Vec::new, Vec::new));
         let tasks = vec![
             spawn(worker.run(std::future::pending())),
             spawn(accept(listener, move |stream, peer| {

@@ -11,6 +11,7 @@ mod commands;
 mod corpora;
 mod crash;
 mod disk;
+mod dns_lists;
 mod failover;
 mod fuzz;
 mod large;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use policy::Score;
+use policy::{ReasonClass, Score};
 
+use super::answer::Subtest;
 use super::eval;
 use super::meta::{self, Expression};
-use super::net::{self, NetRule};
+use super::net::{self, NetRule, Scope};
 use super::parse::{Definition, Flags, Source, Target, Test};
 use super::prefilter::Prefilter;
 use super::problem::{Location, Problem, Severity};
@@ -122,9 +123,50 @@ impl Builder {
     }
 
     fn ask(&mut self, name: &Arc<str>, at: &Location, question: net::Question) {
+        let subtest = match Subtest::of(&question) {
+            Ok(subtest) => subtest,
+            Err(message) => return self.problem(at, Severity::Error, name, message),
+        };
+        let words = self.source.flags.get(&**name).map_or(&[][..], |flags| &flags.words);
+        let scope = Scope::of(words);
+        let is_shipped = self.source.shipped_files.contains(&at.file);
         let rule = self.add(name, at);
+        if let Some(rule) = self.out.rules.get_mut(rule) {
+            // Who sends is no matter of words: the classifier sees something else.
+            rule.yields = false;
+            rule.class = ReasonClass::Reputation;
+        }
         self.out.asked.push(rule);
-        self.out.questions.push(NetRule { rule: name.clone(), question });
+        self.out.questions.push(NetRule { rule: name.clone(), question, subtest, scope, is_shipped });
+    }
+
+    /// The question of a rule, wherever it stands.
+    fn question(&self, name: &str, definition: &Definition) -> Option<net::Question> {
+        let written = self.source.questions.get(name).cloned();
+        written.or_else(|| match &definition.test {
+            Test::Eval { function, arguments } => net::question(function, arguments),
+            Test::Pattern { .. } | Test::Exists(_) | Test::Meta(_) | Test::Link(_) | Test::Net => None,
+        })
+    }
+
+    /// Rules that ask what others only read: `check_rbl` for each `check_rbl_sub` of its set that runs.
+    fn askers(&self, definitions: &BTreeMap<Arc<str>, Definition>, needed: &HashSet<Arc<str>>) -> Vec<Arc<str>> {
+        let read: HashSet<String> = needed
+            .iter()
+            .filter_map(|name| match self.question(name, definitions.get(name)?)? {
+                net::Question::RelaySub { set, .. } => Some(set),
+                _ => None,
+            })
+            .collect();
+        let asks = |question: &net::Question| match question {
+            net::Question::Relay { set, .. } | net::Question::Sender { set, .. } => read.contains(set),
+            _ => false,
+        };
+        let runs = |name: &str| name.starts_with("__") || self.score(name) != Score::ZERO;
+        let found = definitions.iter().filter(|(name, definition)| {
+            !read.is_empty() && runs(name) && self.question(name, definition).is_some_and(|question| asks(&question))
+        });
+        found.map(|(name, _)| name.clone()).collect()
     }
 
     fn add_eval(&mut self, name: &Arc<str>, at: &Location, (function, arguments): (&str, &[String]), needed: bool) {
@@ -249,6 +291,7 @@ impl Builder {
                 }
             }
         }
+        out.extend(self.askers(definitions, &out));
         out
     }
 
@@ -265,6 +308,7 @@ impl Builder {
             hits_max: if flags.multiple { flags.hits_max.unwrap_or(HITS_MAX).min(HITS_MAX) } else { 1 },
             no_subject: flags.no_subject,
             yields,
+            class: ReasonClass::Content,
         });
         self.ids.insert(name.clone(), self.out.rules.len() - 1);
         self.out.rules.len() - 1

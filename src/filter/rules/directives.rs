@@ -40,7 +40,6 @@ const IDLE: &[&str] = &[
     "clear_headers",
     "clear_report_template",
     "clear_unsafe_report_template",
-    "clear_uridnsbl_skip_domain",
     "descriptions",
     "enable_compat",
     "envelope_sender_header",
@@ -63,8 +62,6 @@ const IDLE: &[&str] = &[
     "reuse",
     "rewrite_header",
     "run_reuse_tests_only",
-    "skip_rbl_checks",
-    "skip_uribl_checks",
     "subjprefix",
     "time_limit",
     "tryplugin",
@@ -170,6 +167,7 @@ impl Source {
                 let pattern: PatternText = super::parse::whole_pattern(rest)?;
                 self.settings.redirectors.add(Pattern::compile(&pattern)?.0);
             }
+            _ if self.settings.lists.set(directive, rest)? => {}
             _ if LISTS.contains(&directive) => self.extend(directive, rest),
             _ if WHOLE_LINES.contains(&directive) => {
                 let entry = rest.split_ascii_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();

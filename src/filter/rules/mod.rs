@@ -4,6 +4,7 @@
 //! Rules with a score of zero do not run. Rules whose name starts with `__` only feed `meta` rules, and run only if
 //! one that scores needs them. Text beyond the limits in [`target`] is not scanned.
 
+pub mod answer;
 pub mod eval;
 pub mod html;
 pub mod meta;
@@ -26,7 +27,7 @@ mod markup;
 mod names;
 mod networks;
 mod received;
-mod relays;
+pub(crate) mod relays;
 mod replace;
 mod set;
 mod style;

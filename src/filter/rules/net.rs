@@ -2,12 +2,53 @@
 
 use std::sync::Arc;
 
-/// One rule that needs an answer from the network. Whoever asks gives the rule's name in
-/// [`super::Context::findings`] where the answer makes it hit.
-#[derive(Clone, PartialEq, Eq, Debug)]
+use super::answer::Subtest;
+
+/// One rule that needs an answer from the network. Whoever asks gives it in [`super::Context::listed`] where the answer
+/// makes it hit.
+#[derive(Clone, Debug)]
 pub struct NetRule {
     pub rule: Arc<str>,
     pub question: Question,
+    pub subtest: Subtest,
+    pub scope: Scope,
+    /// Defined by the product, not by the administrator.
+    pub is_shipped: bool,
+}
+
+/// A rule that hits because of what the network answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listed {
+    pub rule: Arc<str>,
+    /// The name that was asked for, and the answer.
+    pub evidence: String,
+}
+
+/// `tflags` that say what is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scope {
+    /// Only hosts that are addresses, or only those that are none.
+    pub ips_only: bool,
+    pub domains_only: bool,
+    /// The host as it stands, not the name that was registered.
+    pub whole_host: bool,
+    /// Of the addresses of a link's host itself.
+    pub own_address: bool,
+    /// Of the addresses of its domain's name servers: what holds without either.
+    pub name_server_address: bool,
+}
+
+impl Scope {
+    pub fn of(flags: &[String]) -> Self {
+        let has = |word: &str| flags.iter().any(|flag| flag == word);
+        Self {
+            ips_only: has("ips_only"),
+            domains_only: has("domains_only"),
+            whole_host: has("notrim"),
+            own_address: has("a"),
+            name_server_address: has("ns") || !has("a"),
+        }
+    }
 }
 
 /// What is asked, and which answers make the rule hit.
@@ -18,9 +59,9 @@ pub enum Question {
     Relay { set: String, zone: String, text: bool, subtest: Option<String> },
     /// Another reading of the answers for `set`.
     RelaySub { set: String, subtest: String },
-    /// A list of sender domains (`from`, `envfrom`).
-    Sender { set: Option<String>, zone: String, subtest: Option<String> },
-    /// A list of domains in links, or, with `address`, of the addresses of these domains or their name servers.
+    /// A list of sender domains. `set` is as above.
+    Sender { set: String, zone: String, subtest: Option<String>, of: SenderPart },
+    /// A list of domains in links, or of addresses or name servers that they lead to.
     Link { zone: String, record: String, subtest: Option<String>, asks: LinkPart },
     /// A name made of tags of the message, such as `_DKIMDOMAIN_.list.example`, and a pattern on the answers.
     Template { name: String, record: String, subtest: Option<String> },
@@ -28,13 +69,32 @@ pub enum Question {
     Service { function: String, arguments: Vec<String> },
 }
 
+/// Which of the sender's domains are looked up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SenderPart {
+    /// Hosts of all addresses that say who wrote.
+    Author,
+    /// The names that were registered, of the same.
+    AuthorDomain,
+    Envelope,
+    /// The name servers of the envelope's domain.
+    NameServer,
+    /// What the farthest server called itself, and its address.
+    Received,
+    /// Addresses and hosts in these fields, lower case.
+    Fields(Vec<String>),
+}
+
 /// What of a link is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkPart {
     Domain,
+    /// Addresses: of the host or of its domain's name servers, see [`Scope`].
     Address,
+    /// The registered name of each name server.
     NameServer,
-    NameServerAddress,
+    /// The whole name of each name server.
+    NameServerHost,
 }
 
 /// Functions that ask the network; what they ask.
@@ -57,7 +117,22 @@ pub fn question(function: &str, arguments: &[String]) -> Option<Question> {
         | "check_rbl_envfrom"
         | "check_rbl_ns_from"
         | "check_rbl_rcvd"
-        | "check_rbl_headers" => Question::Sender { set: argument(0), zone: zone(1), subtest: argument(2) },
+        | "check_rbl_headers" => Question::Sender {
+            set: argument(0)?,
+            zone: zone(1),
+            subtest: argument(2),
+            of: match function {
+                "check_rbl_from_host" => SenderPart::Author,
+                "check_rbl_from_domain" => SenderPart::AuthorDomain,
+                "check_rbl_envfrom" => SenderPart::Envelope,
+                "check_rbl_ns_from" => SenderPart::NameServer,
+                "check_rbl_rcvd" => SenderPart::Received,
+                _ => {
+                    let fields = argument(3).unwrap_or_else(|| FIELDS.to_owned());
+                    SenderPart::Fields(fields.split(',').map(|name| name.trim().to_ascii_lowercase()).collect())
+                }
+            },
+        },
         "check_hashbl_emails"
         | "check_hashbl_uris"
         | "check_hashbl_bodyre"
@@ -87,7 +162,7 @@ pub fn link_list(directive: &str, rest: &str) -> Option<(String, Question)> {
         "urirhsbl" | "urirhssub" => LinkPart::Domain,
         "uridnsbl" | "uridnssub" => LinkPart::Address,
         "urinsrhsbl" | "urinsrhssub" => LinkPart::NameServer,
-        "urifullnsrhsbl" | "urifullnsrhssub" => LinkPart::NameServerAddress,
+        "urifullnsrhsbl" | "urifullnsrhssub" => LinkPart::NameServerHost,
         _ => return None,
     };
     let mut words = rest.split_ascii_whitespace().map(str::to_owned);
@@ -105,6 +180,9 @@ pub fn template(rest: &str) -> Option<(String, Question)> {
     let subtest = (!subtest.is_empty()).then_some(subtest);
     Some((rule.to_owned(), Question::Template { name: name.to_owned(), record, subtest }))
 }
+
+/// Fields that `check_rbl_headers` looks at if it is told of none.
+const FIELDS: &str = "EnvelopeFrom,Reply-To,Disposition-Notification-To,X-WebmailclientIP,X-Source-IP";
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Rule files, line by line: what they define, and what is wrong or unknown in them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use policy::Score;
@@ -34,6 +34,8 @@ pub struct Source {
     pub problems: Vec<Problem>,
     /// Scores as the product ships them.
     pub(super) shipped: HashMap<String, [Score; 4]>,
+    /// Files that the product ships.
+    pub(super) shipped_files: HashSet<Arc<str>>,
     replacements: Replacements,
     replace_rules: Vec<(String, Location)>,
     /// Settings without effect: first line and how many more.
@@ -179,6 +181,7 @@ impl Source {
     /// that was taught: [`super::Hit::yields`].
     pub fn end_of_shipped(&mut self) {
         self.shipped.clone_from(&self.scores);
+        self.shipped_files = self.definitions.values().map(|definition| definition.at.file.clone()).collect();
     }
 
     /// Reads one file. `name` is how problems call it. Bytes need no particular encoding.

@@ -15,7 +15,7 @@ use super::prefilter::{Prefilter, Scratch};
 use super::problem::{Location, Problem};
 use super::regex::Pattern;
 use super::settings::Settings;
-use super::target::{Pieces, Targets};
+use super::target::{Context, Pieces, Targets};
 use super::{LoadError, read};
 use crate::url::Link;
 
@@ -53,7 +53,7 @@ pub struct RuleSet {
     /// Metas that have to be looked at even if nothing that feeds them has hit.
     pub(super) unfed: Vec<bool>,
     pub(super) link_tests: Vec<(usize, Vec<(LinkTest, Pattern)>)>,
-    /// Rules that other checks answer, by name in [`super::Context::findings`].
+    /// Rules that other checks answer, in [`super::Context::listed`] or by name in [`super::Context::findings`].
     pub(super) asked: Vec<usize>,
     pub(super) questions: Vec<NetRule>,
     pub(super) lists: HashMap<String, Vec<String>>,
@@ -72,6 +72,7 @@ pub struct Hit {
     pub evidence: String,
     /// True if its score is the product's own and speaks for spam: it counts less where a classifier was taught.
     pub yields: bool,
+    pub class: ReasonClass,
 }
 
 impl From<Hit> for Finding {
@@ -80,7 +81,7 @@ impl From<Hit> for Finding {
             stage: Stage::EndOfMessage,
             name: hit.rule,
             score: hit.score,
-            class: ReasonClass::Content,
+            class: hit.class,
             description: hit.description,
             evidence: hit.evidence,
         }
@@ -97,6 +98,7 @@ pub(super) struct Rule {
     pub(super) hits_max: u32,
     pub(super) no_subject: bool,
     pub(super) yields: bool,
+    pub(super) class: ReasonClass,
 }
 
 /// Patterns that look at the same text.
@@ -206,8 +208,8 @@ impl RuleSet {
         &self.settings
     }
 
-    /// What rules ask of DNS and of services. Who has asked names the rules that hit in
-    /// [`super::Context::findings`].
+    /// What rules ask of DNS and of services. Who has asked gives the rules that hit in
+    /// [`super::Context::listed`].
     pub fn questions(&self) -> &[NetRule] {
         &self.questions
     }
@@ -231,6 +233,7 @@ impl RuleSet {
                 description: rule.description.clone(),
                 evidence: outcome.evidence[at].take().unwrap_or_default(),
                 yields: rule.yields,
+                class: rule.class,
             });
         }
         out
@@ -267,8 +270,13 @@ impl RuleSet {
                 outcome.evidence[*rule] = Some(one_line(link.url.as_bytes()));
             }
         }
-        for rule in &self.asked {
-            outcome.hits[*rule] = truth(targets.context().findings.contains(&&*self.rules[*rule].name));
+        let Context { findings, listed, .. } = targets.context();
+        for rule in self.asked.iter().filter(|_| !(findings.is_empty() && listed.is_empty())) {
+            let name = &self.rules[*rule].name;
+            let mut answers = listed.iter().filter(|one| one.rule == *name).peekable();
+            outcome.hits[*rule] = truth(answers.peek().is_some() || findings.contains(&&**name));
+            let said: Vec<&str> = answers.map(|one| one.evidence.as_str()).take(3).collect();
+            outcome.evidence[*rule] = Some(one_line(said.join(" \u{b7} ").as_bytes()));
         }
         self.run_metas(targets, &mut outcome);
         outcome

@@ -10,6 +10,7 @@ use base::UtcMillis;
 use super::fields;
 use super::html::Html;
 use super::mime::{self, HeaderField, Mime, Node};
+use super::net::Listed;
 use super::parse::{Field, FieldPart};
 use super::relays::{Relay, Relays};
 use super::settings::Settings;
@@ -30,6 +31,8 @@ pub struct Context<'a> {
     pub received_at: Option<UtcMillis>,
     /// Names of findings that other checks made, such as `SPF_PASS` and `DKIM_VALID`: `meta` rules may use them.
     pub findings: &'a [&'a str],
+    /// Rules that hit because of what DNS lists answered.
+    pub listed: &'a [Listed],
     /// Probability from 0 to 1 that this is spam, by what was learned; for `check_bayes`.
     pub bayes: Option<f64>,
     /// Settings of the rule files, by [`super::RuleSet::settings`].
@@ -100,6 +103,33 @@ impl<'a> Targets<'a> {
             relays: OnceLock::new(),
             envelope_from: OnceLock::new(),
             form: OnceLock::new(),
+        }
+    }
+
+    /// Keeps what was made of the message, for [`Self::attached`].
+    pub fn detached(self) -> Targets<'static> {
+        self.with(&[], Context::default())
+    }
+
+    /// The same message again, of which more is known now. `context` has the settings of before.
+    pub fn attached<'b>(self, message: &'b [u8], context: Context<'b>) -> Targets<'b> {
+        self.with(message, context)
+    }
+
+    fn with<'b>(self, message: &'b [u8], context: Context<'b>) -> Targets<'b> {
+        Targets {
+            message,
+            context,
+            mime: self.mime,
+            shown: self.shown,
+            body: self.body,
+            raw_body: self.raw_body,
+            full: self.full,
+            links: self.links,
+            // Both are made of what is known beside the message.
+            relays: OnceLock::new(),
+            envelope_from: OnceLock::new(),
+            form: self.form,
         }
     }
 

@@ -14,6 +14,7 @@ mod relays;
 use std::collections::HashMap;
 
 pub(super) use lists::glob;
+pub(crate) use lists::senders;
 
 use super::regex::Pattern;
 use super::target::Targets;
