@@ -19,6 +19,7 @@ mod learning;
 mod legacy;
 mod mail_in;
 mod mailboxes;
+mod milter_tools;
 mod milters;
 mod name_servers;
 mod object_store;
