@@ -59,7 +59,9 @@ impl Builder {
         let lost = gone.map(|name| self.score(name)).filter(|score| *score > Score::ZERO);
         self.out.lost = lost.fold(Score::ZERO, |sum, score| sum + score);
         let Self { mut out, mut problems, source, .. } = self;
-        out.lists = source.lists;
+        out.lists = eval::Lists::of(source.lists);
+        out.scores_bayes =
+            out.rules.iter().any(|rule| rule.name.starts_with("BAYES_") && rule.score != Score::ZERO);
         out.settings = source.settings;
         out.required_score = source.required_score;
         problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));

@@ -1,13 +1,13 @@
 //! A set of rules, compiled and put in order, and how it judges.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use policy::{Finding, ReasonClass, Score, Stage};
 
 use super::build::Builder;
-use super::eval::{Call, Function};
+use super::eval::{Call, Function, Lists};
 use super::meta::Expression;
 use super::net::NetRule;
 use super::parse::{Field, LinkPart, LinkTest, Source, Target};
@@ -56,7 +56,8 @@ pub struct RuleSet {
     /// Rules that other checks answer, by name in [`super::Context::findings`].
     pub(super) asked: Vec<usize>,
     pub(super) questions: Vec<NetRule>,
-    pub(super) lists: HashMap<String, Vec<String>>,
+    pub(super) lists: Lists,
+    pub(super) scores_bayes: bool,
     pub(super) settings: Settings,
     pub(super) required_score: Option<Score>,
     pub(super) lost: Score,
@@ -193,7 +194,7 @@ impl RuleSet {
 
     /// True if rules here score what the classifier says (`check_bayes`).
     pub fn scores_bayes(&self) -> bool {
-        self.rules.iter().any(|rule| rule.name.starts_with("BAYES_") && rule.score != Score::ZERO)
+        self.scores_bayes
     }
 
     /// From `required_score`, if the files set it.

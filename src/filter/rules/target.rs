@@ -50,6 +50,8 @@ pub struct Targets<'a> {
     relays: OnceLock<Relays>,
     envelope_from: OnceLock<Option<String>>,
     pub(super) form: OnceLock<super::eval::form::Counts>,
+    /// For the rules about the date.
+    pub(super) seconds_off: OnceLock<Option<i64>>,
 }
 
 /// A part without children, as a reader's program shows it.
@@ -100,6 +102,7 @@ impl<'a> Targets<'a> {
             relays: OnceLock::new(),
             envelope_from: OnceLock::new(),
             form: OnceLock::new(),
+            seconds_off: OnceLock::new(),
         }
     }
 
