@@ -9,7 +9,7 @@ use super::eval;
 use super::meta::{self, Expression};
 use super::net::{self, NetRule};
 use super::parse::{Definition, Flags, Source, Target, Test};
-use super::prefilter::Prefilter;
+use super::prefilter;
 use super::problem::{Location, Problem, Severity};
 use super::regex::{Pattern, PatternText};
 use super::set::{EvalTest, Group, HITS_MAX, Keep, Operand, PatternTest, Rule, RuleSet, ScoreSet};
@@ -19,7 +19,7 @@ const FINDINGS: &[&str] =
     &["SPF_", "DKIM_", "DMARC_", "ARC_", "RCVD_IN_", "URIBL_", "BAYES_", "IPREV_", "VIRUS_", "ATTACH_", "CLASSIFIER_"];
 
 /// Tests of one target, with what their prefilter is made from.
-type Tests = (Vec<PatternTest>, Vec<regex_syntax::hir::Hir>);
+type Tests = (Vec<PatternTest>, prefilter::Builder);
 
 /// Turns a [`Source`] into a [`RuleSet`].
 pub struct Builder {
@@ -50,8 +50,9 @@ impl Builder {
         for (name, definition) in &definitions {
             self.add_test(name, definition, needed.contains(name), &mut groups);
         }
-        for (target, (tests, hirs)) in groups {
-            let prefilter = Prefilter::of(&hirs);
+        for (target, (mut tests, prefilter)) in groups {
+            tests.shrink_to_fit();
+            let prefilter = prefilter.build();
             self.out.groups.push(Group { target: target.clone(), tests, prefilter });
         }
         self.metas(&definitions, &expressions, &needed);
@@ -60,8 +61,7 @@ impl Builder {
         self.out.lost = lost.fold(Score::ZERO, |sum, score| sum + score);
         let Self { mut out, mut problems, source, .. } = self;
         out.lists = eval::Lists::of(source.lists);
-        out.scores_bayes =
-            out.rules.iter().any(|rule| rule.name.starts_with("BAYES_") && rule.score != Score::ZERO);
+        out.scores_bayes = out.rules.iter().any(|rule| rule.name.starts_with("BAYES_") && rule.score != Score::ZERO);
         out.settings = source.settings;
         out.required_score = source.required_score;
         problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
@@ -87,13 +87,13 @@ impl Builder {
                 }
                 Ok((pattern, hir)) if needed => {
                     let rule = self.add(name, at);
-                    let (tests, hirs) = groups.entry(target).or_default();
+                    let (tests, prefilter) = groups.entry(target).or_default();
                     // Most patterns match no empty text, which can be told without engines.
                     let may_be_empty = hir.properties().minimum_len().is_none_or(|length| length == 0);
                     let text = if_unset.as_deref().unwrap_or_default();
                     let found = (may_be_empty || !text.is_empty()) && pattern.is_match(text.as_bytes());
                     tests.push(PatternTest { rule, pattern, negated: *negated, when_unset: found != *negated });
-                    hirs.push(hir);
+                    prefilter.add(&hir);
                 }
                 Ok(_) => {}
             },

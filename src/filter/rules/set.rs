@@ -336,28 +336,19 @@ impl RuleSet {
                 &made
             }
         };
-        // First the whole text at once: few patterns match anywhere in it.
-        let many = pieces.cuts.len() > 1;
-        let mut open: Vec<usize> = group.prefilter.candidates(&pieces.text, scratch).to_vec();
-        if many {
-            open.retain(|candidate| group.tests[*candidate].pattern.may_match_within(&pieces.text));
-        }
         for (at, piece) in pieces.iter().enumerate() {
-            for candidate in &open {
+            let candidates = group.prefilter.candidates(piece, scratch);
+            for candidate in &candidates {
                 let test = &group.tests[*candidate];
                 let rule = &self.rules[test.rule];
                 let hits_max = f64::from(rule.hits_max);
                 let hits = &mut outcome.hits[test.rule];
-                if *hits >= hits_max || (at == 0 && rule.no_subject && group.target == Target::Body) {
-                    continue;
-                }
-                // Asking for the place costs a second pass: most candidates do not match at all.
-                if !test.pattern.is_match(piece) {
+                if at == 0 && rule.no_subject && group.target == Target::Body {
                     continue;
                 }
                 let mut from = 0;
                 while *hits < hits_max
-                    && let Some(found) = test.pattern.find(piece, from)
+                    && let Some(found) = test.pattern.find(piece, from, &mut scratch.memory)
                 {
                     *hits += 1.0;
                     let evidence = &mut outcome.evidence[test.rule];
@@ -367,6 +358,7 @@ impl RuleSet {
                     from = if found.is_empty() { found.end + 1 } else { found.end };
                 }
             }
+            scratch.reuse(candidates);
         }
         for test in group.tests.iter().filter(|test| test.negated) {
             let hits = &mut outcome.hits[test.rule];
