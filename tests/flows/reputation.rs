@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mailauth::stub::StubServer;
 
-use crate::harness::{Node, base64, dns, letter};
+use crate::harness::{Node, base64, dns, http, letter};
 
 /// Sends as a client with this address; the last reply.
 fn send_as(node: &Node, client: &str, from: &str, to: &str, message: &[u8]) -> String {
@@ -118,4 +118,43 @@ fn whom_one_wrote_to_is_no_stranger() {
     let inbox = node.messages("user1", "INBOX");
     let text = String::from_utf8_lossy(inbox.last().expect("the answer is let through")).into_owned();
     assert!(text.contains("CONTACT_KNOWN=-3.0"), "{text}");
+}
+
+#[test]
+fn what_is_surely_spam_is_learned_without_a_word() {
+    let node = node_with("greylist = \"off\"", &[]);
+    let taught = || {
+        let (_, _, metrics) = http(node.port(90), "GET /metrics", "", "");
+        metrics
+            .lines()
+            .filter(|line| line.starts_with("ortler_learned_unasked_total"))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let send = |nth: u32| {
+        let text = format!("Here is our pendulum offer number {nth}. Click the pendulum to buy.");
+        send_as(
+            &node,
+            "203.0.113.5",
+            "a@sender.example",
+            "user1@example.test",
+            &letter(&format!("pendulum sale {nth}"), &text),
+        )
+    };
+    assert!(
+        send_as(&node, "203.0.113.5", "a@sender.example", "user1@example.test", &letter("hi", "A pendulum offer."))
+            .starts_with("250")
+    );
+    for nth in 0..12 {
+        let reply = send(nth);
+        assert!(reply.starts_with("250") || reply.starts_with("554"), "{reply}");
+    }
+    let expected = vec!["ortler_learned_unasked_total{class=\"spam\"} 10".to_owned()];
+    let told = (0..60).map(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        taught()
+    });
+    assert!(told.into_iter().any(|told| told == expected), "ten of one network a day: {:?}", taught());
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(taught(), expected);
 }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use policy::{ReasonClass, Score};
+use policy::{ReasonClass, Score, Stage};
 
 use super::answer::Subtest;
 use super::eval;
 use super::meta::{self, Expression};
 use super::net::{self, NetRule, Scope};
 use super::parse::{Definition, Flags, Source, Target, Test};
-use super::prefilter::Prefilter;
+use super::prefilter;
 use super::problem::{Location, Problem, Severity};
 use super::regex::{Pattern, PatternText};
 use super::set::{EvalTest, Group, HITS_MAX, Keep, Operand, PatternTest, Rule, RuleSet, ScoreSet};
@@ -20,7 +20,7 @@ const FINDINGS: &[&str] =
     &["SPF_", "DKIM_", "DMARC_", "ARC_", "RCVD_IN_", "URIBL_", "BAYES_", "IPREV_", "VIRUS_", "ATTACH_", "CLASSIFIER_"];
 
 /// Tests of one target, with what their prefilter is made from.
-type Tests = (Vec<PatternTest>, Vec<regex_syntax::hir::Hir>);
+type Tests = (Vec<PatternTest>, prefilter::Builder);
 
 /// Turns a [`Source`] into a [`RuleSet`].
 pub struct Builder {
@@ -51,8 +51,9 @@ impl Builder {
         for (name, definition) in &definitions {
             self.add_test(name, definition, needed.contains(name), &mut groups);
         }
-        for (target, (tests, hirs)) in groups {
-            let prefilter = Prefilter::of(&hirs);
+        for (target, (mut tests, prefilter)) in groups {
+            tests.shrink_to_fit();
+            let prefilter = prefilter.build();
             self.out.groups.push(Group { target: target.clone(), tests, prefilter });
         }
         self.metas(&definitions, &expressions, &needed);
@@ -60,7 +61,8 @@ impl Builder {
         let lost = gone.map(|name| self.score(name)).filter(|score| *score > Score::ZERO);
         self.out.lost = lost.fold(Score::ZERO, |sum, score| sum + score);
         let Self { mut out, mut problems, source, .. } = self;
-        out.lists = source.lists;
+        out.lists = eval::Lists::of(source.lists);
+        out.scores_bayes = out.rules.iter().any(|rule| rule.name.starts_with("BAYES_") && rule.score != Score::ZERO);
         out.settings = source.settings;
         out.required_score = source.required_score;
         problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
@@ -85,19 +87,19 @@ impl Builder {
                     self.problem(at, Severity::Error, name, message);
                 }
                 Ok((pattern, hir)) if needed => {
-                    let rule = self.add(name, at);
-                    let (tests, hirs) = groups.entry(target).or_default();
+                    let rule = self.add(name, at, stage_of(target));
+                    let (tests, prefilter) = groups.entry(target).or_default();
                     // Most patterns match no empty text, which can be told without engines.
                     let may_be_empty = hir.properties().minimum_len().is_none_or(|length| length == 0);
                     let text = if_unset.as_deref().unwrap_or_default();
                     let found = (may_be_empty || !text.is_empty()) && pattern.is_match(text.as_bytes());
                     tests.push(PatternTest { rule, pattern, negated: *negated, when_unset: found != *negated });
-                    hirs.push(hir);
+                    prefilter.add(&hir);
                 }
                 Ok(_) => {}
             },
             Test::Exists(field) if needed => {
-                let rule = self.add(name, at);
+                let rule = self.add(name, at, Stage::Header);
                 self.out.exists.push((rule, field.clone()));
             }
             Test::Link(tests) => {
@@ -106,7 +108,7 @@ impl Builder {
                 match compiled {
                     Err(message) => self.problem(at, Severity::Error, name, message),
                     Ok(compiled) if needed => {
-                        let rule = self.add(name, at);
+                        let rule = self.add(name, at, Stage::Body);
                         self.out.link_tests.push((rule, compiled));
                     }
                     Ok(_) => {}
@@ -130,7 +132,7 @@ impl Builder {
         let words = self.source.flags.get(&**name).map_or(&[][..], |flags| &flags.words);
         let scope = Scope::of(words);
         let is_shipped = self.source.shipped_files.contains(&at.file);
-        let rule = self.add(name, at);
+        let rule = self.add(name, at, Stage::EndOfMessage);
         if let Some(rule) = self.out.rules.get_mut(rule) {
             // Who sends is no matter of words: the classifier sees something else.
             rule.yields = false;
@@ -196,7 +198,7 @@ impl Builder {
         let text = eval::pattern_argument(function).and_then(|at| arguments.get(at));
         match text.map(|text| Pattern::compile(&PatternText::plain(text))).transpose() {
             Ok(compiled) => {
-                let rule = self.add(name, at);
+                let rule = self.add(name, at, Stage::EndOfMessage);
                 let pattern = compiled.map(|(pattern, _)| pattern);
                 self.out.evals.push(EvalTest { rule, function: found, arguments: arguments.to_vec(), pattern });
             }
@@ -295,7 +297,8 @@ impl Builder {
         out
     }
 
-    fn add(&mut self, name: &Arc<str>, at: &Location) -> usize {
+    /// `stage`: the part of the message that it looks at, as far as it is one.
+    fn add(&mut self, name: &Arc<str>, at: &Location, stage: Stage) -> usize {
         let flags = self.source.flags.get(&**name).cloned().unwrap_or(Flags::default());
         let described = self.source.descriptions.get(&**name).cloned();
         let (shipped, scores) = (self.source.shipped.get(&**name), self.source.scores.get(&**name));
@@ -309,6 +312,7 @@ impl Builder {
             no_subject: flags.no_subject,
             yields,
             class: ReasonClass::Content,
+            stage,
         });
         self.ids.insert(name.clone(), self.out.rules.len() - 1);
         self.out.rules.len() - 1
@@ -349,7 +353,7 @@ impl Builder {
                 }
             }
             if needed.contains(name) {
-                let rule = self.add(name, location);
+                let rule = self.add(name, location, Stage::EndOfMessage);
                 let names_findings = operands.iter().any(|operand| matches!(operand, Operand::Finding(_)));
                 let value = expression.value(|_| 0.0, &mut Vec::new());
                 self.out.unfed.push(names_findings || value != 0.0);
@@ -366,5 +370,12 @@ impl Builder {
                 }
             }
         }
+    }
+}
+
+fn stage_of(target: &Target) -> Stage {
+    match target {
+        Target::Header(_) => Stage::Header,
+        Target::MimeHeader(_) | Target::Body | Target::RawBody | Target::Uri | Target::Full => Stage::Body,
     }
 }

@@ -1,13 +1,13 @@
 //! A set of rules, compiled and put in order, and how it judges.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use policy::{Finding, ReasonClass, Score, Stage};
 
 use super::build::Builder;
-use super::eval::{Call, Function};
+use super::eval::{Call, Function, Lists};
 use super::meta::Expression;
 use super::net::NetRule;
 use super::parse::{Field, LinkPart, LinkTest, Source, Target};
@@ -56,7 +56,8 @@ pub struct RuleSet {
     /// Rules that other checks answer, in [`super::Context::listed`] or by name in [`super::Context::findings`].
     pub(super) asked: Vec<usize>,
     pub(super) questions: Vec<NetRule>,
-    pub(super) lists: HashMap<String, Vec<String>>,
+    pub(super) lists: Lists,
+    pub(super) scores_bayes: bool,
     pub(super) settings: Settings,
     pub(super) required_score: Option<Score>,
     pub(super) lost: Score,
@@ -73,12 +74,14 @@ pub struct Hit {
     /// True if its score is the product's own and speaks for spam: it counts less where a classifier was taught.
     pub yields: bool,
     pub class: ReasonClass,
+    /// The part of the message that it looks at: header or body; the whole for one that combines or counts.
+    pub stage: Stage,
 }
 
 impl From<Hit> for Finding {
     fn from(hit: Hit) -> Self {
         Self {
-            stage: Stage::EndOfMessage,
+            stage: hit.stage,
             name: hit.rule,
             score: hit.score,
             class: hit.class,
@@ -98,6 +101,7 @@ pub(super) struct Rule {
     pub(super) hits_max: u32,
     pub(super) no_subject: bool,
     pub(super) yields: bool,
+    pub(super) stage: Stage,
     pub(super) class: ReasonClass,
 }
 
@@ -195,7 +199,7 @@ impl RuleSet {
 
     /// True if rules here score what the classifier says (`check_bayes`).
     pub fn scores_bayes(&self) -> bool {
-        self.rules.iter().any(|rule| rule.name.starts_with("BAYES_") && rule.score != Score::ZERO)
+        self.scores_bayes
     }
 
     /// From `required_score`, if the files set it.
@@ -233,6 +237,7 @@ impl RuleSet {
                 description: rule.description.clone(),
                 evidence: outcome.evidence[at].take().unwrap_or_default(),
                 yields: rule.yields,
+                stage: rule.stage,
                 class: rule.class,
             });
         }
@@ -343,28 +348,19 @@ impl RuleSet {
                 &made
             }
         };
-        // First the whole text at once: few patterns match anywhere in it.
-        let many = pieces.cuts.len() > 1;
-        let mut open: Vec<usize> = group.prefilter.candidates(&pieces.text, scratch).to_vec();
-        if many {
-            open.retain(|candidate| group.tests[*candidate].pattern.may_match_within(&pieces.text));
-        }
         for (at, piece) in pieces.iter().enumerate() {
-            for candidate in &open {
+            let candidates = group.prefilter.candidates(piece, scratch);
+            for candidate in &candidates {
                 let test = &group.tests[*candidate];
                 let rule = &self.rules[test.rule];
                 let hits_max = f64::from(rule.hits_max);
                 let hits = &mut outcome.hits[test.rule];
-                if *hits >= hits_max || (at == 0 && rule.no_subject && group.target == Target::Body) {
-                    continue;
-                }
-                // Asking for the place costs a second pass: most candidates do not match at all.
-                if !test.pattern.is_match(piece) {
+                if at == 0 && rule.no_subject && group.target == Target::Body {
                     continue;
                 }
                 let mut from = 0;
                 while *hits < hits_max
-                    && let Some(found) = test.pattern.find(piece, from)
+                    && let Some(found) = test.pattern.find(piece, from, &mut scratch.memory)
                 {
                     *hits += 1.0;
                     let evidence = &mut outcome.evidence[test.rule];
@@ -374,6 +370,7 @@ impl RuleSet {
                     from = if found.is_empty() { found.end + 1 } else { found.end };
                 }
             }
+            scratch.reuse(candidates);
         }
         for test in group.tests.iter().filter(|test| test.negated) {
             let hits = &mut outcome.hits[test.rule];

@@ -53,6 +53,8 @@ pub struct Targets<'a> {
     relays: OnceLock<Relays>,
     envelope_from: OnceLock<Option<String>>,
     pub(super) form: OnceLock<super::eval::form::Counts>,
+    /// For the rules about the date.
+    pub(super) seconds_off: OnceLock<Option<i64>>,
 }
 
 /// A part without children, as a reader's program shows it.
@@ -103,6 +105,7 @@ impl<'a> Targets<'a> {
             relays: OnceLock::new(),
             envelope_from: OnceLock::new(),
             form: OnceLock::new(),
+            seconds_off: OnceLock::new(),
         }
     }
 
@@ -126,9 +129,10 @@ impl<'a> Targets<'a> {
             raw_body: self.raw_body,
             full: self.full,
             links: self.links,
-            // Both are made of what is known beside the message.
+            // These are made of what is known beside the message.
             relays: OnceLock::new(),
             envelope_from: OnceLock::new(),
+            seconds_off: OnceLock::new(),
             form: self.form,
         }
     }

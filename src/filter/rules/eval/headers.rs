@@ -81,7 +81,8 @@ fn seconds_off(targets: &Targets<'_>) -> Option<i64> {
 
 /// `(low, high)` in hours.
 fn check_for_shifted_date(call: &Call<'_>) -> Option<String> {
-    let seconds = seconds_off(call.targets).unwrap_or(0);
+    // A dozen rules ask, each for other hours.
+    let seconds = call.targets.seconds_off.get_or_init(|| seconds_off(call.targets)).unwrap_or(0);
     #[expect(clippy::cast_precision_loss, reason = "hours need no exactness")]
     let hours = seconds as f64 / 3600.0;
     let holds = number(call, 0).is_none_or(|low| hours >= low) && number(call, 1).is_none_or(|high| hours < high);

@@ -16,7 +16,7 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
 
 /// A host, or a name above it, in an `enlist_uri_host` list; a name with `!` is left out.
 fn host_in(call: &Call<'_>, list: &str) -> Option<String> {
-    let words = call.lists.get(&format!("enlist_uri_host:{list}"))?;
+    let words = call.lists.words.get(&format!("enlist_uri_host:{list}"))?;
     let links =
         call.targets.links().as_slice().iter().filter(|link| !link.url.to_ascii_lowercase().starts_with("mailto:"));
     for (name, _) in links.flat_map(|link| &link.hosts) {
@@ -36,7 +36,7 @@ fn host_in(call: &Call<'_>, list: &str) -> Option<String> {
 }
 
 fn short_url(call: &Call<'_>) -> Option<String> {
-    let words = call.lists.get("url_shortener")?;
+    let words = call.lists.words.get("url_shortener")?;
     let known = |name: &str| words.iter().any(|word| word == name);
     for link in call.targets.links().as_slice().iter().filter(|link| !link.hosts.is_empty() && !link.forms.is_empty()) {
         let url = link.url.split(['#', '?']).next().unwrap_or_default();

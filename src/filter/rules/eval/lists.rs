@@ -1,5 +1,6 @@
 //! Lists of addresses and names: welcome, blocked, and of free mail providers.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::{Call, Function, address_of, argument, finding, flag};
@@ -70,7 +71,7 @@ const ROLES: &[&str] = &[
 ];
 
 fn words<'c>(call: &Call<'c>, list: &str) -> Option<&'c Vec<String>> {
-    call.lists.get(list)
+    call.lists.words.get(list)
 }
 
 fn address_list(call: &Call<'_>) -> String {
@@ -270,14 +271,29 @@ pub fn is_freemail(call: &Call<'_>, address: &str) -> bool {
     if exempt || by_program || ROLES.contains(&user) {
         return false;
     }
-    words(call, "freemail_domains").is_some_and(|words| {
-        words.iter().any(|word| {
-            word == domain
-                || (word.contains(['*', '?'])
-                    && word.matches('.').count() == domain.matches('.').count()
-                    && glob(word.as_bytes(), domain.as_bytes()))
-        })
-    })
+    call.lists.freemail.has(domain)
+}
+
+/// Domains whose addresses anyone can have.
+#[derive(Debug, Default)]
+pub struct FreeDomains {
+    exact: HashSet<String>,
+    /// With `*` and `?`.
+    patterns: Vec<String>,
+}
+
+impl FreeDomains {
+    pub fn of(words: &[String]) -> Self {
+        let (patterns, exact): (Vec<String>, Vec<String>) =
+            words.iter().cloned().partition(|word| word.contains(['*', '?']));
+        Self { exact: exact.into_iter().collect(), patterns }
+    }
+
+    fn has(&self, domain: &str) -> bool {
+        let dots = |text: &str| text.bytes().filter(|byte| *byte == b'.').count();
+        let fits = |word: &String| dots(word) == dots(domain) && glob(word.as_bytes(), domain.as_bytes());
+        self.exact.contains(domain) || self.patterns.iter().any(fits)
+    }
 }
 
 fn freemail(call: &Call<'_>, addresses: Vec<String>) -> Option<String> {

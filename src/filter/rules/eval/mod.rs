@@ -26,8 +26,22 @@ pub struct Call<'c> {
     pub arguments: &'c [String],
     /// The argument that [`pattern_argument`] names, compiled.
     pub pattern: Option<&'c Pattern>,
-    /// Words of list directives, by directive.
-    pub lists: &'c HashMap<String, Vec<String>>,
+    pub lists: &'c Lists,
+}
+
+/// What list directives said.
+#[derive(Debug, Default)]
+pub struct Lists {
+    /// By directive.
+    pub words: HashMap<String, Vec<String>>,
+    pub freemail: lists::FreeDomains,
+}
+
+impl Lists {
+    pub fn of(mut words: HashMap<String, Vec<String>>) -> Self {
+        let freemail = words.remove("freemail_domains").unwrap_or_default();
+        Self { freemail: lists::FreeDomains::of(&freemail), words }
+    }
 }
 
 /// Gives what it saw where it holds (may be empty), else nothing.

@@ -1,19 +1,27 @@
-//! Which patterns can match a text at all: one pass for the literals that they need.
+//! Which patterns can match a text at all: one pass for the literals that they need, one for the bytes that matches of the
+//! others begin with.
+
+mod grams;
+mod windows;
 
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, MatchKind};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// Literals of many patterns in one automaton.
+use grams::Grams;
+use windows::Windows;
+
+/// What many patterns need of a text.
 #[derive(Debug)]
 pub struct Prefilter {
-    literals: Option<AhoCorasick>,
+    literals: Grams,
     /// For each literal: whom it counts for, as a range of `counts_for`.
     ranges: Vec<Range<usize>>,
     counts_for: Vec<Share>,
     ways: Vec<Way>,
-    /// Patterns without a usable literal: always candidates.
+    /// Patterns without a usable literal.
+    windows: Windows,
+    /// Patterns without either: always candidates.
     always: Vec<usize>,
     patterns: usize,
 }
@@ -36,6 +44,9 @@ struct Share {
 /// Marks for one scan, reused to save allocations.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    pub memory: super::regex::Memory,
+    lower: Vec<u8>,
+    found: Vec<bool>,
     seen: Vec<u8>,
     is_candidate: Vec<bool>,
     candidates: Vec<usize>,
@@ -46,31 +57,48 @@ const LITERAL_BYTES_MIN: usize = 3;
 /// Longer ones cost memory and decide nothing more.
 const LITERAL_BYTES_MAX: usize = 12;
 /// At most so many alternatives for one pattern.
-const ALTERNATIVES_MAX: usize = 128;
-/// Further sets that a way needs decide little more: as many as a [`Way`] has bits.
-const SETS_MAX: usize = 8;
+const ALTERNATIVES_MAX: usize = 1024;
+/// At most so many texts from joining alternatives.
+const PRODUCTS_MAX: usize = 128;
+/// More ends of a repetition only multiply what is beside them.
+const EDGES_MAX: usize = 2;
+/// Further sets that a way needs decide little more; a [`Way`] has bits for eight.
+const SETS_MAX: usize = 3;
 
-impl Prefilter {
+/// Patterns to look for, one after the other: nothing of them is kept but what their matches need.
+#[derive(Debug, Default)]
+pub struct Builder {
+    always: Vec<usize>,
+    windows: windows::Builder,
+    ways: Vec<Way>,
+    pairs: Vec<(Vec<u8>, Share)>,
+    patterns: usize,
+}
+
+impl Builder {
     /// Patterns are known by their position.
-    pub fn of(patterns: &[Hir]) -> Self {
-        let mut always = Vec::new();
-        let mut ways = Vec::new();
-        let mut pairs: Vec<(Vec<u8>, Share)> = Vec::new();
-        for (pattern, hir) in patterns.iter().enumerate() {
-            let Some(required) = required(hir) else {
-                always.push(pattern);
-                continue;
-            };
-            for sets in required {
-                let mut wanted = 0;
-                for (at, set) in sets.into_iter().enumerate() {
-                    let bit = 1 << at;
-                    wanted |= bit;
-                    pairs.extend(set.into_iter().map(|literal| (literal, Share { way: ways.len(), bit })));
-                }
-                ways.push(Way { pattern, wanted });
+    pub fn add(&mut self, hir: &Hir) {
+        let pattern = self.patterns;
+        self.patterns += 1;
+        let Some(required) = required(hir) else {
+            if !self.windows.add(pattern, hir) {
+                self.always.push(pattern);
             }
+            return;
+        };
+        for sets in required {
+            let mut wanted = 0;
+            for (at, set) in sets.into_iter().enumerate() {
+                let bit = 1 << at;
+                wanted |= bit;
+                self.pairs.extend(set.into_iter().map(|literal| (literal, Share { way: self.ways.len(), bit })));
+            }
+            self.ways.push(Way { pattern, wanted });
         }
+    }
+
+    pub fn build(self) -> Prefilter {
+        let Self { mut always, windows, mut ways, mut pairs, patterns } = self;
         pairs.sort();
         pairs.dedup();
         let (mut texts, mut ranges, mut counts_for): (Vec<Vec<u8>>, Vec<Range<usize>>, Vec<Share>) = Default::default();
@@ -84,44 +112,55 @@ impl Prefilter {
                 }
             }
         }
-        let literals = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .ascii_case_insensitive(true)
-            .build(&texts)
-            .ok()
-            .filter(|_| !texts.is_empty());
-        if literals.is_none() {
-            // Too many literals for the automaton: correct, only slower.
-            always = (0..patterns.len()).collect();
-        }
-        Self { literals, ranges, counts_for, ways, always, patterns: patterns.len() }
+        counts_for.shrink_to_fit();
+        ranges.shrink_to_fit();
+        ways.shrink_to_fit();
+        let windows = windows.build(&mut always);
+        Prefilter { literals: Grams::of(&texts), ranges, counts_for, ways, windows, always, patterns }
     }
+}
 
-    /// The patterns that may match `text`, in no order, each once.
-    pub fn candidates<'s>(&self, text: &[u8], scratch: &'s mut Scratch) -> &'s [usize] {
-        scratch.candidates.clear();
-        scratch.candidates.extend_from_slice(&self.always);
-        let Some(literals) = &self.literals else { return &scratch.candidates };
-        scratch.seen.clear();
-        scratch.seen.resize(self.ways.len(), 0);
-        scratch.is_candidate.clear();
-        scratch.is_candidate.resize(self.patterns, false);
-        for found in literals.find_overlapping_iter(text) {
-            let Some(range) = self.ranges.get(found.pattern().as_usize()) else { continue };
+impl Prefilter {
+    /// The patterns that may match `text`, in no order, each once. [`Scratch::reuse`] takes the list back.
+    pub fn candidates(&self, text: &[u8], scratch: &mut Scratch) -> Vec<usize> {
+        let mut candidates = std::mem::take(&mut scratch.candidates);
+        let Scratch { lower, found, seen, is_candidate, .. } = scratch;
+        candidates.clear();
+        candidates.extend_from_slice(&self.always);
+        is_candidate.clear();
+        is_candidate.resize(self.patterns, false);
+        self.windows.scan(text, |pattern| {
+            if !std::mem::replace(&mut is_candidate[pattern], true) {
+                candidates.push(pattern);
+            }
+        });
+        if self.ranges.is_empty() {
+            return candidates;
+        }
+        lower.clear();
+        lower.extend(text.iter().map(u8::to_ascii_lowercase));
+        found.clear();
+        found.resize(self.ranges.len(), false);
+        seen.clear();
+        seen.resize(self.ways.len(), 0);
+        self.literals.scan(lower, found, |literal| {
+            let Some(range) = self.ranges.get(literal) else { return };
             for share in &self.counts_for[range.clone()] {
-                let (way, seen) = (self.ways[share.way], &mut scratch.seen[share.way]);
+                let (way, seen) = (self.ways[share.way], &mut seen[share.way]);
                 *seen |= share.bit;
-                if *seen == way.wanted && !std::mem::replace(&mut scratch.is_candidate[way.pattern], true) {
-                    scratch.candidates.push(way.pattern);
+                if *seen == way.wanted && !std::mem::replace(&mut is_candidate[way.pattern], true) {
+                    candidates.push(way.pattern);
                 }
             }
-        }
-        &scratch.candidates
+        });
+        candidates
     }
+}
 
-    /// How many patterns have no literal.
-    pub fn always(&self) -> usize {
-        self.always.len()
+impl Scratch {
+    /// Keeps the memory of a list for the next.
+    pub fn reuse(&mut self, candidates: Vec<usize>) {
+        self.candidates = candidates;
     }
 }
 
@@ -131,6 +170,8 @@ type Set = Vec<Vec<u8>>;
 struct Known {
     /// All of them, lower case, where they are few.
     exact: Option<Set>,
+    /// Where they are many: each begins with one of these and ends with one of these.
+    edges: Option<Set>,
     /// Each of them holds one of each of these.
     needs: Vec<Set>,
 }
@@ -152,9 +193,10 @@ fn required(hir: &Hir) -> Option<Vec<Vec<Set>>> {
             Some(if words.is_empty() { long } else { long.into_iter().chain([vec![shortened(words)]]).collect() })
         }
         _ => {
-            let Known { exact, mut needs } = know(hir);
+            let Known { exact, mut needs, .. } = know(hir);
             needs.extend(exact.filter(is_useful));
             needs.sort_by_key(|set| std::cmp::Reverse(worth(set)));
+            needs.dedup();
             needs.truncate(SETS_MAX);
             (!needs.is_empty()).then(|| vec![needs.into_iter().map(shortened).collect()])
         }
@@ -186,56 +228,57 @@ fn worth(set: &Set) -> usize {
 }
 
 fn know(hir: &Hir) -> Known {
+    let exactly = |exact: Option<Set>| Known { exact, edges: None, needs: Vec::new() };
     match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => Known { exact: Some(vec![Vec::new()]), needs: Vec::new() },
-        HirKind::Literal(literal) => Known { exact: Some(vec![literal.0.to_ascii_lowercase()]), needs: Vec::new() },
-        HirKind::Class(class) => Known { exact: class_texts(class), needs: Vec::new() },
+        HirKind::Empty | HirKind::Look(_) => exactly(Some(vec![Vec::new()])),
+        HirKind::Literal(literal) => exactly(Some(vec![literal.0.to_ascii_lowercase()])),
+        HirKind::Class(class) => exactly(class_texts(class)),
         HirKind::Capture(capture) => know(&capture.sub),
         HirKind::Repetition(repetition) => {
             let inner = know(&repetition.sub);
             match (repetition.min, repetition.max) {
-                (0, Some(1)) => {
-                    let exact = inner.exact.map(|mut set| {
-                        set.push(Vec::new());
-                        set
-                    });
-                    Known { exact, needs: Vec::new() }
-                }
-                (0, _) => Known { exact: None, needs: Vec::new() },
+                (0, Some(1)) => exactly(inner.exact.map(|mut set| {
+                    set.push(Vec::new());
+                    set
+                })),
+                (0, _) => exactly(None),
                 (min, max) => {
                     let repeated =
                         (0..min.min(4)).try_fold(vec![Vec::new()], |so_far, _| product(&so_far, inner.exact.as_ref()?));
                     let is_exact = max == Some(min) && min <= 4;
                     let mut needs = inner.needs;
                     needs.extend(repeated.clone().or(inner.exact).filter(is_useful));
-                    Known { exact: repeated.filter(|_| is_exact), needs }
+                    match repeated {
+                        Some(repeated) if is_exact => Known { exact: Some(repeated), edges: None, needs },
+                        edges => {
+                            let edges = edges.filter(|edges| edges.len() <= EDGES_MAX);
+                            Known { exact: None, edges, needs }
+                        }
+                    }
                 }
             }
         }
         HirKind::Concat(parts) => {
-            let mut run: Option<Set> = Some(vec![Vec::new()]);
+            let mut run: Set = vec![Vec::new()];
             let mut needs = Vec::new();
             let mut whole = true;
             for part in parts {
                 let inner = know(part);
                 needs.extend(inner.needs);
-                let joined = match (&run, &inner.exact) {
-                    (Some(run), Some(exact)) => product(run, exact),
-                    _ => None,
-                };
-                if joined.is_none() {
-                    whole = false;
-                    needs.extend(run.filter(is_useful));
-                    run = inner.exact.or(Some(vec![Vec::new()]));
-                } else {
-                    run = joined;
+                let joined = inner.exact.as_ref().or(inner.edges.as_ref()).and_then(|next| product(&run, next));
+                if let (Some(joined), Some(_)) = (&joined, &inner.exact) {
+                    run.clone_from(joined);
+                    continue;
                 }
+                whole = false;
+                needs.extend(Some(joined.unwrap_or(run)).filter(is_useful));
+                run = inner.exact.or(inner.edges).unwrap_or_else(|| vec![Vec::new()]);
             }
             if whole {
-                return Known { exact: run, needs };
+                return Known { exact: Some(run), edges: None, needs };
             }
-            needs.extend(run.filter(is_useful));
-            Known { exact: None, needs }
+            needs.extend(Some(run).filter(is_useful));
+            Known { exact: None, edges: None, needs }
         }
         HirKind::Alternation(branches) => {
             let mut exact: Option<Set> = Some(Vec::new());
@@ -254,7 +297,7 @@ fn know(hir: &Hir) -> Known {
                 };
             }
             let needs = needs.filter(|_| !exact.as_ref().is_some_and(is_useful));
-            Known { exact, needs: Vec::from_iter(needs) }
+            Known { exact, edges: None, needs: Vec::from_iter(needs) }
         }
     }
 }
@@ -270,7 +313,7 @@ fn union(mut left: Set, right: Set) -> Option<Set> {
 fn product(left: &Set, right: &Set) -> Option<Set> {
     let count = left.len().checked_mul(right.len())?;
     let longest = |set: &Set| set.iter().map(Vec::len).max().unwrap_or(0);
-    if count > ALTERNATIVES_MAX || longest(left) + longest(right) > 64 {
+    if count > PRODUCTS_MAX || longest(left) + longest(right) > 64 {
         return None;
     }
     let mut out: Set = left.iter().flat_map(|l| right.iter().map(move |r| [l.as_slice(), r].concat())).collect();
@@ -322,7 +365,8 @@ mod tests {
             (r"\d+ dollars", " dollars"),
             (r"colou?r", "color|colour"),
             (r"(?:ab|.)xyz", "xyz"),
-            (r"(?:abc|def)+q", "abc|def"),
+            (r"(?:abc|def)+q", "abcq|defq & abc|def"),
+            (r"ad+res+e", "dres"),
             (r"gr[ae]y", "gray|grey"),
             (r"(?:abc)?", ""),
             (r"a.b", ""),
@@ -338,9 +382,10 @@ mod tests {
     #[test]
     fn candidates_are_never_too_few() {
         let patterns = [r"free (?:money|gold)", r"\d{3}", "GOLD", r"x[yz]{2}w", r"gold.*coin|silver\d"];
-        let hirs: Vec<Hir> = patterns.iter().map(|pattern| hir(pattern)).collect();
-        let prefilter = Prefilter::of(&hirs);
-        assert_eq!(prefilter.always(), 1);
+        let mut builder = Builder::default();
+        patterns.iter().for_each(|pattern| builder.add(&hir(pattern)));
+        let prefilter = builder.build();
+        assert_eq!(prefilter.always, [1]);
         let mut scratch = Scratch::default();
         for (text, expected) in [
             ("nothing", &[1][..]),
@@ -349,7 +394,7 @@ mod tests {
             ("a coin of gold", &[1, 2, 4]),
             ("silver1", &[1, 4]),
         ] {
-            let mut found = prefilter.candidates(text.as_bytes(), &mut scratch).to_vec();
+            let mut found = prefilter.candidates(text.as_bytes(), &mut scratch);
             found.sort_unstable();
             assert_eq!(found, expected, "{text}");
         }
