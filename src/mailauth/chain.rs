@@ -20,6 +20,7 @@ pub fn vouches(chain: &[SealedSet], author: &str, is_trusted: impl Fn(&str) -> b
 /// passed for the same domain or one that it lies in, or that lies in it.
 fn proves(results: &str, author: &str) -> bool {
     let author = author.to_ascii_lowercase();
+    let results = results.get(..results.floor_char_boundary(RESULTS_BYTES_MAX)).unwrap_or_default();
     let text = without_comments(results).to_ascii_lowercase();
     let mut dmarc = None;
     let mut aligned = false;
@@ -38,6 +39,9 @@ fn proves(results: &str, author: &str) -> bool {
     }
     dmarc.unwrap_or(aligned)
 }
+
+/// Results beyond are not read.
+const RESULTS_BYTES_MAX: usize = 16 << 10;
 
 fn is_aligned(value: &str, author: &str) -> bool {
     let domain = value.trim_matches('"').rsplit('@').next().unwrap_or_default().trim_end_matches('.');

@@ -24,6 +24,7 @@ mod milters;
 mod name_servers;
 mod object_store;
 mod operations;
+mod own_domains;
 mod postgres;
 mod quota;
 mod reputation;

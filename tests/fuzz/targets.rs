@@ -30,6 +30,8 @@ pub const ALL: &[Target] = &[
     ("archive_other", archive_other),
     ("documents", documents),
     ("attachments", attachments),
+    ("sealed_results", sealed_results),
+    ("list_answers", list_answers),
 ];
 
 /// A client's lines: the session answers each, keeps to its limits, and reads its own commands the same way twice.
@@ -511,5 +513,33 @@ pub fn attachments(data: &[u8]) {
         for seen in &report.seen {
             assert!(seen.paths.len() <= seen.count && seen.paths.iter().all(|path| path.len() <= 400));
         }
+    }
+}
+
+/// What a forwarder says it saw, of one set and of two: nobody vouches whom nobody trusts, and not for nobody.
+pub fn sealed_results(data: &[u8]) {
+    let results = String::from_utf8_lossy(data).into_owned();
+    let set = mailauth::SealedSet { sealer: "list.example".to_owned(), results };
+    for chain in [vec![set.clone()], vec![set.clone(), set]] {
+        mailauth::chain::vouches(&chain, "author.example", |_| true);
+        assert!(!mailauth::chain::vouches(&chain, "", |_| true));
+        assert!(!mailauth::chain::vouches(&chain, "author.example", |_| false));
+    }
+}
+
+/// A rule file about lists (up to an empty line), and what a list answers: read or refused, and the same twice.
+pub fn list_answers(data: &[u8]) {
+    use filter::rules::answer::Answer;
+    use filter::rules::{RuleSet, ScoreSet, parse::Source};
+    let at = data.windows(2).position(|pair| pair == b"\n\n").unwrap_or(data.len());
+    let (file, text) = data.split_at(at);
+    let mut source = Source::default();
+    source.read("fuzz.cf", file);
+    source.finish();
+    let (rules, _) = RuleSet::compile(source, ScoreSet::Network);
+    let text = String::from_utf8_lossy(text);
+    let answer = text.trim().parse().map_or_else(|_| Answer::Text(text.as_ref().into()), Answer::Address);
+    for rule in rules.questions() {
+        assert_eq!(rule.subtest.fits(&answer), rule.subtest.fits(&answer));
     }
 }

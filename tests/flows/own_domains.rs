@@ -1,0 +1,40 @@
+//! Mail from outside that says it comes from us.
+
+use crate::harness::Node;
+
+fn head(node: &Node, mailbox: &str) -> Option<String> {
+    let message = node.messages("user1", mailbox).pop()?;
+    Some(String::from_utf8_lossy(&message).split("\r\n\r\n").next()?.to_owned())
+}
+
+#[test]
+fn our_own_names_from_outside_are_found_out() {
+    let node = Node::with(&["--trusted-proxy", "127.0.0.0/8"]);
+    let send = |from: &str, sender: &str| {
+        let mut smtp = node.connect(25);
+        smtp.send(b"PROXY TCP4 192.0.2.9 198.51.100.1 4444 25\r\n").expect("220");
+        smtp.say("EHLO mail.elsewhere.example").expect("250");
+        smtp.say(&format!("MAIL FROM:<{sender}>")).expect("250");
+        smtp.say("RCPT TO:<user1@example.test>").expect("250");
+        let text = format!(
+            "From: {from}\r\nTo: user1@example.test\r\nSubject: The meeting\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\n\
+             Message-ID: <1@elsewhere.example>\r\n\r\nSee you at the meeting.\r\n"
+        );
+        assert!(smtp.send_content(text.as_bytes()).starts_with("250"));
+        let found =
+            ["INBOX", "Junk", "Quarantine"].iter().filter_map(|mailbox| head(&node, mailbox)).collect::<String>();
+        for mailbox in ["INBOX", "Junk", "Quarantine"] {
+            let mut imap = node.sign_in("user1");
+            imap.tagged(&format!("SELECT {mailbox}"));
+            imap.tagged("STORE 1:* +FLAGS.SILENT (\\Deleted)");
+            imap.tagged("EXPUNGE");
+        }
+        found
+    };
+    let spoofed = send("User 2 <user2@example.test>", "bounce@elsewhere.example");
+    assert!(spoofed.contains("OWN_DOMAIN_SPOOFED=2.5"), "{spoofed}");
+    let shown = send("\"user2@example.test\" <x@elsewhere.example>", "x@elsewhere.example");
+    assert!(shown.contains("OWN_ADDRESS_SHOWN=1.5") && !shown.contains("OWN_DOMAIN_SPOOFED"), "{shown}");
+    let honest = send("Anna <anna@elsewhere.example>", "anna@elsewhere.example");
+    assert!(honest.contains("X-Spam-Status: No") && !honest.contains("OWN_"), "{honest}");
+}
