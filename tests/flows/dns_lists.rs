@@ -21,9 +21,9 @@ impl Setup {
     fn start(zone: &str, lists: &str, options: &str) -> Self {
         let server = StubServer::start(&format!("{TESTS}{zone}"));
         let servers = format!("[dns]\nservers = [\"{}\"] # ", server.address());
-        let filter = format!("[filter]\ndns_lists = {lists}\n{options}");
+        let filter = format!("[filter]\npolicy = \"policy.toml\"\ndns_lists = {lists}\n{options}");
         let node = Node::start_configured(
-            |_| {},
+            |dir| std::fs::write(dir.join("policy.toml"), "greylist = \"off\"").unwrap(),
             &[
                 ("trusted_proxies = []", "trusted_proxies = [\"127.0.0.0/8\"]"),
                 ("[dns]\nservers = ", &servers),

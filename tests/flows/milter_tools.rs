@@ -24,7 +24,7 @@ fn node_with_words() -> Node {
         let rules = "body TAG_IT /tag-this-one/\nscore TAG_IT 4.2\nbody HOLD_IT /hold-this-one/\nscore HOLD_IT 7\n\
                      body REFUSE_IT /refuse-this-one/\nscore REFUSE_IT 30\n";
         std::fs::write(dir.join("words.cf"), rules).unwrap();
-        std::fs::write(dir.join("policy.toml"), "when-tagged = \"subject\"\n").unwrap();
+        std::fs::write(dir.join("policy.toml"), "when-tagged = \"subject\"\ngreylist = \"off\"\n").unwrap();
     };
     Node::start_configured(prepare, &[("[filter]", "[filter]\nrules = [\"words.cf\"]\npolicy = \"policy.toml\"")])
 }

@@ -9,7 +9,13 @@ fn head(node: &Node, mailbox: &str) -> Option<String> {
 
 #[test]
 fn our_own_names_from_outside_are_found_out() {
-    let node = Node::with(&["--trusted-proxy", "127.0.0.0/8"]);
+    let node = Node::start_configured(
+        |dir| std::fs::write(dir.join("policy.toml"), "greylist = \"off\"").unwrap(),
+        &[
+            ("trusted_proxies = []", "trusted_proxies = [\"127.0.0.0/8\"]"),
+            ("[filter]", "[filter]\npolicy = \"policy.toml\""),
+        ],
+    );
     let send = |from: &str, sender: &str| {
         let mut smtp = node.connect(25);
         smtp.send(b"PROXY TCP4 192.0.2.9 198.51.100.1 4444 25\r\n").expect("220");
