@@ -191,6 +191,14 @@ fn a_session_ends_when_the_node_that_it_was_led_to_stands_still() {
     let signal =
         |what: &str| assert!(Command::new("kill").args([what, &other.pid().to_string()]).status().unwrap().success());
     signal("-STOP");
+    // Told to, it stands still a moment later: each of its threads.
+    soon(|| {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", other.pid())).unwrap();
+        let stands = |thread: &std::fs::DirEntry| {
+            std::fs::read_to_string(thread.path().join("stat")).is_ok_and(|stat| stat.contains(") T "))
+        };
+        threads.map(Result::unwrap).all(|thread| stands(&thread))
+    });
     let stopped = SystemClock.now();
     for (imap, is_led) in &mut sessions {
         imap.say("n NOOP");
