@@ -118,9 +118,8 @@ impl Story<'_> {
     /// The account may send no more; the message shows why.
     pub fn sending_locked(&self, account: &Account, reason: &str) {
         let (address, account) = (account.address.to_string(), Some(account.id));
-        let party = Party { address: address.clone(), account, is_recipient: false, outcome: None };
-        let event = self.event(Kind::Administered).party(party);
-        self.trail.record(event.field("action", "lock-sending").field("object", address).field("reason", reason));
+        let party = Party { address, account, is_recipient: false, outcome: None };
+        self.trail.record(self.event(Kind::SendingLocked).party(party).field("reason", reason));
     }
 
     pub fn abandoned(&self, reason: &Status) {

@@ -38,12 +38,14 @@ pub enum Kind {
     Administered,
     /// The owner of an account brought removed mail back or deleted it for good. Fields: action, object.
     OwnerChanged,
+    /// An account may send no more, for it sent as somebody would who has its password. Fields: reason.
+    SendingLocked,
     /// The trail itself lost events. Fields: count.
     Gap,
 }
 
 impl Kind {
-    pub const ALL: [(Self, &'static str); 18] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::Connected, "connected"),
         (Self::ConnectionRefused, "connection-refused"),
         (Self::LoginAccepted, "login-accepted"),
@@ -61,6 +63,7 @@ impl Kind {
         (Self::Released, "released"),
         (Self::Administered, "administered"),
         (Self::OwnerChanged, "owner-changed"),
+        (Self::SendingLocked, "sending-locked"),
         (Self::Gap, "gap"),
     ];
 

@@ -82,6 +82,7 @@ impl Scope {
             | Kind::Released
             | Kind::Administered
             | Kind::OwnerChanged
+            | Kind::SendingLocked
             | Kind::Gap => false,
         }
     }

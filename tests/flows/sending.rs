@@ -65,6 +65,13 @@ fn an_account_is_locked_until_its_password_is_changed() {
     assert!(reply.starts_with("550 5.7.1") && reply.contains("locked"), "{reply}");
     let reply = send(&node);
     assert!(reply.starts_with("550 5.7.1"), "at MAIL: {reply}");
+    let is_told = (0..50).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let found = node.json(&["trace", "--from", "user1@example.test"]);
+        let ids: Vec<&str> = found.as_array().unwrap().iter().filter_map(|row| row["id"].as_str()).collect();
+        ids.iter().any(|id| node.json(&["trace", id]).to_string().contains("\"sending-locked\""))
+    });
+    assert!(is_told, "the message's story says that it locked the account");
     assert_eq!(shown()["sending"], "locked");
     assert!(shown()["sending_locked_by"].as_str().unwrap().contains("stolen password"), "{}", shown());
 

@@ -274,6 +274,7 @@ export default {
   "k-seen": "Opened by its owner",
   "k-released": "Released",
   "k-administered": "Changed by an administrator",
+  "k-sending-locked": "The account was locked from sending",
   "k-owner-changed": "Changed by its owner",
   "k-gap": "Some steps were not recorded",
   "d-deliver": "deliver",

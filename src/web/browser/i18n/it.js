@@ -274,6 +274,7 @@ export default {
   "k-seen": "Aperto dal proprietario",
   "k-released": "Rilasciato",
   "k-administered": "Modificato da un amministratore",
+  "k-sending-locked": "L'invio è stato bloccato per l'account",
   "k-owner-changed": "Modificato dal titolare",
   "k-gap": "Alcuni passi non sono stati registrati",
   "d-deliver": "consegnare",

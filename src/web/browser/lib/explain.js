@@ -44,6 +44,9 @@ export function cause(text) {
 
 /** A reply of a mail server, by its enhanced code (RFC 3463); the reply itself where no class of it is known. */
 export function reply(text) {
+  // One code stands for several of our own answers.
+  if (/ Greylisted:/.test(text || '')) return t('c-greylisted');
+  if (/sending much more than usual|Sending is locked/.test(text || '')) return t('c-sending');
   const code = /\b([245])\.(\d+)\.(\d+)\b/.exec(text || '');
   if (!code) return text || '';
   const [, kind, subject, detail] = code;
