@@ -33,10 +33,10 @@ pub(crate) struct Watched {
 }
 
 impl Intake {
-    /// Adds to the judgement what the account's way of sending says; `None` for mail that none of our users sends. Without
-    /// what is known of earlier sending, only what is sent counts.
+    /// Adds to the judgement what the account's way of sending says; `None` for mail that none of our users sends, or that is
+    /// not judged. Without what is known of earlier sending, only what is sent counts.
     pub(crate) async fn watch(&self, incoming: &Incoming<'_>, judgement: &mut Judgement) -> Option<Watched> {
-        let submitter = incoming.submitter.as_ref()?;
+        let submitter = incoming.submitter.as_ref().filter(|_| self.parts.judged.holds(&incoming.source))?;
         let account = submitter.account.0.to_string();
         let paths = &incoming.envelope.forward_paths;
         let contacts: Vec<Subject> = paths.iter().map(|path| contact(submitter.account, path)).collect();

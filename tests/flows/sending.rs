@@ -93,3 +93,12 @@ fn an_account_is_locked_until_its_password_is_changed() {
     node.command(&["account", "set", "user1@example.test", "--password-hash", "{PLAIN}demo"]);
     assert!(send(&node).starts_with("250"));
 }
+
+#[test]
+fn mail_that_is_not_judged_is_not_held_for_how_it_is_sent() {
+    let node = Node::with(&["--unfiltered"]);
+    name_nobody(&node, 49);
+    name_nobody(&node, 49);
+    assert!(send(&node).starts_with("250"));
+    assert_eq!(node.messages("user2", "INBOX").len(), 1);
+}
