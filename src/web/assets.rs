@@ -141,9 +141,7 @@ mod tests {
 
     /// Each key with the names of the values that its text takes.
     fn texts(language: &str) -> Vec<(String, BTreeSet<String>)> {
-        let module = text(&format!("i18n/{language}.js"));
-        let json = module.trim_start_matches("export default ").trim().trim_end_matches(';').replace(",\n}", "\n}");
-        let texts: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&json).unwrap();
+        let texts = crate::words::texts(language);
         let name = |piece: &str| piece.split(['}', '|']).next().unwrap_or_default().to_owned();
         let names = |text: &str| text.split('{').skip(1).map(name).collect();
         texts.iter().map(|(key, text)| (key.clone(), names(text.as_str().unwrap()))).collect()

@@ -43,7 +43,7 @@ impl Words {
             Language::German => findings(0),
             Language::Italian => findings(1),
         };
-        Self { texts: texts(language), findings }
+        Self { texts: texts(language.code()), findings }
     }
 
     /// Why a class of findings matters; the class itself where there are no words for it.
@@ -62,8 +62,8 @@ fn file(path: &str) -> String {
 }
 
 /// The file is a module that exports one object, which is JSON but for a comma at its end.
-fn texts(language: Language) -> Map<String, Value> {
-    let module = file(&format!("i18n/{}.js", language.code()));
+pub(crate) fn texts(code: &str) -> Map<String, Value> {
+    let module = file(&format!("i18n/{code}.js"));
     let json = module.trim_start_matches("export default ").trim().trim_end_matches(';').replace(",\n}", "\n}");
     serde_json::from_str(&json).unwrap_or_default()
 }
@@ -119,7 +119,6 @@ mod tests {
         assert_eq!(it.finding("NO_FROM", "x"), "Nessun mittente nell'intestazione", "a quote in a text");
         assert_eq!((en.finding("NO_DATE", "No date"), de.finding("OWN_RULE", "of ours")), ("No date", "of ours"));
         assert!(de.findings.len() > 100 && de.findings.len() == it.findings.len());
-        assert!(de.findings.values().chain(it.findings.values()).all(|text| !text.is_empty() && !text.contains('\'')
-            || text.chars().filter(|c| *c == '\'').count() < 4));
+        assert!(de.findings.values().chain(it.findings.values()).all(|text| !text.is_empty() && !text.contains('\\')));
     }
 }
