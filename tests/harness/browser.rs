@@ -19,6 +19,26 @@ use super::client::Conversation;
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A running driver and its port. It takes a free port of IPv4 and ends where somebody has the same port of IPv6, so
+/// it is started again.
+fn start_driver() -> (Child, u16) {
+    let mut said = Vec::new();
+    for _ in 0..10 {
+        let mut command = Command::new("chromedriver");
+        command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut driver = command.spawn().expect("chromedriver runs: install chromium and chromium-driver");
+        for line in BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            let port = line.split_once("successfully on port ").map(|(_, port)| port.trim_end_matches('.').parse());
+            if let Some(Ok(port)) = port {
+                return (driver, port);
+            }
+            said.push(line);
+        }
+        _ = driver.wait();
+    }
+    panic!("chromedriver does not start: {}", said.join("\n"))
+}
+
 /// One window with a profile of its own; closed when dropped.
 pub struct Browser {
     driver: Child,
@@ -30,14 +50,8 @@ pub struct Browser {
 impl Browser {
     pub fn start() -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let mut command = Command::new("chromedriver");
-        command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut driver = command.spawn().expect("chromedriver runs: install chromium and chromium-driver");
-        let told = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok).find_map(|line| {
-            let port = line.split_once("successfully on port ")?.1;
-            port.trim_end_matches('.').parse().ok()
-        });
-        let mut browser = Self { driver, port: told.unwrap(), session: String::new(), _profile: profile };
+        let (driver, port) = start_driver();
+        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
         let mut arguments: Vec<String> = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run \
             --disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage \
             --lang=en --window-size=1280,860"
