@@ -7,18 +7,19 @@ use std::sync::Arc;
 use base::{AccountId, ByteSize, FakeClock, IdSource, MailboxId, MessageId, ModSeq, Quota, Uid, UtcMillis};
 use bytes::Bytes;
 
-use crate::contract_quota;
 use crate::error::{AppendError, MailboxError};
 use crate::model::{Delivery, EmailId, FlagChange, Flags, Mailbox, MailboxName, NewEntry, Role, SystemFlags, Target};
 use crate::picture::Picture;
 use crate::storage::Storage;
-use crate::traits::{BlobStore, MailStore};
+use crate::traits::{BlobStore, MailStore, QueueStore};
+use crate::{contract_queue, contract_quota};
 
 /// An engine under test.
 #[derive(Clone)]
 pub(crate) struct Subject {
     pub mail: Arc<dyn MailStore>,
     pub blobs: Arc<dyn BlobStore>,
+    pub queue: Arc<dyn QueueStore>,
     pub ids: Arc<IdSource>,
     pub clock: Arc<FakeClock>,
 }
@@ -40,6 +41,7 @@ pub(crate) async fn all(subject: &Subject) {
     contract_quota::a_dry_pool_is_asked_again(subject, 300).await;
     contract_quota::some_give_back_for_one_delivery(subject, 310).await;
     contract_quota::limits_that_stay_change_nothing(subject, 400).await;
+    contract_queue::all(subject).await;
 }
 
 pub(crate) const NOW: UtcMillis = UtcMillis(1_700_000_000_000);
@@ -70,7 +72,8 @@ impl Random {
 impl Subject {
     /// What of a store the contract is about.
     pub(crate) fn of(storage: &Storage, clock: Arc<FakeClock>, ids: Arc<IdSource>) -> Self {
-        Self { mail: Arc::clone(&storage.mail), blobs: Arc::clone(&storage.blobs), ids, clock }
+        let (mail, blobs, queue) = (&storage.mail, &storage.blobs, &storage.queue);
+        Self { mail: Arc::clone(mail), blobs: Arc::clone(blobs), queue: Arc::clone(queue), ids, clock }
     }
 
     pub(crate) fn message(&self) -> MessageId {

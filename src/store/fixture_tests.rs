@@ -8,7 +8,7 @@ use engine::fixture::Fixture;
 use engine::postgres::{PgSettings, Pool, Server};
 
 use crate::contract::{EVERYTHING, Subject, name};
-use crate::model::{EmailId, Entry, Role, SystemFlags, Target};
+use crate::model::{EmailId, Entry, QueueAction, QueueFilter, Role, SystemFlags, Target};
 use crate::postgres::schema as of_postgres;
 use crate::sqlite::schema as of_sqlite;
 use crate::{AuditOptions, Storage, StorageSettings};
@@ -27,6 +27,7 @@ struct Has {
     pools: bool,
     removed_folders: bool,
     verdicts: bool,
+    queue: bool,
 }
 
 struct Node {
@@ -92,6 +93,19 @@ impl Node {
         let mail = &self.storage.mail;
         let said: Vec<_> = mail.owner_verdicts(10).await.unwrap().iter().map(|v| (v.email.0, v.is_spam)).collect();
         assert_eq!(said, if has.verdicts { vec![(2, true)] } else { Vec::new() });
+        let queued = self.storage.queue.queued(&QueueFilter::default(), None, 10).await.unwrap();
+        let queued: Vec<_> = queued
+            .iter()
+            .map(|job| {
+                let (one, of) = (&job.recipient, &job.item);
+                format!(
+                    "{} to {} after {}: {} of {}",
+                    of.sender, one.address, one.attempts, one.last_status, of.subject
+                )
+            })
+            .collect();
+        let expected = ["ann@example.org to bob@example.net after 1: 451 4.7.1 Later of Bolts"];
+        assert_eq!(queued, if has.queue { expected.to_vec() } else { Vec::new() });
         let mailboxes = mail.mailboxes(ONE).await.unwrap();
         let of = |one: &crate::Mailbox| {
             let role = one.role.map_or("-", Role::as_str);
@@ -176,6 +190,10 @@ impl Node {
         mail.expunge(ONE, inbox.id, vec![EVERYTHING], false).await.unwrap();
         mail.delete_mailbox(ONE, &name("Work/2026")).await.unwrap();
         self.is_clean().await;
+        let filter = QueueFilter { recipient: Some("@example.net".to_owned()), ..QueueFilter::default() };
+        let gone = self.storage.queue.queue_act(&filter, QueueAction::Delete, None).await.unwrap().0;
+        assert_eq!(gone, u64::from(has.queue));
+        self.is_clean().await;
         // Two days later what nothing refers to is gone, the rest is not.
         self.storage.purge(ONE, None).await.unwrap();
         self.clock.advance(std::time::Duration::from_secs(2 * 86_400));
@@ -197,8 +215,13 @@ async fn every_version_of_the_files_opens_with_all_it_holds() {
         fixture.make_sqlite(&dir.path().join("mail.sqlite"), version).unwrap();
         std::fs::create_dir(dir.path().join("blobs")).unwrap();
         std::fs::write(dir.path().join("blobs/000001.seg"), SEGMENT).unwrap();
-        let has =
-            Has { removed: version >= 2, pools: version >= 3, removed_folders: version >= 4, verdicts: version >= 7 };
+        let has = Has {
+            removed: version >= 2,
+            pools: version >= 3,
+            removed_folders: version >= 4,
+            verdicts: version >= 7,
+            queue: version >= 8,
+        };
         // A snapshot of that version is the same folder; to bring messages back from it, it is staged and only read.
         let staged = tempfile::tempdir().unwrap();
         Storage::stage(dir.path(), staged.path()).unwrap();
@@ -230,7 +253,8 @@ async fn every_version_in_postgresql_opens_with_all_it_holds() {
     for version in fixture.versions() {
         let settings = PgSettings::parse(&server.database(&format!("version{version}")), 4).unwrap();
         fixture.make_postgres(&Pool::new(settings.clone()), of_postgres::COMPONENT, version).await;
-        let has = Has { removed: true, pools: version >= 2, removed_folders: version >= 3, verdicts: version >= 5 };
+        let (verdicts, queue) = (version >= 5, version >= 6);
+        let has = Has { removed: true, pools: version >= 2, removed_folders: version >= 3, verdicts, queue };
         let dir = tempfile::tempdir().unwrap();
         let node = Node::shared(dir.path(), settings).await;
         node.is_clean().await;

@@ -16,6 +16,8 @@ pub mod content;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod contract_queue;
+#[cfg(test)]
 mod contract_quota;
 mod copy;
 mod damage;
@@ -35,6 +37,7 @@ mod postgres;
 mod privacy_tests;
 #[cfg(test)]
 mod proof;
+mod queue;
 mod room;
 #[cfg(test)]
 mod s3_tests;
@@ -56,9 +59,11 @@ pub use copy::{CopyError, CopyReport};
 pub use error::{AppendError, MailboxError, StoreError};
 pub use gc::{GcReport, GcSettings};
 pub use model::{
-    AppendedEntry, Change, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Flags, Keyword, Mailbox, MailboxName, NewEntry, OverQuota, OwnerVerdict, PoolUsage, Removed,
-    RemovedMailbox, Restored, Role, StoredBlob, SystemFlags, Target, ThreadId, Usage,
+    AppendedEntry, Change, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Enqueued, Entry, EntryState,
+    FlagChange, FlagOutcome, Flags, Keyword, Lane, LaneClaim, LaneLeft, LaneState, Mailbox, MailboxName, Needs,
+    NewEntry, Notify, OverQuota, OwnerVerdict, PoolUsage, QueueAction, QueueCounts, QueueFilter, QueueItem, QueueJob,
+    QueueRecipient, QueueState, Removed, RemovedMailbox, Restored, Role, Settled, StoredBlob, SystemFlags, Target,
+    ThreadId, Usage,
 };
 #[cfg(any(test, feature = "server"))]
 pub use object_server::ObjectServer;
@@ -68,6 +73,6 @@ pub use search::{Judge, SearchSettings, Searcher};
 pub use signal::Signals;
 pub use sqlite::{SqliteSettings, SqliteStore};
 pub use storage::{Health, Storage, StorageSettings};
-pub use traits::{BlobIndex, BlobStore, EmailState, MailStore};
+pub use traits::{BlobIndex, BlobStore, EmailState, MailStore, QueueStore};
 pub use undelete::RestoredFolder;
 pub use view::{View, ViewSettings, Views};

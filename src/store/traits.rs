@@ -1,15 +1,17 @@
 //! The seams: what an engine must do. Both engines pass the same contract tests.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use base::{AccountId, BlobId, MailboxId, ModSeq, PoolId, Quota, Uid, UtcMillis};
+use base::{AccountId, BlobId, MailboxId, MessageId, ModSeq, PoolId, Quota, Uid, UtcMillis};
 use bytes::Bytes;
 
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
-    AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Entry, EntryState, FlagChange,
-    FlagOutcome, Mailbox, MailboxName, NewEntry, OwnerVerdict, PoolUsage, Removed, RemovedMailbox, Restored, Role,
+    AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Enqueued, Entry, EntryState,
+    FlagChange, FlagOutcome, Lane, LaneClaim, LaneLeft, LaneState, Mailbox, MailboxName, NewEntry, OwnerVerdict,
+    PoolUsage, QueueAction, QueueCounts, QueueFilter, QueueJob, Removed, RemovedMailbox, Restored, Role, Settled,
     StoredBlob, ThreadId, Usage,
 };
 
@@ -184,6 +186,52 @@ pub trait MailStore: Send + Sync {
 
     /// Removes everything an account has, for good. Its blobs are released to garbage collection.
     async fn delete_account(&self, account: AccountId) -> Result<(), StoreError>;
+}
+
+/// Messages on their way to somewhere else. It belongs to no node: lanes are held for a while by who works on them, and a
+/// change by who has lost its lane is refused. Times are of the caller's clock, leases of the engine's.
+#[async_trait]
+pub trait QueueStore: Send + Sync {
+    /// Adds all, or none; what is there already (by message and variant) stays as it is. On return it is on disk.
+    async fn enqueue(&self, entries: Vec<Enqueued>) -> Result<(), StoreError>;
+    /// Takes up to `limit` lanes that are due, those that wait longest first. The cost follows what is due.
+    async fn claim_lanes(&self, holder: &str, lease: Duration, limit: usize) -> Result<Vec<LaneClaim>, StoreError>;
+    /// Holds lanes for longer; says of each whether to go on: it may be lost, or suspended.
+    async fn keep_lanes(&self, claims: Vec<LaneClaim>, lease: Duration) -> Result<Vec<bool>, StoreError>;
+    /// Lets go of all lanes that a holder has, for it has just begun and knows nothing of them.
+    async fn give_up_lanes(&self, holder: &str) -> Result<(), StoreError>;
+    /// Recipients of a lane to be tried now, by priority and time, at most `limit`.
+    async fn due(&self, lane: Lane, limit: usize) -> Result<Vec<QueueJob>, StoreError>;
+    /// Recipients of a lane to be given up or told of now, at most `limit`.
+    async fn alarms(&self, lane: Lane, limit: usize) -> Result<Vec<QueueJob>, StoreError>;
+    /// Writes down what became of recipients, and puts messages that follow from it into the queue, all in one; false if
+    /// the lane is another's: then nothing was written. It may be asked for again.
+    async fn settle(&self, claim: &LaneClaim, settled: Vec<Settled>, fresh: Vec<Enqueued>) -> Result<bool, StoreError>;
+    /// Lets go of a lane; it is due when something in it is.
+    async fn leave_lane(&self, claim: &LaneClaim, left: LaneLeft) -> Result<(), StoreError>;
+
+    /// Recipients by rising message and number from after a key, at most `limit`.
+    async fn queued(
+        &self,
+        filter: &QueueFilter,
+        after: Option<(MessageId, u32)>,
+        limit: usize,
+    ) -> Result<Vec<QueueJob>, StoreError>;
+    async fn queue_counts(&self, filter: &QueueFilter) -> Result<QueueCounts, StoreError>;
+    /// Does something to the next recipients from after a key; gives how many, and where to go on.
+    async fn queue_act(
+        &self,
+        filter: &QueueFilter,
+        action: QueueAction,
+        after: Option<(MessageId, u32)>,
+    ) -> Result<(u64, Option<(MessageId, u32)>), StoreError>;
+    /// Lanes by name from after one, at most `limit`.
+    async fn lanes(&self, after: Option<Lane>, limit: usize) -> Result<Vec<LaneState>, StoreError>;
+    /// Nothing of a lane is tried until it is resumed (`None`). What is under way goes on to its end: whoever holds the
+    /// lane is told at the next [`QueueStore::keep_lanes`].
+    async fn suspend_lane(&self, lane: &Lane, reason: Option<String>) -> Result<(), StoreError>;
+    /// Forgets lanes without recipients where nothing was done since `before`.
+    async fn tidy_lanes(&self, before: UtcMillis) -> Result<usize, StoreError>;
 }
 
 /// Where blobs lie and which are still needed: kept by the mail store in the transactions that make and drop entries,

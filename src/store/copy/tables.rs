@@ -111,6 +111,43 @@ const POOL: Columns = &[
     ("dry_until", Int),
 ];
 
+const QUEUE_ITEM: Columns = &[
+    ("message_id", Bytes),
+    ("variant", Int),
+    ("blob_id", Bytes),
+    ("size_bytes", Int),
+    ("prefix", Bytes),
+    ("sender", Text),
+    ("account_id", Int),
+    ("needs", Int),
+    ("envelope_id", Text),
+    ("subject", Text),
+    ("created_at", Int),
+    ("recipients", Int),
+];
+
+const QUEUE_RECIPIENT: Columns = &[
+    ("message_id", Bytes),
+    ("nth", Int),
+    ("variant", Int),
+    ("address", Text),
+    ("original", Text),
+    ("notify", Int),
+    ("lane", Text),
+    ("priority", Int),
+    ("state", Int),
+    ("next_at", Int),
+    ("alarm_at", Int),
+    ("expires_at", Int),
+    ("attempts", Int),
+    ("last_at", Int),
+    ("last_status", Text),
+    ("last_host", Text),
+];
+
+/// Who holds a lane is of no interest elsewhere: each is looked at anew.
+const QUEUE_LANE: Columns = &[("lane", Text), ("is_suspended", Bool), ("reason", Text)];
+
 const BLOB: Columns = &[("blob_id", Bytes), ("size_bytes", Int), ("digest", Bytes)];
 
 /// What an account has, apart from its deliveries, which no index of the embedded engine finds by account. The first
@@ -136,7 +173,7 @@ pub(super) fn of_account() -> [Table; 11] {
 pub(super) const TELLING: usize = 5;
 
 /// Tables of the server's.
-pub(super) const KNOWN_TO_PLANNER: [&str; 17] = [
+pub(super) const KNOWN_TO_PLANNER: [&str; 20] = [
     "account",
     "mailbox",
     "subscription",
@@ -151,14 +188,54 @@ pub(super) const KNOWN_TO_PLANNER: [&str; 17] = [
     "removed",
     "content",
     "delivered",
+    "queue_item",
+    "queue_recipient",
+    "queue_lane",
     "blob",
     "blob_chunk",
     "blob_release",
 ];
 
 /// What accounts share.
-pub(super) fn of_all() -> [Table; 2] {
-    [Table { is_owned: false, ..plain("delivered", DELIVERED, 2) }, Table { is_owned: false, ..plain("pool", POOL, 1) }]
+pub(super) fn of_all() -> [Table; 5] {
+    [
+        Table { is_owned: false, ..plain("delivered", DELIVERED, 2) },
+        Table { is_owned: false, ..plain("pool", POOL, 1) },
+        queue_item(),
+        Table { is_owned: false, ..plain("queue_recipient", QUEUE_RECIPIENT, 2) },
+        queue_lane(),
+    ]
+}
+
+/// An item holds its blob, which the embedded engine counts.
+fn queue_item() -> Table {
+    let mut table = Table { is_owned: false, ..plain("queue_item", QUEUE_ITEM, 2) };
+    table.sqlite.insert.push("UPDATE blob SET refs = refs + 1 WHERE blob_id = ?3".to_owned());
+    table.sqlite.delete.insert(
+        0,
+        "INSERT OR IGNORE INTO blob_release (released_at, blob_id)
+             SELECT unixepoch() * 1000, b.blob_id FROM blob b JOIN queue_item i ON i.blob_id = b.blob_id
+             WHERE b.refs = 0 AND i.message_id = ?1 AND i.variant = ?2"
+            .to_owned(),
+    );
+    table.sqlite.delete.insert(
+        0,
+        "UPDATE blob SET refs = refs - 1 WHERE refs > 0 AND blob_id =
+             (SELECT blob_id FROM queue_item WHERE message_id = ?1 AND variant = ?2)"
+            .to_owned(),
+    );
+    table
+}
+
+fn queue_lane() -> Table {
+    let mut table = Table { is_owned: false, ..plain("queue_lane", QUEUE_LANE, 1) };
+    let columns = "lane, due_at, holder, fence, failures, retry_at, is_suspended, reason, warm_at";
+    table.sqlite.insert = vec![format!("INSERT INTO queue_lane ({columns}) VALUES (?1, 0, '', 0, 0, 0, ?2, ?3, 0)")];
+    table.postgres.insert = vec![format!(
+        "INSERT INTO queue_lane ({columns}, leased_until)
+         SELECT lane, 0, '', 0, 0, 0, is_suspended, reason, 0, '-infinity'::timestamptz FROM n"
+    )];
+    table
 }
 
 fn plain(name: &'static str, columns: Columns, key: usize) -> Table {
@@ -171,7 +248,8 @@ pub(super) fn blobs(is_referred: bool) -> Table {
     if is_referred {
         table.sqlite.from = "(SELECT blob_id, size_bytes, digest FROM blob WHERE refs > 0)".to_owned();
         table.postgres.from = "(SELECT blob_id, size_bytes, digest FROM blob b
-             WHERE EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id)) AS b"
+             WHERE EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id)
+                 OR EXISTS (SELECT 1 FROM queue_item q WHERE q.blob_id = b.blob_id)) AS b"
             .to_owned();
     }
     table

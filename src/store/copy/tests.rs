@@ -12,6 +12,7 @@ use mail::mime::Summary;
 
 use super::{CopyError, CopyReport, tables};
 use crate::contract::{self, EVERYTHING, NOW, Random, Subject, name, uid};
+use crate::contract_queue;
 use crate::model::{Delivery, FlagChange, Flags, Role, SystemFlags, Target};
 use crate::object_server::ObjectServer;
 use crate::storage::{Storage, StorageSettings};
@@ -144,6 +145,9 @@ impl Node {
             .await
             .unwrap();
         self.deliver(50, Bytes::from_static(b"in the pools")).await;
+        let leaving = contract_queue::message(&self.subject, "ann@example.test", &[("bob@a.test", "a.test")]).await;
+        self.storage.queue.enqueue(vec![leaving]).await.unwrap();
+        self.storage.queue.suspend_lane(&"b.test".into(), Some("as asked".to_owned())).await.unwrap();
         let tables = tables::of_account().into_iter().chain(tables::of_all()).chain([tables::blobs(true)]);
         for table in tables {
             let rows = self.storage.place().rows(&table, None, None, 1).await.unwrap();
@@ -348,6 +352,12 @@ async fn every_column_is_thought_of() {
         "blob_release.blob_id",
         "erasure.locator",
         "erasure.blob_id",
+        "queue_lane.due_at",
+        "queue_lane.holder",
+        "queue_lane.fence",
+        "queue_lane.failures",
+        "queue_lane.retry_at",
+        "queue_lane.warm_at",
     ]
     .map(str::to_owned)
     .into();
@@ -370,13 +380,14 @@ async fn every_column_is_thought_of() {
             for (column, _) in &table.columns {
                 let is_content = table.key < table.columns.len()
                     && ["blob_id", "prefix", "summary"].contains(column)
-                    && table.name != "blob";
+                    && !["blob", "queue_item"].contains(&table.name);
                 let of = if is_content { "content" } else { table.name };
                 copied.insert(format!("{of}.{column}"));
             }
         }
         assert_eq!(found, copied);
         // The second place.
+        apart.insert("queue_lane.leased_until".to_owned());
         for gone in ["blob.locator", "blob.refs", "erasure.locator", "erasure.blob_id"] {
             apart.remove(gone);
         }

@@ -4,6 +4,7 @@ mod change;
 mod entry;
 mod flags;
 mod mailbox;
+mod queue;
 pub(crate) mod quota;
 mod removed;
 mod verdict;
@@ -14,6 +15,10 @@ pub use entry::{
 };
 pub use flags::{Flags, InvalidKeyword, Keyword, SystemFlags};
 pub use mailbox::{InvalidMailboxName, Mailbox, MailboxName, Role};
+pub use queue::{
+    Enqueued, Lane, LaneClaim, LaneLeft, LaneState, Needs, Notify, QueueAction, QueueCounts, QueueFilter, QueueItem,
+    QueueJob, QueueRecipient, QueueState, Settled,
+};
 pub use quota::{OverQuota, PoolUsage, Usage};
 pub use removed::{Removed, RemovedMailbox, Restored};
 pub use verdict::OwnerVerdict;

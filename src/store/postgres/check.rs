@@ -11,6 +11,8 @@ use super::blobs::chunks_of;
 use super::{PgBlobs, PgStore, rows};
 use crate::audit::{AuditOptions, AuditPlace, AuditReport, BATCH, PROBLEMS_MAX, Step, WRONG_ALLOWANCE, WRONG_POOL};
 use crate::error::StoreError;
+use crate::queue;
+use crate::traits::QueueStore as _;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -129,6 +131,7 @@ impl PgStore {
             }
             AuditPlace::Whole => {
                 self.audit_pools(options, &mut report).await?;
+                self.audit_queue(options, &mut report).await?;
                 Some(AuditPlace::Blobs(Vec::new()))
             }
             AuditPlace::Blobs(after) => {
@@ -156,6 +159,28 @@ impl PgStore {
             report.add(WRONG_ALLOWANCE, format!("account {account}"), repaired);
         }
         Ok(to)
+    }
+
+    async fn audit_queue(&self, options: &AuditOptions, report: &mut AuditReport) -> Result<()> {
+        let sql = self.pool.begin(true).await?;
+        let mut found = Vec::new();
+        for (what, text) in queue::RULES {
+            for row in sql.rows(text, &[]).await? {
+                let raw = rows::value::<&[u8]>(&row, 0)?.try_into().map_err(|_| rows::unreadable("message id"))?;
+                found.push((what, base::MessageId::from_bytes(raw)));
+            }
+        }
+        sql.end(Ok::<(), StoreError>(())).await?;
+        if options.repair && !found.is_empty() {
+            let sql = self.pool.begin(false).await?;
+            let done = sql.batch(queue::REPAIRS).await;
+            sql.end(done).await?;
+            self.tidy_lanes(UtcMillis(0)).await?;
+        }
+        for (what, message) in found {
+            report.add(what, format!("message {message}"), options.repair && what != queue::LOST);
+        }
+        Ok(())
     }
 
     async fn audit_pools(&self, options: &AuditOptions, report: &mut AuditReport) -> Result<()> {
@@ -206,6 +231,7 @@ impl PgStore {
         let text = "SELECT b.blob_id, b.size_bytes,
                      (SELECT count(*) FROM blob_chunk c WHERE c.blob_id = b.blob_id),
                      EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id)
+                     OR EXISTS (SELECT 1 FROM queue_item q WHERE q.blob_id = b.blob_id)
                      OR EXISTS (SELECT 1 FROM blob_release r WHERE r.blob_id = b.blob_id), b.frames IS NOT NULL,
                      b.digest
                  FROM blob b WHERE b.blob_id > $1 ORDER BY b.blob_id LIMIT $2";

@@ -211,6 +211,7 @@ async fn take_released(
     let text = "WITH gone AS (
              DELETE FROM blob b WHERE b.blob_id = ANY ($1::bytea[])
              AND NOT EXISTS (SELECT 1 FROM content c WHERE c.blob_id = b.blob_id)
+             AND NOT EXISTS (SELECT 1 FROM queue_item q WHERE q.blob_id = b.blob_id)
              RETURNING b.blob_id, b.frames IS NOT NULL AS is_object
          ), objects AS (
              INSERT INTO object_release (blob_id) SELECT blob_id FROM gone WHERE is_object UNION

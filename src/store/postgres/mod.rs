@@ -16,6 +16,7 @@ mod insert;
 mod log;
 mod mailboxes;
 mod objects;
+mod queue;
 mod read;
 mod removed;
 mod rows;

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base::{AccountId, BlobId, PoolId};
+use base::{AccountId, BlobId, MessageId, PoolId};
 use rusqlite::{Connection, Result};
 
 use super::{SqliteStore, crc};
 use crate::audit::{AuditReport, PROBLEMS_MAX, WRONG_ALLOWANCE, WRONG_POOL};
 use crate::error::StoreError;
+use crate::queue;
 
 /// What must not be: in words, and a query for where it is. `?1` and `?2` bound the accounts.
 type Rule = (&'static str, &'static str);
@@ -125,10 +126,11 @@ const OF_ALL: &[Rule] = &[
     ),
 ];
 
-/// Blobs whose count of references is not what the content rows add up to.
+/// Blobs whose count of references is not what the content rows and the queue add up to.
 const REFERENCES: &str = "
     SELECT b.blob_id, coalesce(r.n, 0) FROM blob b
-    LEFT JOIN (SELECT blob_id, count(*) AS n FROM content GROUP BY blob_id) r ON r.blob_id = b.blob_id
+    LEFT JOIN (SELECT blob_id, count(*) AS n FROM (SELECT blob_id FROM content UNION ALL SELECT blob_id FROM queue_item)
+        GROUP BY blob_id) r ON r.blob_id = b.blob_id
     WHERE b.refs <> coalesce(r.n, 0)";
 
 /// Blobs that nothing refers to and that no list leads garbage collection to.
@@ -228,6 +230,12 @@ const REPAIRS: &str = "
             GROUP BY p.pool_id) AS n
         WHERE n.pool_id = pool.pool_id
         AND (pool.allotted_bytes, pool.allotted_messages) <> (n.bytes, n.messages);";
+
+/// Makes lanes that are not there.
+const LANES: &str = "
+    INSERT INTO queue_lane (lane, due_at, holder, fence, failures, retry_at, is_suspended, reason, warm_at)
+        SELECT DISTINCT lane, 0, '', 0, 0, 0, 0, '', 0 FROM queue_recipient
+        WHERE lane NOT IN (SELECT lane FROM queue_lane);";
 
 /// Accounts looked at in one step.
 const ACCOUNTS: usize = 200;
@@ -343,7 +351,7 @@ fn look_at_all(sql: &Connection, is_whole: bool) -> Result<AuditReport> {
         ("the file's own structure", if is_whole { look_at_file } else { |_, _| Ok(()) }),
         ("rows of all accounts", |sql, report| apply(sql, OF_ALL, (0, i64::MAX), report)),
         ("rows of no account", crc::look_at_rest),
-        ("pools and blobs", look_at_sums),
+        ("pools, the queue and blobs", look_at_sums),
     ];
     for (asked, step) in steps {
         let looked = step(sql, &mut report);
@@ -367,6 +375,11 @@ fn look_at_sums(sql: &Connection, report: &mut AuditReport) -> Result<()> {
     for row in sql.prepare(POOLS)?.query_map([], |row| row.get(0))? {
         report.add(WRONG_POOL, PoolId::from_raw(row?).to_string(), false);
     }
+    for (what, text) in queue::RULES {
+        for row in sql.prepare(text)?.query_map([], |row| row.get(0))? {
+            report.add(what, format!("message {}", MessageId::from_bytes(row?)), false);
+        }
+    }
     for (what, text) in [(WRONG_REFERENCES, REFERENCES), (WRONG_RELEASE, FORGOTTEN)] {
         for row in sql.prepare(text)?.query_map([], |row| row.get(0))? {
             report.add(what, blob_at(row?), false);
@@ -379,6 +392,8 @@ fn repair(sql: &Connection, now: i64) -> Result<()> {
     // First: what an index has not as the row does, no statement changes.
     crc::accept(sql)?;
     sql.execute_batch(REPAIRS)?;
+    sql.execute_batch(queue::REPAIRS)?;
+    sql.execute_batch(LANES)?;
     let mut references = sql.prepare(REFERENCES)?;
     let counts: Vec<([u8; 16], u64)> =
         references.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_>>()?;

@@ -9,6 +9,7 @@ mod crc;
 pub(crate) mod insert;
 mod log;
 mod mailboxes;
+mod queue;
 mod read;
 pub(crate) mod removed;
 mod rows;
