@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("cluster", 2),
     ("legacy", 2),
     ("filter", 3),
+    ("relay", 3),
     ("imap", 3),
     ("pop3", 3),
     ("managesieve", 3),

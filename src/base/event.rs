@@ -20,6 +20,12 @@ pub const RECIPIENT_REFUSED: &str = "recipient.refused";
 pub const MESSAGE_ACCEPTED: &str = "message.accepted";
 pub const MESSAGE_REFUSED: &str = "message.refused";
 pub const MESSAGE_DEFERRED: &str = "message.deferred";
+/// It waits for a server elsewhere; such a server has it; or it is given up.
+pub const MESSAGE_QUEUED: &str = "message.queued";
+pub const MESSAGE_SENT: &str = "message.sent";
+pub const MESSAGE_BOUNCED: &str = "message.bounced";
+pub const ROUTES_FAILED: &str = "routes.failed";
+pub const ROUTES_READ: &str = "routes.read";
 pub const DNS_DOWN: &str = "dns.down";
 pub const DNS_UP: &str = "dns.up";
 /// A DNS list is not believed, or not asked, for now; or again.

@@ -11,6 +11,7 @@ mod legacy;
 mod mailbox;
 mod node;
 mod print;
+mod queue;
 mod report;
 mod rules;
 mod run;
@@ -60,6 +61,9 @@ enum Command {
     /// Mailboxes of an account: lists them, brings removed messages back.
     #[command(subcommand)]
     Mailbox(mailbox::Command),
+    /// Mail on its way to somewhere else.
+    #[command(subcommand)]
+    Queue(queue::Command),
     /// Judges messages without delivering them.
     Scan(scan::Scan),
     /// Teaches the classifier what is spam and what is not.
@@ -105,6 +109,7 @@ pub fn run() -> ExitCode {
         Command::Tenant(command) => command.run(),
         Command::Legacy(command) => command.run(),
         Command::Mailbox(command) => command.run(),
+        Command::Queue(command) => command.run(),
         Command::Scan(command) => command.run(),
         Command::Learn(command) => command.run(),
         Command::Rules(command) => command.run(),

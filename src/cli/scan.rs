@@ -181,6 +181,7 @@ async fn judge(filter: &Filter, message: Vec<u8>) -> Judgement {
         forward_paths: Vec::new(),
         body: mail::BodyKind::EightBitMime,
         smtputf8: false,
+        wishes: mail::Wishes::default(),
     };
     let message = Bytes::from(with_crlf(message));
     filter.judge(&MessageFacts { source: Source::File, envelope, message, received_at: SystemClock.utc() }).await

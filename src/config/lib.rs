@@ -17,5 +17,5 @@ mod value;
 
 pub use listener::{Listener, Service};
 pub use load::ConfigError;
-pub use model::{Config, LogFormat, Network, ObjectStore, Postgres, PostgresTls, Role, TlsFiles, Way, WhenDown};
+pub use model::{Config, LogFormat, Network, ObjectStore, Postgres, PostgresTls, Queue, Role, TlsFiles, Way, WhenDown};
 pub use reference::reference;

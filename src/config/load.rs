@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::listener::{Listener, Service};
-use crate::model::{Config, LogFormat, ObjectStore, Postgres, PostgresTls, Role, TlsFiles, Way, WhenDown};
+use crate::model::{Config, LogFormat, ObjectStore, Postgres, PostgresTls, Queue, Role, TlsFiles, Way, WhenDown};
 use crate::option::{Kind, OPTIONS, OptionSpec, find};
 use crate::value::{Value, check};
 
@@ -259,6 +259,19 @@ impl Reader<'_> {
         })
     }
 
+    fn queue(&mut self, folder: &Path) -> Queue {
+        Queue {
+            routes: self.take("queue.routes").map(|value| folder.join(value.into_text())),
+            port: u16::try_from(self.count("queue.port")).unwrap_or(25),
+            connections_max: self.count("queue.connections_max"),
+            first_wait: self.span("queue.first_wait"),
+            longest_wait: self.span("queue.longest_wait"),
+            warn_after: self.span("queue.warn_after"),
+            expire_after: self.span("queue.expire_after"),
+            expire_notices_after: self.span("queue.expire_notices_after"),
+        }
+    }
+
     fn object_store(&mut self, folder: &Path) -> Option<ObjectStore> {
         let store = ObjectStore {
             endpoints: self.texts("storage.object_store"),
@@ -274,6 +287,7 @@ impl Reader<'_> {
 
     fn finish(mut self, folder: &Path) -> Config {
         let postgres = self.postgres(folder);
+        let queue = self.queue(folder);
         let object_store = self.object_store(folder).filter(|_| postgres.is_some());
         let mut path = |option| self.take(option).map(|value| folder.join(value.into_text()));
         let (data, policy) = (path("node.data").unwrap_or_default(), path("filter.policy"));
@@ -325,6 +339,7 @@ impl Reader<'_> {
             pop3_sessions_per_client_max: self.count("pop3.sessions_per_client_max"),
             web_sessions_max: self.count("web.sessions_max"),
             plaintext_on_loopback: self.text("login.plaintext") == "loopback",
+            queue,
             rules: self
                 .take("filter.rules")
                 .map(Value::into_paths)

@@ -77,6 +77,22 @@ pub struct Postgres {
     pub statement_wait: Duration,
 }
 
+/// Mail that leaves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Queue {
+    /// The routing file.
+    pub routes: Option<PathBuf>,
+    /// Where servers of the world take mail.
+    pub port: u16,
+    pub connections_max: usize,
+    pub first_wait: Duration,
+    pub longest_wait: Duration,
+    /// Zero: nobody is told of a delay.
+    pub warn_after: Duration,
+    pub expire_after: Duration,
+    pub expire_notices_after: Duration,
+}
+
 /// An S3-compatible object store beside the PostgreSQL server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ObjectStore {
@@ -120,6 +136,7 @@ pub struct Config {
     pub web_sessions_max: usize,
     /// Passwords are taken without TLS from loopback clients.
     pub plaintext_on_loopback: bool,
+    pub queue: Queue,
     pub rules: Vec<PathBuf>,
     pub policy: Option<PathBuf>,
     pub judged: Vec<Way>,

@@ -232,6 +232,33 @@ pub const OPTIONS: &[OptionSpec] = &[
         "\"defer\"",
         "When a milter without a `down=` of its own does not answer.",
     ),
+    optional(
+        "queue.routes",
+        Kind::Path,
+        "Routing file (TOML): ways for domains, senders or all mail, limits of providers, source addresses; read again when it changes. Without it mail goes where the DNS says.",
+    ),
+    with("queue.port", count(1, 65_535), "25", "Port where servers of the world take mail."),
+    with("queue.connections_max", count(1, 20_000), "500", "Connections to servers elsewhere at a time."),
+    with(
+        "queue.first_wait",
+        span(1, DAY_SECS),
+        "\"2 min\"",
+        "Between the first attempt and the second; each further wait is twice as long.",
+    ),
+    with("queue.longest_wait", span(1, 7 * DAY_SECS), "\"2 h\"", "No wait is longer."),
+    with(
+        "queue.warn_after",
+        span(0, 30 * DAY_SECS),
+        "\"4 h\"",
+        "A sender is told that a message is still on its way; 0 for never.",
+    ),
+    with("queue.expire_after", span(60, 60 * DAY_SECS), "\"5 d\"", "A message is given up, and its sender told."),
+    with(
+        "queue.expire_notices_after",
+        span(60, 60 * DAY_SECS),
+        "\"2 d\"",
+        "A notice to a sender that cannot be delivered is given up.",
+    ),
     with(
         "storage.engine",
         Kind::Choice(&["embedded", "postgresql"]),

@@ -54,6 +54,7 @@ impl Bench {
                 forward_paths: vec![ForwardPath::Address("b@here.test".parse().unwrap())],
                 body: BodyKind::SevenBit,
                 smtputf8: false,
+                wishes: mail::Wishes::default(),
             },
             message: bytes::Bytes::from(format!("From: {from}\r\nSubject: s\r\n\r\n{body}\r\n")),
             received_at: self.clock.utc(),

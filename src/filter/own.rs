@@ -111,6 +111,7 @@ mod tests {
                 forward_paths: Vec::new(),
                 body: BodyKind::SevenBit,
                 smtputf8: false,
+                wishes: mail::Wishes::default(),
             },
             message: Bytes::from(format!("From: {from}\r\n\r\nx\r\n")),
             received_at: UtcMillis(0),

@@ -54,6 +54,7 @@ fn facts(source: Source, body: &str) -> MessageFacts {
                 .to_vec(),
             body: BodyKind::SevenBit,
             smtputf8: false,
+            wishes: mail::Wishes::default(),
         },
         message: Bytes::from(format!("From: a@x.test\r\nSubject:  two\r\n lines\r\n\r\n{body}\r\n")),
         received_at: UtcMillis(1_793_443_327_000),

@@ -186,6 +186,7 @@ impl Driven {
                 forward_paths: self.to.clone(),
                 body: BodyKind::SevenBit,
                 smtputf8: false,
+                wishes: mail::Wishes::default(),
             },
             message: Bytes::from(message.to_owned()),
             received_at: UtcMillis(1_793_443_327_000),

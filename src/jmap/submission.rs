@@ -193,7 +193,7 @@ fn envelope(given: Option<&Value>, message: &[u8], identity: &Address, own: &[Ad
     let has_utf8 = |path: &ForwardPath| matches!(path, ForwardPath::Address(a) if a.needs_smtputf8());
     let smtputf8 = forward_paths.iter().any(has_utf8) || !message.is_ascii();
     let body = if message.is_ascii() { BodyKind::SevenBit } else { BodyKind::EightBitMime };
-    Ok(Envelope { reverse_path, forward_paths, body, smtputf8 })
+    Ok(Envelope { reverse_path, forward_paths, body, smtputf8, wishes: mail::Wishes::default() })
 }
 
 /// Addresses in the header fields of these names.

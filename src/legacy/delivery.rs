@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use base::event;
 use bytes::Bytes;
+use mail::reply::{Offers, stuff_dots};
 use mail::{Address, Enhanced, ReversePath, Status};
 use net::Announce;
 
 use crate::gateway::{Failure, Gateway, Place};
-use crate::smtp::{Behind, Offers, ask, hello, reply};
+use crate::smtp::{Behind, ask, hello, reply};
 use crate::wire::Wire;
 
 /// What the server takes mail by.
@@ -133,10 +134,7 @@ fn parameters(message: &Outgoing<'_>, offers: &Offers) -> Option<String> {
 async fn send(wire: &mut Wire<'_>, content: &[u8]) -> Result<(), Failure> {
     let mut out = Vec::with_capacity(STEP + 1024);
     for line in content.split_inclusive(|octet| *octet == b'\n') {
-        if line.starts_with(b".") {
-            out.push(b'.');
-        }
-        out.extend_from_slice(line);
+        stuff_dots(line, &mut out);
         if out.len() >= STEP {
             wire.say(&out).await?;
             out.clear();

@@ -3,79 +3,21 @@
 use base::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mail::{Enhanced, Status};
+use mail::reply::{Offers, REPLY_LINES_MAX, Reply, reply_line};
 
 use crate::gateway::{Client, Failure};
 use crate::wire::{Wire, plain, strange};
-
-/// A reply.
-pub(crate) struct Reply {
-    pub code: u16,
-    /// Without code and mark.
-    pub lines: Vec<String>,
-}
-
-const REPLY_LINES_MAX: usize = 200;
-
-impl Reply {
-    pub fn is_success(&self) -> bool {
-        self.code / 100 == 2
-    }
-
-    pub fn is_permanent(&self) -> bool {
-        self.code / 100 == 5
-    }
-
-    /// As we answer it: code, enhanced code if it has one, text of the last line.
-    pub fn status(&self) -> Status {
-        let class = match self.code / 100 {
-            2 => 2,
-            5 => 5,
-            _ => 4,
-        };
-        // What ends their session does not end ours.
-        let code = match self.code {
-            421 => 451,
-            code if code / 100 == u16::from(class) => code,
-            _ => 451,
-        };
-        let last = self.lines.last().map(String::as_str).unwrap_or_default();
-        let (enhanced, text) = match last.split_once(' ').and_then(|(word, text)| Some((enhanced(word)?, text))) {
-            Some((found, text)) if found.0 == class => (found, text),
-            _ => (Enhanced(class, 0, 0), last),
-        };
-        Status::with_text(code, enhanced, &text.chars().take(300).collect::<String>())
-    }
-
-    pub fn describe(&self) -> String {
-        format!("{} {}", self.code, self.lines.last().map(String::as_str).unwrap_or_default())
-    }
-}
-
-/// RFC 2034 §4.
-fn enhanced(word: &str) -> Option<Enhanced> {
-    let mut parts = word.split('.');
-    let (class, subject, detail) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
-    }
-    Some(Enhanced(class.parse().ok()?, subject.parse().ok()?, detail.parse().ok()?))
-}
 
 pub(crate) async fn reply(wire: &mut Wire<'_>) -> Result<Reply, Failure> {
     let mut lines = Vec::new();
     while lines.len() < REPLY_LINES_MAX {
         let line = wire.line().await?;
-        let text = String::from_utf8_lossy(&line).into_owned();
-        let code = text.get(..3).and_then(|code| code.parse::<u16>().ok()).filter(|code| (200..600).contains(code));
-        let (Some(code), mark) = (code, text.get(3..4).unwrap_or(" ")) else {
+        let Some((code, is_last, text)) = reply_line(&line) else {
             return Err(strange("answers strangely", &line));
         };
-        lines.push(text.get(4..).unwrap_or_default().to_owned());
-        match mark {
-            "-" => {}
-            " " => return Ok(Reply { code, lines }),
-            _ => return Err(strange("answers strangely", &line)),
+        lines.push(text);
+        if is_last {
+            return Ok(Reply { code, lines });
         }
     }
     Err(strange("says too much", b""))
@@ -84,19 +26,6 @@ pub(crate) async fn reply(wire: &mut Wire<'_>) -> Result<Reply, Failure> {
 pub(crate) async fn ask(wire: &mut Wire<'_>, command: &str) -> Result<Reply, Failure> {
     wire.say(Secret::new(format!("{command}\r\n")).reveal()).await?;
     reply(wire).await
-}
-
-/// What was offered in answer to EHLO or LHLO: keyword and parameters, in capitals.
-pub(crate) struct Offers(Vec<Vec<String>>);
-
-impl Offers {
-    pub fn of(&self, keyword: &str) -> Option<&[String]> {
-        self.0.iter().find(|words| words.first().is_some_and(|word| word == keyword)).and_then(|words| words.get(1..))
-    }
-
-    pub fn has(&self, keyword: &str) -> bool {
-        self.of(keyword).is_some()
-    }
 }
 
 /// Who is said to stand behind us, where the server takes that.
@@ -162,8 +91,7 @@ async fn greet(wire: &mut Wire<'_>, verb: &str, host_name: &str) -> Result<Offer
     if !answer.is_success() {
         return Err(Failure::Unavailable(format!("does not take {verb}: {}", answer.describe())));
     }
-    let words = |line: &String| line.split_ascii_whitespace().map(str::to_ascii_uppercase).collect();
-    Ok(Offers(answer.lines.iter().skip(1).map(words).collect()))
+    Ok(Offers::new(&answer))
 }
 
 pub(crate) async fn sign_in(wire: &mut Wire<'_>, client: Client<'_>, host_name: &str) -> Result<(), Failure> {

@@ -10,11 +10,12 @@ pub mod date;
 pub mod envelope;
 pub mod header;
 pub mod mime;
+pub mod reply;
 pub mod search;
 pub mod status;
 pub mod utf7;
 
 pub use address::{Address, Domain, ForwardPath, InvalidAddress, LocalPart, ReversePath};
-pub use envelope::{BodyKind, Envelope};
+pub use envelope::{BodyKind, Envelope, HoldWish, NotifyWish, RecipientWish, Returns, Wishes};
 pub use header::{HeaderField, HeaderFields};
 pub use status::{Enhanced, Status};

@@ -76,6 +76,7 @@ pub(crate) struct AnswerCache {
     /// Texts and names of name servers, which the library has no cache for. Empty: there are none.
     pub texts: Answers<Box<str>, Arc<[Box<str>]>>,
     pub name_servers: Answers<Box<str>, Arc<[Box<str>]>>,
+    pub mail_hosts: Answers<Box<str>, Arc<[Box<str>]>>,
 }
 
 impl AnswerCache {
@@ -88,6 +89,7 @@ impl AnswerCache {
             ptr: Answers::of_at_most(entries),
             texts: Answers::of_at_most(entries),
             name_servers: Answers::of_at_most(entries),
+            mail_hosts: Answers::of_at_most(entries),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The caching resolver that all sender checks share.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,6 +137,40 @@ impl Resolver {
         self.lookup(zone, RecordType::NS, &self.cache.name_servers).await
     }
 
+    /// Where a domain takes mail (RFC 5321 §5.1), best first: preference and name, lower case, without a final dot. Bounded by
+    /// the query timeout.
+    pub async fn lookup_mail_hosts(&self, domain: &str) -> Result<Vec<(u16, String)>, Unresolved> {
+        let found = self.lookup(domain, RecordType::MX, &self.cache.mail_hosts).await?;
+        let read = |text: &str| {
+            let (preference, name) = text.split_once(' ')?;
+            Some((preference.parse().ok()?, name.to_owned()))
+        };
+        let mut hosts: Vec<(u16, String)> = found.iter().filter_map(|text| read(text)).collect();
+        hosts.sort_unstable();
+        Ok(hosts)
+    }
+
+    /// The addresses of a host, those of IPv6 first. Bounded by twice the query timeout.
+    pub async fn lookup_addresses(&self, host: &str) -> Result<Vec<IpAddr>, Unresolved> {
+        let v6 = async || self.authenticator().ipv6_lookup(host, Some(&self.cache.ipv6)).await;
+        let (v6, v4) = tokio::join!(self.unless_down(v6), self.lookup_ipv4(host));
+        let v6: Result<Vec<IpAddr>, Unresolved> = match v6 {
+            Ok(answer) => Ok(answer.records.iter().copied().map(IpAddr::V6).collect()),
+            Err(Error::Dns(DnsError::Resolver(_)) | Error::Io(_)) => Err(Unresolved::Failed),
+            Err(_) => Err(Unresolved::Absent),
+        };
+        match (v6, v4) {
+            (Ok(mut v6), Ok(v4)) => {
+                v6.extend(v4.iter().copied().map(IpAddr::V4));
+                Ok(v6)
+            }
+            (Ok(v6), Err(_)) => Ok(v6),
+            (Err(_), Ok(v4)) => Ok(v4.iter().copied().map(IpAddr::V4).collect()),
+            (Err(Unresolved::Absent), Err(Unresolved::Absent)) => Err(Unresolved::Absent),
+            (Err(_), Err(_)) => Err(Unresolved::Failed),
+        }
+    }
+
     async fn lookup(
         &self,
         name: &str,
@@ -183,6 +217,10 @@ fn text_of(data: &RData) -> Option<Box<str>> {
         RData::TXT(text) => {
             let whole: Vec<u8> = text.txt_data.iter().flat_map(|part| part.iter().copied()).collect();
             Some(String::from_utf8_lossy(&whole).into())
+        }
+        RData::MX(mx) => {
+            let host = mx.exchange.to_ascii().trim_end_matches('.').to_ascii_lowercase();
+            Some(format!("{} {host}", mx.preference).into())
         }
         RData::NS(server) => Some(server.0.to_ascii().trim_end_matches('.').to_ascii_lowercase().into()),
         _ => None,

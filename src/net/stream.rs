@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls::CommonState;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -29,15 +30,30 @@ pub type Outbound = MaybeTls<tokio_rustls::client::TlsStream<TcpStream>>;
 impl Stream {
     /// `None` for a plain connection.
     pub fn tls_facts(&self) -> Option<TlsFacts> {
-        let Self::Tls(stream) = self else { return None };
-        let (_, connection) = stream.get_ref();
-        let version = connection.protocol_version().and_then(|version| version.as_str());
-        let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
-        Some(TlsFacts {
-            // rustls writes TLSv1_3 and TLS13_AES_…; the registries write TLSv1.3 and TLS_AES_….
-            version: version.unwrap_or("TLS").replace('_', "."),
-            cipher: cipher.unwrap_or("unknown").replacen("TLS13_", "TLS_", 1),
-        })
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(facts(stream.get_ref().1)),
+        }
+    }
+}
+
+impl Outbound {
+    /// `None` for a plain connection.
+    pub fn tls_facts(&self) -> Option<TlsFacts> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(facts(stream.get_ref().1)),
+        }
+    }
+}
+
+fn facts(connection: &CommonState) -> TlsFacts {
+    let version = connection.protocol_version().and_then(|version| version.as_str());
+    let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+    TlsFacts {
+        // rustls writes TLSv1_3 and TLS13_AES_…; the registries write TLSv1.3 and TLS_AES_….
+        version: version.unwrap_or("TLS").replace('_', "."),
+        cipher: cipher.unwrap_or("unknown").replacen("TLS13_", "TLS_", 1),
     }
 }
 

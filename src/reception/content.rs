@@ -37,6 +37,23 @@ pub fn with_subject_tag(message: &Bytes, tag: &str) -> Bytes {
     out.into()
 }
 
+/// The message without the fields that name hidden recipients.
+pub fn without_bcc(message: &Bytes) -> Bytes {
+    let is_hidden = |name: &mail::HeaderField<'_>| name.is("Bcc") || name.is("Resent-Bcc");
+    if !HeaderFields::of(message).any(|field| is_hidden(&field)) {
+        return message.clone();
+    }
+    let (mut out, mut end) = (Vec::with_capacity(message.len()), 0);
+    for field in HeaderFields::of(message) {
+        if !is_hidden(&field) {
+            out.extend_from_slice(field.raw);
+        }
+        end = field.offset + field.raw.len();
+    }
+    out.extend_from_slice(message.get(end..).unwrap_or_default());
+    out.into()
+}
+
 /// What a submission server adds where a client left it out (RFC 6409 §8): whole fields.
 pub fn missing_fields(message: &[u8], id: MessageId, host_name: &str, at: UtcMillis) -> String {
     let has = |name: &str| HeaderFields::of(message).any(|field| field.is(name));
@@ -53,6 +70,14 @@ pub fn missing_fields(message: &[u8], id: MessageId, host_name: &str, at: UtcMil
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hidden_recipients_stay_hidden() {
+        let message = "From: a\r\nBCC: b@x.test,\r\n c@x.test\r\nTo: d\r\nResent-Bcc: e\r\n\r\nBcc: in the text\r\n";
+        let bare = without_bcc(&Bytes::from(message));
+        assert_eq!(bare, "From: a\r\nTo: d\r\n\r\nBcc: in the text\r\n");
+        assert_eq!(without_bcc(&bare), bare);
+    }
 
     #[test]
     fn subjects_are_tagged_once() {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use base::{AccountId, MessageId, event};
-use directory::{Elsewhere, LoginError, Recipient};
+use directory::{Elsewhere, LoginError};
 use filter::{Greeting, Login, Peer, Source, Stages, Start};
 use mail::{Address, Enhanced, ForwardPath, ReversePath, Status};
 use net::{Spool, SpoolError, Spooled};
 use smtp::{Credentials, Handler, Identity, MailParameters, Onward, Protocol, SessionFacts, SignIn, Transaction};
 use trail::{Event, Kind, Party};
 
-use crate::intake::{FULL, Incoming, Intake, Submitter, UNAVAILABLE, UNKNOWN};
+use crate::intake::{FULL, Incoming, Intake, Resolved, Submitter, UNAVAILABLE, UNKNOWN};
 use crate::received::Way;
 use crate::sending;
 use crate::story::Story;
@@ -104,11 +104,11 @@ impl Reception {
     }
 
     /// A transaction of SMTP has one answer for all its recipients, so all of them are here, or on the same old server.
-    async fn fits_together(&self, transaction: &Transaction, recipients: &[Recipient]) -> Result<(), Status> {
+    async fn fits_together(&self, transaction: &Transaction, resolved: &Resolved) -> Result<(), Status> {
         let Some(first) = transaction.envelope.forward_paths.first() else { return Ok(()) };
         // Accepted a moment ago.
         let first = self.intake.resolve(first, true).await.map_err(|_gone| UNAVAILABLE)?;
-        if places(&first) == places(recipients) { Ok(()) } else { Err(SEPARATELY) }
+        if places(&first) == places(resolved) { Ok(()) } else { Err(SEPARATELY) }
     }
 
     async fn message_done(&mut self) {
@@ -240,11 +240,11 @@ impl Handler for Reception {
     ) -> Result<(), Status> {
         let resolved = self.intake.resolve(forward_path, facts.identity.is_some()).await;
         let mut answer = match &resolved {
-            Ok(recipients) => self.intake.room_for(recipients).await,
+            Ok(resolved) => self.intake.room_for(resolved.here()).await,
             Err(status) => Err(status.clone()),
         };
-        if let (Ok(()), Ok(recipients), Protocol::Smtp | Protocol::Submission) = (&answer, &resolved, facts.protocol) {
-            answer = self.fits_together(transaction, recipients).await;
+        if let (Ok(()), Ok(resolved), Protocol::Smtp | Protocol::Submission) = (&answer, &resolved, facts.protocol) {
+            answer = self.fits_together(transaction, resolved).await;
         }
         if let (Ok(()), Some(stages)) = (&answer, &mut self.stages) {
             let start = start(facts, transaction.id, &transaction.envelope.reverse_path);
@@ -333,9 +333,12 @@ fn sender(account: AccountId, address: &Address) -> Party {
     Party { address: address.to_string(), account: Some(account), is_recipient: false, outcome: None }
 }
 
-/// Old servers, and `None` for here, where these get their mail.
-fn places(recipients: &[Recipient]) -> BTreeSet<Option<&str>> {
-    recipients.iter().map(|recipient| recipient.legacy.as_deref()).collect()
+/// Old servers, and `None` for here and the queue, where these get their mail.
+fn places(resolved: &Resolved) -> BTreeSet<Option<&str>> {
+    match resolved {
+        Resolved::Here(recipients) => recipients.iter().map(|recipient| recipient.legacy.as_deref()).collect(),
+        Resolved::Elsewhere(_) => BTreeSet::from([None]),
+    }
 }
 
 fn start<'a>(facts: &SessionFacts, id: MessageId, reverse_path: &'a ReversePath) -> Start<'a> {

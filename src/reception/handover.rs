@@ -12,7 +12,7 @@ use smtp::Protocol;
 use trail::Outcome;
 
 use crate::content;
-use crate::intake::{Incoming, Intake, UNAVAILABLE};
+use crate::intake::{Incoming, Intake, UNAVAILABLE, queued};
 use crate::received::Way;
 use crate::story::Story;
 
@@ -60,7 +60,7 @@ impl Intake {
         let mut left: Vec<(&Handover<'_>, &mut Option<Status>)> = Vec::new();
         for (handover, slot) in handovers.iter().zip(&mut done) {
             if !incoming.answers_each && self.handed.0.contains_key(&key(incoming, handover)) {
-                *slot = Some(queued(incoming));
+                *slot = Some(queued(incoming.id));
             } else {
                 left.push((handover, slot));
             }
@@ -135,7 +135,7 @@ impl Intake {
         metrics::counter!("ortler_messages_delivered_total", "outcome" => outcome.as_str()).increment(1);
         let (id, account) = (incoming.id, recipient.account.0);
         tracing::info!(event = event::MESSAGE_ACCEPTED, queue_id = %id, account, legacy = server);
-        queued(incoming)
+        queued(id)
     }
 
     /// The sender is told to come again: notes who has the message.
@@ -144,10 +144,6 @@ impl Intake {
             self.handed.0.insert(key(incoming, handover), ());
         }
     }
-}
-
-fn queued(incoming: &Incoming<'_>) -> Status {
-    Status::with_text(250, Enhanced(2, 0, 0), &format!("Queued as {}", incoming.id))
 }
 
 /// The message, as it came, for this account.

@@ -11,10 +11,11 @@ use directory::{Directory, Recipient, Resolution};
 use filter::headers::{Keeps, without_own_fields};
 use filter::{Filter, Judgement, Source, Stages};
 use mail::mime::Summary;
-use mail::{Enhanced, Envelope, ForwardPath, Status};
+use mail::{Address, Enhanced, Envelope, ForwardPath, Status};
 use moka::sync::Cache;
 use net::{MemoryBudget, SpoolSettings};
 use policy::{Decision, Disposition};
+use relay::Outgoing;
 use reputation::Reputation;
 use store::{AppendError, Committed, Delivery, Flags, Role, Storage, StoreError, StoredBlob, Target};
 use tokio::sync::mpsc;
@@ -23,6 +24,7 @@ use trail::{Outcome, Trail};
 use crate::content;
 use crate::handover::{Handed, Handover};
 use crate::judging::Unasked;
+use crate::leaving::Leaving;
 use crate::received::{self, Way};
 use crate::story::Story;
 
@@ -36,6 +38,8 @@ pub struct IntakeParts {
     pub filter: Arc<Filter>,
     pub classifier: Arc<Classifier>,
     pub reputation: Arc<Reputation>,
+    /// The way out.
+    pub outgoing: Arc<Outgoing>,
     /// Takes messages to learn without anybody's word; `None`: none are.
     pub lessons: Option<mpsc::Sender<Unasked>>,
     /// Mail that the filter sees; the rest is delivered as it is.
@@ -106,9 +110,27 @@ pub(crate) struct Submitter {
     pub ip: Option<IpAddr>,
 }
 
+/// Where a recipient of the envelope leads.
+#[derive(Clone, Debug)]
+pub(crate) enum Resolved {
+    /// To accounts of ours; to none, if a milter took it away.
+    Here(Vec<Recipient>),
+    /// To another system, by the queue.
+    Elsewhere(Address),
+}
+
+impl Resolved {
+    pub(crate) fn here(&self) -> &[Recipient] {
+        match self {
+            Self::Here(recipients) => recipients,
+            Self::Elsewhere(_) => &[],
+        }
+    }
+}
+
 /// Where one recipient of the envelope leads, and what is done there.
 pub(crate) struct Destination {
-    pub recipients: Vec<Recipient>,
+    pub to: Resolved,
     pub decision: Decision,
     pub disposition: Disposition,
 }
@@ -126,8 +148,6 @@ impl Destination {
 
 pub(crate) const UNKNOWN: Status = Status::fixed(550, Enhanced(5, 1, 1), "No such recipient here");
 pub(crate) const RELAY: Status = Status::fixed(554, Enhanced(5, 7, 1), "Relay access denied");
-pub(crate) const FOREIGN: Status =
-    Status::fixed(550, Enhanced(5, 7, 1), "This system delivers to its own domains only");
 pub(crate) const UNAVAILABLE: Status = Status::fixed(451, Enhanced(4, 3, 0), "Temporary failure, try again later");
 pub(crate) const FULL: Status = Status::fixed(452, Enhanced(4, 3, 1), "Insufficient storage, try again later");
 const LOOP: Status = Status::fixed(554, Enhanced(5, 4, 6), "Message refused: it runs in a circle");
@@ -148,12 +168,18 @@ impl Intake {
     }
 
     /// Where a recipient leads, or why it is refused.
-    pub(crate) async fn resolve(&self, path: &ForwardPath, is_own_user: bool) -> Result<Vec<Recipient>, Status> {
+    pub(crate) async fn resolve(&self, path: &ForwardPath, is_own_user: bool) -> Result<Resolved, Status> {
         match self.parts.directory.resolve(path).await {
-            Ok(Resolution::Local(recipients)) => Ok(recipients),
+            Ok(Resolution::Local(recipients)) => Ok(Resolved::Here(recipients)),
             Ok(Resolution::UnknownAddress) => Err(UNKNOWN),
-            Ok(Resolution::ForeignDomain) if is_own_user => Err(FOREIGN),
-            Ok(Resolution::ForeignDomain) => Err(RELAY),
+            Ok(Resolution::ForeignDomain) => match path {
+                ForwardPath::Address(address)
+                    if is_own_user || self.parts.outgoing.routes.load().accepts(&address.to_string()) =>
+                {
+                    Ok(Resolved::Elsewhere(address.clone()))
+                }
+                ForwardPath::Address(_) | ForwardPath::Postmaster => Err(RELAY),
+            },
             Err(error) => {
                 tracing::error!(event = event::STORE_FAILED, what = "directory", %error);
                 Err(UNAVAILABLE)
@@ -198,7 +224,7 @@ impl Intake {
         for path in &incoming.envelope.forward_paths {
             // Known a moment ago, at RCPT: what is gone by now is asked to come again and is refused there.
             match self.resolve(path, incoming.source.is_outbound()).await {
-                Ok(recipients) => resolved.push(recipients),
+                Ok(found) => resolved.push(found),
                 Err(_gone) => return vec![UNAVAILABLE; count],
             }
         }
@@ -249,10 +275,10 @@ impl Intake {
         for address in &judgement.added {
             let path = ForwardPath::Address(address.clone());
             match self.resolve(&path, incoming.source.is_outbound()).await {
-                Ok(recipients) => {
+                Ok(to) => {
                     let decision = policy::decide(&policy, &judgement.facts());
                     let disposition = decision.disposition.clone();
-                    added.push(Destination { recipients, decision, disposition });
+                    added.push(Destination { to, decision, disposition });
                 }
                 Err(status) => {
                     story.recipient_refused(&path, &status);
@@ -265,7 +291,7 @@ impl Intake {
         let is_nobody_left = !stays.chain(&added).any(Destination::gets_it);
         for (_, destination) in destinations.iter_mut().enumerate().filter(|(at, _)| is_removed(*at)) {
             if !is_nobody_left {
-                destination.recipients.clear();
+                destination.to = Resolved::Here(Vec::new());
             } else if destination.gets_it() {
                 destination.disposition = Disposition::Quarantine;
             }
@@ -296,6 +322,8 @@ impl Intake {
                 without_own_fields(&incoming.content, host_name, keeps)
             }
         };
+        // RFC 6409 §8.
+        let kept = if incoming.source.is_outbound() { content::without_bcc(&kept) } else { kept };
         if incoming.source.is_outbound() {
             front.push_str(&content::missing_fields(&kept, incoming.id, host_name, story.at));
         }
@@ -305,6 +333,7 @@ impl Intake {
         let mut plan: Vec<(usize, &Recipient)> = Vec::new();
         let mut deliveries: Vec<Delivery> = Vec::new();
         let mut handovers: Vec<Handover<'_>> = Vec::new();
+        let mut leaving: Vec<Leaving<'_>> = Vec::new();
         // Two addresses that lead to one account: one copy, one answer.
         let mut shared: Vec<(usize, usize)> = Vec::new();
         let mut statuses: Vec<Option<Status>> = vec![None; destinations.len()];
@@ -315,14 +344,34 @@ impl Intake {
                 Disposition::Junk => (Role::Junk, None),
                 Disposition::Quarantine => (Role::Quarantine, None),
                 Disposition::Reject(status) | Disposition::Defer(status) => {
-                    destination.recipients.iter().for_each(|recipient| story.turned_away(recipient, status));
+                    destination.to.here().iter().for_each(|recipient| story.turned_away(recipient, status));
+                    if let Resolved::Elsewhere(address) = &destination.to {
+                        story.turned_away_elsewhere(address, status);
+                    }
                     if let Some(slot) = statuses.get_mut(at) {
                         *slot = Some(status.clone());
                     }
                     continue;
                 }
             };
-            for recipient in &destination.recipients {
+            if let Resolved::Elsewhere(address) = &destination.to {
+                let outbound = incoming.source.is_outbound();
+                let spam =
+                    if outbound { String::new() } else { self.spam_fields(incoming, judgement, at, destination) };
+                let held = (target == Role::Quarantine).then(|| destination.decision.cause.to_string());
+                // What our own users send goes out as they wrote it.
+                let tag = tag.filter(|_| !outbound);
+                leaving.push(Leaving { at, address, spam, tag, held, is_here: false });
+                continue;
+            }
+            if let (Some(_), Role::Inbox, Some(ForwardPath::Address(address))) =
+                (incoming.envelope.wishes.hold, target, paths.get(at))
+                && !destination.to.here().is_empty()
+            {
+                leaving.push(Leaving { at, address, spam: String::new(), tag, held: None, is_here: true });
+                continue;
+            }
+            for recipient in destination.to.here() {
                 story.decided(recipient, &destination.decision, &destination.disposition, judgement.personal_of(at));
                 let known = plan.iter().map(|(at, known)| (*at, known.account));
                 let mut known = known.chain(handovers.iter().map(|known| (known.at, known.recipient.account)));
@@ -370,10 +419,15 @@ impl Intake {
             plan.drain(..).for_each(|(at, _)| settle(&mut statuses, at, UNAVAILABLE));
         }
         let outcomes = self.parts.storage.mail.deliver(deliveries).await;
+        let mut delivered: Vec<usize> = Vec::new();
         for ((at, recipient), outcome) in plan.iter().zip(outcomes) {
             let status = self.answer(incoming.id, recipient, destinations.get(*at), outcome, story);
+            if status.is_success() && !delivered.contains(at) {
+                delivered.push(*at);
+            }
             settle(&mut statuses, *at, status);
         }
+        self.send_away(incoming, &leaving, &whole, &mut variants, &mut statuses, story).await;
         for (at, first) in shared {
             if let Some(status) = statuses.get(first).cloned().flatten() {
                 settle(&mut statuses, at, status);
@@ -381,7 +435,10 @@ impl Intake {
         }
         if !incoming.answers_each && statuses.iter().flatten().any(|status| !status.is_success()) {
             self.remember_handed(incoming, &handovers, &handed);
+            // It comes again, and is told of then.
+            delivered.clear();
         }
+        self.confirm(incoming, &delivered, &whole, story).await;
         // A recipient whom a milter removed: somebody else has the message.
         let somebody = statuses.iter().flatten().find(|status| status.is_success()).cloned();
         statuses.into_iter().map(|status| status.or_else(|| somebody.clone()).unwrap_or(UNAVAILABLE)).collect()
@@ -412,7 +469,7 @@ impl Intake {
                     mailbox = %committed.mailbox_name(),
                     uid = committed.uid().as_raw(),
                 );
-                return Status::with_text(250, Enhanced(2, 0, 0), &format!("Queued as {id}"));
+                return queued(id);
             }
             Err(AppendError::OverQuota(_)) => {
                 self.roomy.invalidate(&recipient.account);
@@ -428,7 +485,7 @@ impl Intake {
         status
     }
 
-    fn failed(&self, error: &StoreError, id: MessageId) -> Status {
+    pub(crate) fn failed(&self, error: &StoreError, id: MessageId) -> Status {
         match error {
             StoreError::Full(_) => {
                 tracing::warn!(event = event::DISK_FULL, queue_id = %id, %error);
@@ -477,13 +534,13 @@ impl Intake {
 }
 
 /// A message is stored once, and once more where policy writes into the subject.
-struct Variants {
+pub(crate) struct Variants {
     plain: Option<(StoredBlob, Arc<[u8]>)>,
     tagged: Option<(StoredBlob, Arc<[u8]>)>,
 }
 
 impl Variants {
-    async fn get(
+    pub(crate) async fn get(
         &mut self,
         storage: &Storage,
         whole: &Bytes,
@@ -513,15 +570,24 @@ pub(crate) async fn summarise(content: Bytes) -> Arc<[u8]> {
     summed.await.unwrap_or_else(|_| Summary::of(b"").encode()).into()
 }
 
-fn turn_away(story: &Story<'_>, resolved: &[Vec<Recipient>], status: &Status) -> Vec<Status> {
-    resolved.iter().flatten().for_each(|recipient| story.turned_away(recipient, status));
+fn turn_away(story: &Story<'_>, resolved: &[Resolved], status: &Status) -> Vec<Status> {
+    for to in resolved {
+        match to {
+            Resolved::Here(recipients) => recipients.iter().for_each(|recipient| story.turned_away(recipient, status)),
+            Resolved::Elsewhere(address) => story.turned_away_elsewhere(address, status),
+        }
+    }
     let event = if status.is_transient() { event::MESSAGE_DEFERRED } else { event::MESSAGE_REFUSED };
     tracing::info!(event, queue_id = %story.message, %status);
     vec![status.clone(); resolved.len()]
 }
 
+pub(crate) fn queued(id: MessageId) -> Status {
+    Status::with_text(250, Enhanced(2, 0, 0), &format!("Queued as {id}"))
+}
+
 /// The worst of a recipient's accounts counts: a failure must come again.
-fn settle(statuses: &mut [Option<Status>], at: usize, status: Status) {
+pub(crate) fn settle(statuses: &mut [Option<Status>], at: usize, status: Status) {
     if let Some(slot) = statuses.get_mut(at) {
         *slot = Some(match slot.take() {
             Some(known) if !known.is_success() => known,

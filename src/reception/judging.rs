@@ -11,7 +11,7 @@ use mail::mime::decode::decode_header_text;
 use policy::{Decision, Disposition, SessionOutcome};
 use reputation::Subject;
 
-use crate::intake::{Destination, Incoming, Intake};
+use crate::intake::{Destination, Incoming, Intake, Resolved};
 use crate::sending;
 use crate::story::Story;
 
@@ -63,7 +63,7 @@ impl Intake {
 
     /// Adds that a recipient has written to the author, where the author is proven. An address that leads to several has
     /// written to nobody.
-    pub(crate) async fn ask_contacts(&self, judgement: &mut Judgement, resolved: &[Vec<Recipient>]) {
+    pub(crate) async fn ask_contacts(&self, judgement: &mut Judgement, resolved: &[Resolved]) {
         let Some(author) = judgement.sender.author.clone().filter(|_| judgement.sender.is_author_proven) else {
             return;
         };
@@ -74,7 +74,7 @@ impl Intake {
         let asked: Vec<(usize, Subject)> = resolved
             .iter()
             .enumerate()
-            .filter_map(|(at, recipients)| Some((at, sending::contact_by_address(one(recipients)?, &author))))
+            .filter_map(|(at, recipients)| Some((at, sending::contact_by_address(one(recipients.here())?, &author))))
             .take(CONTACTS_MAX)
             .collect();
         let subjects: Vec<Subject> = asked.iter().map(|(_, subject)| *subject).collect();
@@ -84,12 +84,12 @@ impl Intake {
     }
 
     /// Adds what recipients taught for themselves. An address that leads to several has no lessons of its own.
-    pub(crate) async fn ask_own_lessons(&self, judgement: &mut Judgement, resolved: &[Vec<Recipient>]) {
+    pub(crate) async fn ask_own_lessons(&self, judgement: &mut Judgement, resolved: &[Resolved]) {
         if judgement.features.is_empty() {
             return;
         }
         for (at, recipients) in resolved.iter().enumerate() {
-            let [recipient] = recipients.as_slice() else { continue };
+            let [recipient] = recipients.here() else { continue };
             match self.parts.classifier.of_account(recipient.account, &judgement.features).await {
                 Ok(own) => {
                     let weights = self.parts.classifier.current().weights();
@@ -119,8 +119,8 @@ impl Intake {
         &self,
         incoming: &Incoming<'_>,
         judgement: &Judgement,
-        resolved: Vec<Vec<Recipient>>,
-    ) -> Result<Vec<Destination>, (Vec<Vec<Recipient>>, Status)> {
+        resolved: Vec<Resolved>,
+    ) -> Result<Vec<Destination>, (Vec<Resolved>, Status)> {
         let policy = self.parts.filter.policy();
         let decisions: Vec<Decision> =
             (0..resolved.len()).map(|at| policy::decide(&policy, &judgement.facts_for(at))).collect();
@@ -136,8 +136,6 @@ impl Intake {
             }
         };
         let joined = resolved.into_iter().zip(decisions).zip(dispositions);
-        Ok(joined
-            .map(|((recipients, decision), disposition)| Destination { recipients, decision, disposition })
-            .collect())
+        Ok(joined.map(|((to, decision), disposition)| Destination { to, decision, disposition }).collect())
     }
 }

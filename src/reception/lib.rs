@@ -10,6 +10,7 @@ mod handler;
 mod handover;
 mod intake;
 mod judging;
+mod leaving;
 mod notice;
 mod received;
 mod sending;

@@ -3,7 +3,7 @@
 use base::{MessageId, SessionId, UtcMillis};
 use directory::{Account, Recipient};
 use filter::Judgement;
-use mail::{ForwardPath, ReversePath, Status};
+use mail::{Address, ForwardPath, ReversePath, Status};
 use policy::{Decision, Disposition, Finding};
 use serde_json::{Value, json};
 use trail::{Event, Kind, Outcome, Party, Trail};
@@ -115,6 +115,24 @@ impl Story<'_> {
         self.trail.record(self.event(kind).party(party(recipient, Some(outcome))).field("status", status.to_string()));
     }
 
+    /// The same for a recipient elsewhere.
+    pub fn turned_away_elsewhere(&self, address: &Address, status: &Status) {
+        let (kind, outcome) = match status.is_transient() {
+            true => (Kind::Deferred, Outcome::Deferred),
+            false => (Kind::Refused, Outcome::Refused),
+        };
+        self.trail.record(self.event(kind).party(elsewhere(address, outcome)).field("status", status.to_string()));
+    }
+
+    /// It waits in the queue for a recipient elsewhere; `held`: until somebody releases it.
+    pub fn queued(&self, address: &Address, lane: &str, held: Option<&str>) {
+        let event = self.event(Kind::Queued).party(elsewhere(address, Outcome::Deferred)).field("lane", lane);
+        self.trail.record(match held {
+            Some(reason) => event.field("held", reason),
+            None => event,
+        });
+    }
+
     /// The account may send no more; the message shows why.
     pub fn sending_locked(&self, account: &Account, reason: &str) {
         let (address, account) = (account.address.to_string(), Some(account.id));
@@ -136,6 +154,10 @@ fn told(finding: &Finding) -> Value {
         "description": &*finding.description,
         "evidence": finding.evidence,
     })
+}
+
+fn elsewhere(address: &Address, outcome: Outcome) -> Party {
+    Party { address: address.to_string(), account: None, is_recipient: true, outcome: Some(outcome) }
 }
 
 fn party(recipient: &Recipient, outcome: Option<Outcome>) -> Party {

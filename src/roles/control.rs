@@ -26,6 +26,7 @@ use super::learning::{self, LearnRequest};
 use super::legacies::{self, LegacyRequest};
 use super::limits::{self, QuotaPatch, Used};
 use super::mailboxes::{self, MailRequest};
+use super::queue::{self, QueueRequest};
 
 /// What a command asks of its node.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -143,6 +144,7 @@ pub enum Request {
     },
     Mail(MailRequest),
     Learn(LearnRequest),
+    Queue(QueueRequest),
 }
 
 /// A password, or a ready hash of one. The socket is its owner's alone.
@@ -341,6 +343,7 @@ pub async fn execute(engines: &Engines, request: Request, content: Bytes) -> any
     match request {
         Request::Mail(request) => Box::pin(mailboxes::execute(engines, request, content)).await,
         Request::Learn(request) => Box::pin(learning::execute(engines, request, content)).await.map(Reply::from),
+        Request::Queue(request) => Box::pin(queue::execute(engines, request)).await.map(Reply::from),
         request => Box::pin(manage(engines, request)).await.map(Reply::from),
     }
 }
@@ -504,6 +507,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         Request::Snapshot { to } => engines.snapshot(&to).await,
         Request::Mail(request) => Ok(mailboxes::execute(engines, request, Bytes::new()).await?.value),
         Request::Learn(request) => learning::execute(engines, request, Bytes::new()).await,
+        Request::Queue(request) => queue::execute(engines, request).await,
     }
 }
 

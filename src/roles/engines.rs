@@ -14,6 +14,7 @@ use cluster::{Counted, Counters, Leases, Membership};
 use config::{Config, ObjectStore, Postgres, PostgresTls};
 use directory::{Failures, LoginGuard, Registry};
 use engine::postgres::{PgSettings, PgTls, Pool};
+use relay::Outgoing;
 use reputation::Reputation;
 use serde_json::{Value, json};
 use store::{AuditOptions, AuditReport, S3Settings, Storage, StorageSettings};
@@ -37,6 +38,8 @@ pub struct Engines {
     pub leases: Leases,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
+    /// The way out.
+    pub outgoing: Arc<Outgoing>,
     /// No message is larger.
     pub message_size_max: ByteSize,
     /// The server that other nodes share; `None` if everything is in `data`.
@@ -126,6 +129,7 @@ impl Engines {
             leases,
             clock,
             ids,
+            outgoing: super::queue::outgoing(config)?,
             message_size_max: config.message_size_max,
             postgres,
             data: at,

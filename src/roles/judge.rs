@@ -47,9 +47,26 @@ pub fn load_policy(config: &Config) -> anyhow::Result<EffectivePolicy> {
     Ok(EffectivePolicy::resolve(&Presets::shipped(), &[layer]))
 }
 
+/// What asks name servers; `None` where none are known.
+pub fn resolver(config: &Config) -> Option<Resolver> {
+    let settings = ResolverSettings {
+        name_servers: config.dns_servers.clone(),
+        query_timeout: config.dns_timeout,
+        ..ResolverSettings::default()
+    };
+    match Resolver::new(&settings) {
+        Ok(resolver) => Some(resolver),
+        Err(error) => {
+            tracing::warn!(event = "dns.absent", %error, next_step = "name servers in dns.servers");
+            None
+        }
+    }
+}
+
 /// The filter with everything that the configuration names.
 pub fn build_filter(
     config: &Config,
+    resolver: Option<Resolver>,
     classifier: Current,
     reputation: &Arc<Reputation>,
     own_domains: Arc<OwnDomains>,
@@ -61,18 +78,6 @@ pub fn build_filter(
         tracing::warn!(event = "rules.problem", %problem);
     }
     let policy = load_policy(config)?;
-    let resolver = ResolverSettings {
-        name_servers: config.dns_servers.clone(),
-        query_timeout: config.dns_timeout,
-        ..ResolverSettings::default()
-    };
-    let resolver = match Resolver::new(&resolver) {
-        Ok(resolver) => Some(resolver),
-        Err(error) => {
-            tracing::warn!(event = "dns.absent", %error, next_step = "name servers in dns.servers");
-            None
-        }
-    };
     let scanners = scanners(config)?;
     let clamd = || Arc::new(Clamd::new(ClamdSettings::new(scanners), Arc::clone(clock))) as Arc<dyn Scanner>;
     let scanner = if config.clamd.is_empty() { None } else { Some(clamd()) };

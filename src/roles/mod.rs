@@ -16,6 +16,7 @@ pub mod mailboxes;
 mod mime;
 mod node;
 mod own_domains;
+pub mod queue;
 mod shipped;
 mod trainer;
 

@@ -77,7 +77,15 @@ pub async fn run(
 
     let own_domains = Arc::new(filter::OwnDomains::default());
     let current = engines.classifier.current();
-    let filter = judge::build_filter(&config, current, &engines.reputation, Arc::clone(&own_domains), &engines.clock)?;
+    let resolver = judge::resolver(&config);
+    let filter = judge::build_filter(
+        &config,
+        resolver.clone(),
+        current,
+        &engines.reputation,
+        Arc::clone(&own_domains),
+        &engines.clock,
+    )?;
     let (lessons, unasked) = mpsc::channel(UNASKED_MAX);
     let (spool, budget) = listeners::spool(&config);
     let legacy = Arc::new(Gateway::new(&config.node_name));
@@ -89,6 +97,7 @@ pub async fn run(
         filter: Arc::clone(&filter),
         classifier: Arc::clone(&engines.classifier),
         reputation: Arc::clone(&engines.reputation),
+        outgoing: Arc::clone(&engines.outgoing),
         lessons: config.autolearn.then_some(lessons),
         judged: Judged {
             lmtp: config.judged.contains(&Way::Lmtp),
@@ -186,6 +195,7 @@ pub async fn run(
     accepting.spawn("cluster", async move { membership.run(|| counted.running() as u64, stop).await });
     let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
     accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
+    super::queue::spawn(&config, &engines, services.intake.clone(), resolver, (&accepting, &sessions));
     accepting.spawn("learning", super::trainer::run(Arc::clone(&engines), unasked, accepting.stopping()));
     let (reputation, stop) = (Arc::clone(&engines.reputation), background.stopping());
     background.spawn("reputation", async move { reputation.run(stop).await });
@@ -274,6 +284,9 @@ fn spawn_gc(engines: &Arc<Engines>, tasks: &Tasks) {
             }
             if let Err(error) = engines.reputation.tidy().await {
                 tracing::warn!(event = event::STORE_FAILED, what = "reputation", %error);
+            }
+            if let Err(error) = super::queue::tidy(&engines).await {
+                tracing::warn!(event = event::STORE_FAILED, what = "queue", error = %explain(&error));
             }
             if let Err(error) = engines.directory.tidy().await {
                 tracing::warn!(event = event::STORE_FAILED, what = "directory", %error);

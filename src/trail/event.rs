@@ -22,12 +22,18 @@ pub enum Kind {
     Judged,
     /// What policy decided for one recipient. Fields: disposition, decided_by.
     Decided,
-    /// A recipient's copy is durably in a mailbox. Fields: mailbox, uid.
+    /// A recipient's copy is durably in a mailbox, or a server elsewhere has it. Fields: mailbox, uid; of a server elsewhere:
+    /// status, host, tls, attempt.
     Delivered,
     /// The message was refused for good. Fields: status.
     Refused,
-    /// The client was asked to try again. Fields: status.
+    /// The client was asked to try again, or a server elsewhere asks us to. Fields: status; of a server elsewhere: host, tls,
+    /// attempt, next_at.
     Deferred,
+    /// A recipient elsewhere: the message is durably in the queue. Fields: lane; if it waits for somebody's word: held.
+    Queued,
+    /// A recipient elsewhere gets it never; its sender is told, if that is wanted. Fields: status, host, tls, attempt.
+    Bounced,
     /// The connection ended before the message did.
     Abandoned,
     /// The owner opened it.
@@ -45,7 +51,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [(Self, &'static str); 19] = [
+    pub const ALL: [(Self, &'static str); 21] = [
         (Self::Connected, "connected"),
         (Self::ConnectionRefused, "connection-refused"),
         (Self::LoginAccepted, "login-accepted"),
@@ -58,6 +64,8 @@ impl Kind {
         (Self::Delivered, "delivered"),
         (Self::Refused, "refused"),
         (Self::Deferred, "deferred"),
+        (Self::Queued, "queued"),
+        (Self::Bounced, "bounced"),
         (Self::Abandoned, "abandoned"),
         (Self::Seen, "seen"),
         (Self::Released, "released"),

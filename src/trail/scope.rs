@@ -78,6 +78,8 @@ impl Scope {
             | Kind::RecipientRefused
             | Kind::Decided
             | Kind::Delivered
+            | Kind::Queued
+            | Kind::Bounced
             | Kind::Seen
             | Kind::Released
             | Kind::Administered

@@ -26,6 +26,7 @@ mod object_store;
 mod operations;
 mod own_domains;
 mod postgres;
+mod queue;
 mod quota;
 mod reputation;
 mod rules;

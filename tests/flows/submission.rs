@@ -21,7 +21,6 @@ fn only_signed_in_users_send_and_only_as_themselves() {
     let mut smtp = signed_in(&node);
     smtp.say("MAIL FROM:<user2@example.test>").expect("553 5.7.1");
     smtp.say("MAIL FROM:<user1@example.test>").expect("250");
-    smtp.say("RCPT TO:<a@elsewhere.example>").expect("550 5.7.1");
     smtp.say("RCPT TO:<user2@example.test>").expect("250");
     assert!(smtp.send_content(b"From: User <user1@example.test>\r\nTo: user2@example.test\r\nSubject: Lunch on Friday\r\n\r\nShall we have lunch on Friday?\r\n").starts_with("250"));
     let stored = String::from_utf8_lossy(&node.messages("user2", "INBOX")[0]).into_owned();

@@ -12,6 +12,8 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const ALL: &[Target] = &[
     ("smtp_session", smtp_session),
     ("smtp_content", smtp_content),
+    ("smtp_replies", smtp_replies),
+    ("routes", routes),
     ("proxy_header", proxy_header),
     ("imap_commands", imap_commands),
     ("pop3", pop3),
@@ -34,10 +36,44 @@ pub const ALL: &[Target] = &[
     ("list_answers", list_answers),
 ];
 
+/// A server's lines: what is told of them is one line, of a class that fits.
+pub fn smtp_replies(data: &[u8]) {
+    use mail::reply::{Offers, Reply, reply_line};
+    let (mut lines, mut code) = (Vec::new(), 0);
+    for line in data.split(|octet| *octet == b'\n').take(300) {
+        let Some((said, _is_last, text)) = reply_line(line) else { continue };
+        assert!((200..600).contains(&said));
+        code = said;
+        lines.push(text);
+    }
+    let reply = Reply { code, lines };
+    let status = reply.status();
+    assert_eq!(status.code() / 100, u16::from(status.enhanced().0));
+    assert!(status.text().chars().count() <= 300 && !status.text().chars().any(char::is_control));
+    assert!(code / 100 != 5 || status.is_permanent());
+    let offers = Offers::new(&reply);
+    let _ = (offers.has("DSN"), offers.of("SIZE"), reply.describe());
+}
+
+/// A routing file is taken or refused with a reason; one that is taken knows a lane for everybody.
+pub fn routes(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match relay::Routes::parse(text, None) {
+        Ok(routes) => {
+            for (sender, recipient) in [("", "a@b.test"), ("x@y.test", "A@B.TEST"), ("x", "y"), ("@", "@")] {
+                let lane = routes.lane(sender, recipient);
+                assert!(!matches!(routes.way(&lane), relay::routes::Way::Unknown(_)), "{lane}");
+            }
+        }
+        Err(reason) => assert!(!reason.is_empty()),
+    }
+}
+
 /// A client's lines: the session answers each, keeps to its limits, and reads its own commands the same way twice.
 pub fn smtp_session(data: &[u8]) {
     use smtp::server::{Limits, Offers, Output, Protocol, Session};
-    let offers = Offers { starttls: true, auth: true, xclient: true };
+    let hold_until = Some(UtcMillis(1_900_000_000_000));
+    let offers = Offers { starttls: true, auth: true, xclient: true, requiretls: true, hold_until };
     for protocol in [Protocol::Smtp, Protocol::Submission, Protocol::Lmtp] {
         let limits = Limits { recipients_max: 5, errors_max: 20, idle_commands_max: 30, ..Limits::default() };
         let mut session = Session::new(protocol, "mx.example", limits, offers);
@@ -64,7 +100,7 @@ pub fn smtp_session(data: &[u8]) {
                 Output::CheckSender(path, parameters) => {
                     session.on_sender(MessageId::from_u128(7), path, &parameters, Ok(()))
                 }
-                Output::CheckRecipient(path) => session.on_recipient(path, Ok(())),
+                Output::CheckRecipient(path, wish) => session.on_recipient(path, wish, Ok(())),
                 Output::ReceiveData(reply) => {
                     session.on_message_done();
                     Output::Reply(reply)
@@ -75,7 +111,10 @@ pub fn smtp_session(data: &[u8]) {
                 }
                 other => other,
             };
-            assert!(session.transaction().is_none_or(|transaction| transaction.envelope.forward_paths.len() <= 5));
+            assert!(session.transaction().is_none_or(|transaction| {
+                let envelope = &transaction.envelope;
+                envelope.forward_paths.len() <= 5 && envelope.wishes.recipients.len() == envelope.forward_paths.len()
+            }));
             if let Output::Close(_) = output {
                 break;
             }

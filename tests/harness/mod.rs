@@ -8,6 +8,7 @@ mod dovecot;
 mod load;
 mod node;
 mod patroni;
+mod receiver;
 mod served;
 mod wire;
 
@@ -16,11 +17,12 @@ use std::io::Write as _;
 pub use browser::{Browser, Trap};
 pub use clamd::Clamd;
 pub use client::{Conversation, base64, http, http_at};
-pub use dns::answer as answer_dns;
+pub use dns::{address as dns_address, answer as answer_dns};
 pub use dovecot::Dovecot;
 pub use load::{Found, Load, Stop, USERS};
 pub use node::{Node, PASSWORD, letter, ortler, ortler_fails, run_program};
 pub use patroni::{Patroni, Site};
+pub use receiver::{Reaction, Receiver};
 pub use served::{Served, configure, make_certificate};
 pub use wire::{Ended, Place, Wire};
 

@@ -208,6 +208,7 @@ impl Session {
             forward_paths: message.forward_paths,
             body: BodyKind::EightBitMime,
             smtputf8: false,
+            wishes: mail::Wishes::default(),
         };
         MessageFacts { source, envelope, message: Bytes::from(message.content), received_at }
     }

@@ -1,6 +1,10 @@
 //! Command lines (RFC 5321 §4.1).
 
-use mail::{Address, BodyKind, ForwardPath, InvalidAddress, ReversePath};
+use std::time::Duration;
+
+use mail::{
+    Address, BodyKind, ForwardPath, HoldWish, InvalidAddress, NotifyWish, RecipientWish, Returns, ReversePath, Wishes,
+};
 
 /// A command as it was said; whether it fits now is the session's matter.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -10,7 +14,7 @@ pub enum Command {
     /// LMTP (RFC 2033).
     Lhlo(String),
     Mail(ReversePath, MailParameters),
-    Rcpt(ForwardPath),
+    Rcpt(ForwardPath, RecipientWish),
     Data,
     /// Octets that follow, and whether they are the last (RFC 3030).
     Bdat(u64, bool),
@@ -28,11 +32,13 @@ pub enum Command {
 }
 
 /// What followed MAIL's path.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MailParameters {
     pub size: Option<u64>,
     pub body: BodyKind,
     pub smtputf8: bool,
+    /// Those of recipients are empty.
+    pub wishes: Wishes,
 }
 
 /// Why a line is no command of ours.
@@ -91,6 +97,11 @@ fn host(text: &str) -> Result<String, Fault> {
     Ok(name.to_owned())
 }
 
+/// Of ENVID.
+const WISH_MAX: usize = 100;
+/// Of ORCPT.
+const ADDRESS_MAX: usize = 500;
+
 fn parse_mail(rest: &str) -> Result<Command, Fault> {
     let (path, parameters) = split_path(rest, "FROM:")?;
     let reverse_path = if path.is_empty() { ReversePath::Null } else { ReversePath::Address(address(path)?) };
@@ -106,6 +117,29 @@ fn parse_mail(rest: &str) -> Result<Command, Fault> {
             ("BODY", Some(body)) if body.eq_ignore_ascii_case("7BIT") => known.body = BodyKind::SevenBit,
             ("BODY", Some(body)) if body.eq_ignore_ascii_case("8BITMIME") => known.body = BodyKind::EightBitMime,
             ("SMTPUTF8", None) => known.smtputf8 = true,
+            ("RET", Some(what)) => {
+                known.wishes.returns = Some(match what.to_ascii_uppercase().as_str() {
+                    "FULL" => Returns::Message,
+                    "HDRS" => Returns::Header,
+                    _ => return Err(Fault::Syntax("RET is FULL or HDRS")),
+                });
+            }
+            ("ENVID", Some(id)) => {
+                let id = xtext(id).filter(|id| (1..=WISH_MAX).contains(&id.len()));
+                known.wishes.envelope_id =
+                    Some(id.ok_or(Fault::Syntax("ENVID takes xtext of 100 characters at most"))?);
+            }
+            ("REQUIRETLS", None) => known.wishes.requiretls = true,
+            ("HOLDFOR", Some(seconds)) if known.wishes.hold.is_none() => {
+                let digits = (1..=9).contains(&seconds.len()) && seconds.bytes().all(|byte| byte.is_ascii_digit());
+                let seconds = if digits { seconds.parse().ok() } else { None };
+                let seconds = seconds.ok_or(Fault::Syntax("HOLDFOR takes a number of seconds"))?;
+                known.wishes.hold = Some(HoldWish::For(Duration::from_secs(seconds)));
+            }
+            ("HOLDUNTIL", Some(time)) if known.wishes.hold.is_none() => {
+                let time = mail::date::parse_utc(time).ok_or(Fault::Syntax("HOLDUNTIL takes a time as in RFC 3339"))?;
+                known.wishes.hold = Some(HoldWish::Until(time));
+            }
             // RFC 4954 §5: whom the client says it relays for. Nothing here rests on it.
             ("AUTH", Some(_)) => {}
             _ => return Err(Fault::Parameter(parameter.chars().take(100).collect())),
@@ -116,13 +150,61 @@ fn parse_mail(rest: &str) -> Result<Command, Fault> {
 
 fn parse_rcpt(rest: &str) -> Result<Command, Fault> {
     let (path, parameters) = split_path(rest, "TO:")?;
-    if let Some(parameter) = parameters.split(' ').find(|word| !word.is_empty()) {
-        return Err(Fault::Parameter(parameter.chars().take(100).collect()));
+    let mut wish = RecipientWish::default();
+    for parameter in parameters.split(' ').filter(|word| !word.is_empty()) {
+        let (name, value) = parameter.split_once('=').map_or((parameter, None), |(name, value)| (name, Some(value)));
+        match (name.to_ascii_uppercase().as_str(), value) {
+            ("NOTIFY", Some(words)) => wish.notify = Some(notify(words)?),
+            ("ORCPT", Some(text)) => {
+                let fault = Fault::Syntax("ORCPT takes an address type, a semicolon and xtext");
+                let (kind, address) = text.split_once(';').ok_or(fault.clone())?;
+                let is_kind =
+                    (1..40).contains(&kind.len()) && kind.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+                let address =
+                    xtext(address).filter(|text| is_kind && (1..=ADDRESS_MAX).contains(&text.len())).ok_or(fault)?;
+                wish.original = Some(format!("{};{address}", kind.to_ascii_lowercase()));
+            }
+            _ => return Err(Fault::Parameter(parameter.chars().take(100).collect())),
+        }
     }
     if path.eq_ignore_ascii_case("postmaster") {
-        return Ok(Command::Rcpt(ForwardPath::Postmaster));
+        return Ok(Command::Rcpt(ForwardPath::Postmaster, wish));
     }
-    Ok(Command::Rcpt(ForwardPath::Address(address(path)?)))
+    Ok(Command::Rcpt(ForwardPath::Address(address(path)?), wish))
+}
+
+/// RFC 3461 §4.1.
+fn notify(words: &str) -> Result<NotifyWish, Fault> {
+    let mut wish = NotifyWish::default();
+    if words.eq_ignore_ascii_case("NEVER") {
+        return Ok(wish);
+    }
+    for word in words.split(',') {
+        match word.to_ascii_uppercase().as_str() {
+            "SUCCESS" => wish.success = true,
+            "FAILURE" => wish.failure = true,
+            "DELAY" => wish.delay = true,
+            _ => return Err(Fault::Syntax("NOTIFY is NEVER, or SUCCESS, FAILURE and DELAY")),
+        }
+    }
+    Ok(wish)
+}
+
+/// Decodes RFC 3461 §4's xtext, or what RFC 6533 §3 lets stand as it is; without control characters.
+fn xtext(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'+' {
+            out.push(*first);
+            continue;
+        }
+        let hex = std::str::from_utf8(rest.get(..2)?).ok()?;
+        out.push(u8::from_str_radix(hex, 16).ok().filter(|_| !hex.starts_with('+'))?);
+        rest = rest.get(2..)?;
+    }
+    String::from_utf8(out).ok().filter(|text| !text.chars().any(char::is_control))
 }
 
 /// The path between angle brackets and what follows it.
@@ -216,8 +298,13 @@ mod tests {
     /// A short text for what a line means.
     fn meaning(line: &[u8]) -> String {
         match parse(line) {
+            Ok(Command::Mail(path, p)) if p.wishes != Wishes::default() => {
+                let Wishes { returns, envelope_id, requiretls, hold, .. } = p.wishes;
+                format!("mail {path} {returns:?} {envelope_id:?} {requiretls} {hold:?}")
+            }
             Ok(Command::Mail(path, p)) => format!("mail {path} {:?} {:?} {}", p.size, p.body, p.smtputf8),
-            Ok(Command::Rcpt(path)) => format!("rcpt {path}"),
+            Ok(Command::Rcpt(path, wish)) if wish == RecipientWish::default() => format!("rcpt {path}"),
+            Ok(Command::Rcpt(path, wish)) => format!("rcpt {path} {:?} {:?}", wish.notify, wish.original),
             Ok(command) => format!("{command:?}"),
             Err(fault) => format!("{fault:?}"),
         }
@@ -238,13 +325,29 @@ mod tests {
             ("MAIL FROM:<a@b.test>X", "Syntax(\"MAIL FROM:<address> is needed\")"),
             ("MAIL FROM:<a@b.test", "Syntax(\"MAIL FROM:<address> is needed\")"),
             ("MAIL FROM:<a@b..test>", "Address(Domain)"),
-            ("MAIL FROM:<a@b.test> RET=HDRS", "Parameter(\"RET=HDRS\")"),
+            ("MAIL FROM:<a@b.test> RET=hdrs ENVID=a+2Bb", "mail a@b.test Some(Header) Some(\"a+b\") false None"),
+            ("MAIL FROM:<a@b.test> REQUIRETLS HOLDFOR=60", "mail a@b.test None None true Some(For(60s))"),
+            ("MAIL FROM:<a@b.test> RET=SOME", "Syntax(\"RET is FULL or HDRS\")"),
+            ("MAIL FROM:<a@b.test> ENVID=a+0Ab", "Syntax(\"ENVID takes xtext of 100 characters at most\")"),
+            ("MAIL FROM:<a@b.test> HOLDFOR=-1", "Syntax(\"HOLDFOR takes a number of seconds\")"),
+            ("MAIL FROM:<a@b.test> HOLDUNTIL=soon", "Syntax(\"HOLDUNTIL takes a time as in RFC 3339\")"),
+            ("MAIL FROM:<a@b.test> RETURN=x", "Parameter(\"RETURN=x\")"),
             ("MAIL FROM:<a@b.test> SIZE=-1", "Syntax(\"SIZE takes a number\")"),
             ("MAIL FROM:<a@b.test> BODY=BINARYMIME", "Parameter(\"BODY=BINARYMIME\")"),
             ("RCPT TO:<Postmaster>", "rcpt postmaster"),
             ("RCPT TO:<a@b.test> ", "rcpt a@b.test"),
             ("RCPT TO:<>", "Address(NoAt)"),
-            ("RCPT TO:<a@b.test> NOTIFY=NEVER", "Parameter(\"NOTIFY=NEVER\")"),
+            (
+                "RCPT TO:<a@b.test> NOTIFY=never",
+                "rcpt a@b.test Some(NotifyWish { success: false, failure: false, delay: false }) None",
+            ),
+            (
+                "RCPT TO:<a@b.test> notify=SUCCESS,delay ORCPT=RFC822;c+2Bd@e.test",
+                "rcpt a@b.test Some(NotifyWish { success: true, failure: false, delay: true }) Some(\"rfc822;c+d@e.test\")",
+            ),
+            ("RCPT TO:<a@b.test> NOTIFY=NEVER,DELAY", "Syntax(\"NOTIFY is NEVER, or SUCCESS, FAILURE and DELAY\")"),
+            ("RCPT TO:<a@b.test> ORCPT=a@b.test", "Syntax(\"ORCPT takes an address type, a semicolon and xtext\")"),
+            ("RCPT TO:<a@b.test> WHY=x", "Parameter(\"WHY=x\")"),
             ("DATA now", "Syntax(\"the command takes no argument\")"),
             ("BDAT 10 LAST", "Bdat(10, true)"),
             ("BDAT 0", "Bdat(0, false)"),
@@ -270,6 +373,8 @@ mod tests {
         let seeds = [
             "MAIL FROM:<\"a\\\"b\"@c.test> SIZE=10",
             "RCPT TO:<@a:b@c>",
+            "RCPT TO:<a@b.test> NOTIFY=SUCCESS ORCPT=rfc822;a+2Bb@c",
+            "MAIL FROM:<a@b.test> RET=FULL ENVID=x+2B HOLDUNTIL=2026-01-01T00:00:00Z",
             "XCLIENT NAME=+2B",
             "BDAT 1 LAST",
             "AUTH X =",

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::proto::{ChunkChecker, DotDecoder, Line, Reply, next_line};
 use crate::server::handler::{Handler, Onward, Protocol, SessionFacts, SignIn, Transaction};
-use crate::server::session::{Limits, Offers, Output, Session};
+use crate::server::session::{HOLD_MAX, Limits, Offers, Output, Session};
 
 /// What sessions of one listener share.
 pub struct Config {
@@ -68,6 +68,8 @@ pub async fn serve(
         starttls: tls.is_none() && config.tls.is_some(),
         auth: tls.is_some() || (config.plain_login_on_loopback && client.ip().is_loopback()),
         xclient: trusted,
+        requiretls: tls.is_some(),
+        hold_until: (config.protocol == Protocol::Submission).then(|| clock.utc().plus(HOLD_MAX)),
     };
     let facts = SessionFacts {
         id: ids.session(clock.utc()),
@@ -234,10 +236,10 @@ impl Connection {
                 let output = self.session.on_sender(id, path, &parameters, outcome);
                 self.perform_simple(output)
             }
-            Output::CheckRecipient(path) => {
+            Output::CheckRecipient(path, wish) => {
                 let Some(transaction) = self.session.transaction() else { return Ok(()) };
                 let outcome = self.handler.recipient(&self.facts, transaction, &path).await;
-                let output = self.session.on_recipient(path, outcome);
+                let output = self.session.on_recipient(path, wish, outcome);
                 self.perform_simple(output)
             }
             Output::ReceiveData(reply) => {
@@ -278,7 +280,7 @@ impl Connection {
             | Output::Authenticate(_)
             | Output::CheckGreeting { .. }
             | Output::CheckSender(..)
-            | Output::CheckRecipient(_)
+            | Output::CheckRecipient(..)
             | Output::ReceiveData(_)
             | Output::ReceiveChunk { .. }
             | Output::DropChunk { .. }

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use base::{ByteSize, MessageId, Secret};
+use base::{ByteSize, MessageId, Secret, UtcMillis};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mail::{Enhanced, Envelope, ForwardPath, ReversePath, Status};
+use mail::{Enhanced, Envelope, ForwardPath, HoldWish, RecipientWish, ReversePath, Status};
 
 use crate::proto::{Command, Fault, MailParameters, Reply, parse};
 use crate::server::handler::{Credentials, Mechanism, Protocol, Transaction};
@@ -62,7 +62,7 @@ pub enum Output {
     /// Ask the handler, then call [`Session::on_sender`].
     CheckSender(ReversePath, MailParameters),
     /// Ask the handler, then call [`Session::on_recipient`].
-    CheckRecipient(ForwardPath),
+    CheckRecipient(ForwardPath, RecipientWish),
     /// Reply 354, then read to the dot.
     ReceiveData(Reply),
     /// Read so many octets of content, silently; then the answer comes from [`Session::on_chunk`].
@@ -81,6 +81,9 @@ pub enum Output {
     Abandon(Reply),
 }
 
+/// Mail waits by its sender's wish for so long at most.
+pub const HOLD_MAX: Duration = Duration::from_secs(30 * 86_400);
+
 /// Which offers are made now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Offers {
@@ -89,6 +92,10 @@ pub struct Offers {
     /// TLS is on, or passwords are taken without.
     pub auth: bool,
     pub xclient: bool,
+    /// TLS is on.
+    pub requiretls: bool,
+    /// Mail may wait by its sender's wish, until then at most (RFC 4865).
+    pub hold_until: Option<UtcMillis>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -204,7 +211,7 @@ impl Session {
             Command::StartTls => self.start_tls(),
             Command::Auth(mechanism, initial) => self.auth(&mechanism, initial),
             Command::Mail(path, parameters) => self.mail(path, parameters),
-            Command::Rcpt(path) => self.rcpt(path),
+            Command::Rcpt(path, wish) => self.rcpt(path, wish),
             Command::Data => self.data(),
             Command::Bdat(size, last) => self.bdat(size, last),
             Command::Xclient(attributes) => self.xclient(attributes),
@@ -229,10 +236,19 @@ impl Session {
         self.state = State::Ready;
         let mut lines: Vec<Cow<'static, str>> = vec![Cow::Owned(self.host_name.clone())];
         if extended {
-            lines.extend(["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"].map(Cow::Borrowed));
+            lines.extend(
+                ["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES", "DSN"].map(Cow::Borrowed),
+            );
             lines.push(Cow::Owned(format!("SIZE {}", self.limits.message_size_max.0)));
             if self.offers.starttls {
                 lines.push(Cow::Borrowed("STARTTLS"));
+            }
+            if self.offers.requiretls {
+                lines.push(Cow::Borrowed("REQUIRETLS"));
+            }
+            if let Some(until) = self.offers.hold_until {
+                let until = mail::date::format_utc(until);
+                lines.push(Cow::Owned(format!("FUTURERELEASE {} {until}", HOLD_MAX.as_secs())));
             }
             if self.offers_auth() && self.offers.auth {
                 lines.push(Cow::Borrowed("AUTH PLAIN LOGIN"));
@@ -259,6 +275,7 @@ impl Session {
         self.state = State::Fresh;
         self.extended = false;
         self.offers.starttls = false;
+        self.offers.requiretls = true;
         self.offers.auth = true;
     }
 
@@ -365,6 +382,24 @@ impl Session {
         if path.address().is_some_and(mail::Address::needs_smtputf8) && !parameters.smtputf8 {
             return self.error(Reply::fixed(553, Enhanced(5, 6, 7), "This address needs SMTPUTF8"));
         }
+        if parameters.wishes.requiretls && !self.offers.requiretls {
+            return self.error(Reply::fixed(555, Enhanced(5, 5, 4), "REQUIRETLS is offered under TLS only"));
+        }
+        let is_too_far = match (parameters.wishes.hold, self.offers.hold_until) {
+            (None, _) => false,
+            (Some(_), None) => {
+                return self.error(Reply::fixed(
+                    555,
+                    Enhanced(5, 5, 4),
+                    "HOLDFOR and HOLDUNTIL are for submission only",
+                ));
+            }
+            (Some(HoldWish::For(span)), Some(_)) => span > HOLD_MAX,
+            (Some(HoldWish::Until(at)), Some(latest)) => at > latest,
+        };
+        if is_too_far {
+            return self.error(Reply::fixed(501, Enhanced(5, 5, 4), "That is too far in the future"));
+        }
         Output::CheckSender(path, parameters)
     }
 
@@ -384,6 +419,7 @@ impl Session {
                     forward_paths: Vec::new(),
                     body: parameters.body,
                     smtputf8: parameters.smtputf8,
+                    wishes: parameters.wishes.clone(),
                 };
                 self.state = State::Mail(Transaction { id, envelope });
                 Output::Reply(Reply::fixed(250, Enhanced(2, 1, 0), "Sender OK"))
@@ -391,7 +427,7 @@ impl Session {
         }
     }
 
-    fn rcpt(&mut self, path: ForwardPath) -> Output {
+    fn rcpt(&mut self, path: ForwardPath, wish: RecipientWish) -> Output {
         let State::Mail(transaction) = &self.state else { return self.bad_sequence() };
         if transaction.envelope.forward_paths.len() >= self.limits.recipients_max {
             return Output::Reply(Reply::fixed(452, Enhanced(4, 5, 3), "Too many recipients"));
@@ -400,14 +436,15 @@ impl Session {
         if needs_utf8 && !transaction.envelope.smtputf8 {
             return self.error(Reply::fixed(553, Enhanced(5, 6, 7), "This address needs SMTPUTF8"));
         }
-        Output::CheckRecipient(path)
+        Output::CheckRecipient(path, wish)
     }
 
     /// The handler's word on RCPT.
-    pub fn on_recipient(&mut self, path: ForwardPath, outcome: Result<(), Status>) -> Output {
+    pub fn on_recipient(&mut self, path: ForwardPath, wish: RecipientWish, outcome: Result<(), Status>) -> Output {
         match (outcome, &mut self.state) {
             (Ok(()), State::Mail(transaction)) => {
                 transaction.envelope.forward_paths.push(path);
+                transaction.envelope.wishes.recipients.push(wish);
                 Output::Reply(Reply::fixed(250, Enhanced(2, 1, 5), "Recipient OK"))
             }
             (Ok(()), _) => self.bad_sequence(),

@@ -171,7 +171,7 @@ async fn a_message_comes_in() {
 async fn extensions_are_offered() {
     check(
         "S: 220\nC: EHLO x\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250-8BITMIME\nS: 250-SMTPUTF8\nS: 250-CHUNKING\n\
-         S: 250-ENHANCEDSTATUSCODES\nS: 250 SIZE 65536\nC: AUTH PLAIN\nS: 502 5.5.1\nC: STARTTLS\nS: 502",
+         S: 250-ENHANCEDSTATUSCODES\nS: 250-DSN\nS: 250 SIZE 65536\nC: AUTH PLAIN\nS: 502 5.5.1\nC: STARTTLS\nS: 502",
     )
     .await;
 }
@@ -245,7 +245,7 @@ async fn chunks_make_a_message_and_never_desynchronise() {
 async fn submission_wants_a_password() {
     // known@a.test NUL-separated with secret and with wrong.
     let (good, bad) = ("AGtub3duQGEudGVzdABzZWNyZXQ=", "AGtub3duQGEudGVzdAB3cm9uZw==");
-    let hello = "S: 220\nC: EHLO x\nS: 250-\nS: 250-\nS: 250-\nS: 250-\nS: 250-\nS: 250-\nS: 250-SIZE\nS: 250 AUTH PLAIN LOGIN\n";
+    let hello = "S: 220\nC: EHLO x\nS: 250-\nS: 250-\nS: 250-\nS: 250-\nS: 250-\nS: 250-\nS: 250-DSN\nS: 250-SIZE\nS: 250-FUTURERELEASE 2592000 20\nS: 250 AUTH PLAIN LOGIN\n";
     check_as(Protocol::Submission, false, &format!(
         "{hello}C: MAIL FROM:<known@a.test>\nS: 530 5.7.0\nC: AUTH PLAIN {bad}\nS: 535 5.7.8\nC: AUTH PLAIN\nS: 334\nC: *\nS: 501 5.7.0\n\
          C: AUTH CRAM-MD5\nS: 504\nC: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: a25vd25AYS50ZXN0\nS: 334 UGFzc3dvcmQ6\nC: c2VjcmV0\nS: 235 2.7.0\n\
@@ -257,7 +257,7 @@ async fn submission_wants_a_password() {
         Protocol::Submission,
         false,
         &format!(
-            "S: 220\nC: EHLO x\nS: 250-\nS: 250-P\nS: 250-8\nS: 250-S\nS: 250-C\nS: 250-E\nS: 250-SIZE\nS: 250 AUTH\n\
+            "S: 220\nC: EHLO x\nS: 250-\nS: 250-P\nS: 250-8\nS: 250-S\nS: 250-C\nS: 250-E\nS: 250-D\nS: 250-SIZE\nS: 250-F\nS: 250 AUTH\n\
          C: AUTH PLAIN {bad}\nS: 535\nC: AUTH PLAIN {bad}\nS: 535\nC: AUTH PLAIN {bad}\nS: 421 4.7.0"
         ),
     )
@@ -269,7 +269,7 @@ async fn lmtp_answers_for_each_recipient() {
     check_as(
         Protocol::Lmtp,
         false,
-        "S: 220 mx.test LMTP\nC: EHLO x\nS: 500\nC: LHLO x\nS: 250-mx.test\nS: 250-P\nS: 250-8\nS: 250-S\nS: 250-C\nS: 250-E\nS: 250 SIZE\n\
+        "S: 220 mx.test LMTP\nC: EHLO x\nS: 500\nC: LHLO x\nS: 250-mx.test\nS: 250-P\nS: 250-8\nS: 250-S\nS: 250-C\nS: 250-E\nS: 250-D\nS: 250 SIZE\n\
          C: MAIL FROM:<>\nS: 250\nC: RCPT TO:<known1@a.test>\nS: 250\nC: RCPT TO:<who@a.test>\nS: 550\nC: RCPT TO:<known2@a.test>\nS: 250\n\
          C: DATA\nS: 354\nC: x\nC: .\nS: 250 2.0.0\nS: 250 2.0.0\nC: QUIT\nS: 221",
     )

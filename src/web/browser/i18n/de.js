@@ -274,6 +274,8 @@ export default {
   "k-seen": "Vom Besitzer geöffnet",
   "k-released": "Freigegeben",
   "k-administered": "Von einem Administrator geändert",
+  "k-queued": "In die Warteschlange gestellt",
+  "k-bounced": "An den Absender zurück",
   "k-sending-locked": "Das Konto wurde für den Versand gesperrt",
   "k-owner-changed": "Vom Inhaber geändert",
   "k-gap": "Einige Schritte wurden nicht aufgezeichnet",

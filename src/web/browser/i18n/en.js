@@ -274,6 +274,8 @@ export default {
   "k-seen": "Opened by its owner",
   "k-released": "Released",
   "k-administered": "Changed by an administrator",
+  "k-queued": "Put into the queue",
+  "k-bounced": "Returned to the sender",
   "k-sending-locked": "The account was locked from sending",
   "k-owner-changed": "Changed by its owner",
   "k-gap": "Some steps were not recorded",

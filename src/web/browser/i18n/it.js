@@ -274,6 +274,8 @@ export default {
   "k-seen": "Aperto dal proprietario",
   "k-released": "Rilasciato",
   "k-administered": "Modificato da un amministratore",
+  "k-queued": "Messo in coda",
+  "k-bounced": "Restituito al mittente",
   "k-sending-locked": "L'invio è stato bloccato per l'account",
   "k-owner-changed": "Modificato dal titolare",
   "k-gap": "Alcuni passi non sono stati registrati",

@@ -1,0 +1,274 @@
+//! Copies for recipients elsewhere, put into the queue.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use base::{BlobId, MessageId, event};
+use bytes::Bytes;
+use directory::Resolution;
+use mail::mime::Summary;
+use mail::mime::decode::decode_header_text;
+use mail::{
+    Address, Enhanced, Envelope, ForwardPath, HeaderFields, HoldWish, NotifyWish, RecipientWish, Returns, Status,
+    Wishes,
+};
+use relay::{Action, Home, Notices, Posting, Told, Wish};
+use store::{AppendError, Delivery, Enqueued, Flags, Needs, Notify, QueueItem, Role, Target};
+
+use crate::intake::{Incoming, Intake, UNAVAILABLE, UNKNOWN, Variants, queued, settle};
+use crate::story::Story;
+
+/// One recipient's copy.
+pub(crate) struct Leaving<'a> {
+    /// Index of the recipient of the envelope.
+    pub at: usize,
+    pub address: &'a Address,
+    /// Header fields that this recipient has.
+    pub spam: String,
+    /// For the subject.
+    pub tag: Option<Arc<str>>,
+    /// Why it waits until somebody releases it.
+    pub held: Option<String>,
+    /// The recipient is one of ours, whose mail waits by its sender's wish.
+    pub is_here: bool,
+}
+
+const SUBJECT_MAX: usize = 200;
+const DELIVERED: Status = Status::fixed(250, Enhanced(2, 1, 5), "Delivered");
+const OVER_QUOTA: Status = Status::fixed(452, Enhanced(4, 2, 2), "The mailbox is full");
+
+impl Intake {
+    /// Puts all copies into the queue, in one step; those that get the same octets share them. Where the protocol has one
+    /// answer for all, nothing is queued while somebody else's copy has failed: it all comes again.
+    pub(crate) async fn send_away(
+        &self,
+        incoming: &Incoming<'_>,
+        leaving: &[Leaving<'_>],
+        whole: &Bytes,
+        variants: &mut Variants,
+        statuses: &mut [Option<Status>],
+        story: &Story<'_>,
+    ) {
+        if leaving.is_empty() {
+            return;
+        }
+        if !incoming.answers_each && statuses.iter().flatten().any(|status| !status.is_success()) {
+            leaving.iter().for_each(|one| settle(statuses, one.at, UNAVAILABLE));
+            return;
+        }
+        let entries = match self.entries(incoming, leaving, whole, variants, story).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                let status = self.failed(&error, incoming.id);
+                leaving.iter().for_each(|one| settle(statuses, one.at, status.clone()));
+                return;
+            }
+        };
+        let lanes: BTreeMap<u32, store::Lane> =
+            entries.iter().flat_map(|entry| entry.recipients.iter().map(|one| (one.nth, one.lane.clone()))).collect();
+        let (status, is_queued) = match self.parts.storage.queue.enqueue(entries).await {
+            Ok(()) => (queued(incoming.id), true),
+            Err(error) => (self.failed(&error, incoming.id), false),
+        };
+        for (nth, one) in (0..).zip(leaving) {
+            settle(statuses, one.at, status.clone());
+            if is_queued {
+                story.queued(one.address, lanes.get(&nth).map_or("", |lane| lane), one.held.as_deref());
+            } else {
+                story.turned_away_elsewhere(one.address, &status);
+            }
+        }
+        if is_queued {
+            tracing::info!(event = event::MESSAGE_QUEUED, queue_id = %incoming.id, recipients = leaving.len());
+            metrics::counter!("ortler_queue_recipients_total").increment(leaving.len() as u64);
+            self.parts.outgoing.wake();
+        }
+    }
+
+    async fn entries(
+        &self,
+        incoming: &Incoming<'_>,
+        leaving: &[Leaving<'_>],
+        whole: &Bytes,
+        variants: &mut Variants,
+        story: &Story<'_>,
+    ) -> Result<Vec<Enqueued>, store::StoreError> {
+        let sender = incoming.envelope.reverse_path.address().map(ToString::to_string).unwrap_or_default();
+        let subject = subject(incoming);
+        let needs = needs(&incoming.envelope);
+        let wishes = &incoming.envelope.wishes;
+        let not_before = wishes.hold.map(|hold| match hold {
+            HoldWish::For(span) => story.at.plus(span),
+            HoldWish::Until(at) => at,
+        });
+        let mut groups: BTreeMap<(Option<&str>, &str), Vec<(u32, &Leaving<'_>)>> = BTreeMap::new();
+        for (nth, one) in (0..).zip(leaving) {
+            groups.entry((one.tag.as_deref(), &one.spam)).or_default().push((nth, one));
+        }
+        let mut entries = Vec::with_capacity(groups.len());
+        for (variant, ((tag, spam), copies)) in (0..).zip(groups) {
+            let (blob, _summary) = variants.get(&self.parts.storage, whole, tag).await?;
+            let recipients = copies.into_iter().map(|(nth, one)| {
+                let posting =
+                    Posting { sender: &sender, created_at: story.at, not_before, held: one.held.as_deref(), needs };
+                let wish = wishes.recipients.get(one.at).map(wish).unwrap_or_default();
+                let mut recipient = self.parts.outgoing.recipient(nth, &one.address.to_string(), wish, &posting);
+                if one.is_here {
+                    recipient.lane = relay::LOCAL.into();
+                }
+                recipient
+            });
+            let item = QueueItem {
+                message: incoming.id,
+                variant,
+                blob: blob.id(),
+                size_bytes: blob.size_bytes() + spam.len() as u64,
+                prefix: Bytes::from(spam.to_owned()),
+                sender: sender.clone(),
+                account: incoming.submitter.as_ref().map(|submitter| submitter.account),
+                needs,
+                envelope_id: wishes.envelope_id.clone(),
+                subject: subject.clone(),
+                created_at: story.at,
+            };
+            entries.push(Enqueued { item, recipients: recipients.collect(), blob });
+        }
+        Ok(entries)
+    }
+}
+
+fn needs(envelope: &Envelope) -> Needs {
+    let Wishes { returns, requiretls, .. } = &envelope.wishes;
+    Needs {
+        smtputf8: envelope.smtputf8,
+        requiretls: *requiretls,
+        full_return: *returns == Some(Returns::Message),
+        header_return: *returns == Some(Returns::Header),
+    }
+}
+
+fn wish(of: &RecipientWish) -> Wish {
+    let notify = of.notify.map_or_else(Notify::default, |NotifyWish { success, failure, delay }| Notify {
+        success,
+        failure,
+        delay,
+    });
+    Wish { notify, original: of.original.clone() }
+}
+
+impl Intake {
+    /// Tells the sender of what has come into mailboxes here, where that was asked for (RFC 3461 §4.1). The mail is
+    /// delivered, whatever becomes of the notice.
+    pub(crate) async fn confirm(&self, incoming: &Incoming<'_>, delivered: &[usize], whole: &Bytes, story: &Story<'_>) {
+        let envelope = &incoming.envelope;
+        let Some(sender) = envelope.reverse_path.address().map(ToString::to_string) else { return };
+        let posting =
+            Posting { sender: &sender, created_at: story.at, not_before: None, held: None, needs: needs(envelope) };
+        let mut told = Vec::new();
+        for at in delivered {
+            let wish = envelope.wishes.recipients.get(*at).map(wish).unwrap_or_default();
+            let Some(ForwardPath::Address(address)) = envelope.forward_paths.get(*at).filter(|_| wish.notify.success)
+            else {
+                continue;
+            };
+            let recipient = self.parts.outgoing.recipient(0, &address.to_string(), wish, &posting);
+            told.push(Told { recipient, status: DELIVERED, host: String::new() });
+        }
+        let Some(first) = told.first() else { return };
+        let item = QueueItem {
+            message: incoming.id,
+            variant: 0,
+            blob: BlobId::from_u128(0),
+            size_bytes: whole.len() as u64,
+            prefix: Bytes::new(),
+            sender: sender.clone(),
+            account: None,
+            needs: needs(envelope),
+            envelope_id: envelope.wishes.envelope_id.clone(),
+            subject: subject(incoming),
+            created_at: first.recipient.next_at,
+        };
+        let notices = Notices {
+            blobs: &*self.parts.storage.blobs,
+            home: self,
+            outgoing: &self.parts.outgoing,
+            trail: &self.parts.trail,
+            ids: &self.parts.ids,
+            host_name: &self.parts.host_name,
+            postmaster: None,
+            at: story.at,
+        };
+        let queued = match notices.notice(Action::Delivered, &item, &told, whole).await {
+            Ok(Some(notice)) => self.parts.storage.queue.enqueue(vec![notice]).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match queued {
+            Ok(()) => self.parts.outgoing.wake(),
+            Err(error) => {
+                tracing::error!(event = event::STORE_FAILED, queue_id = %incoming.id, what = "notice", %error);
+            }
+        }
+    }
+}
+
+fn subject(incoming: &Incoming<'_>) -> String {
+    let subject = HeaderFields::of(&incoming.content).find(|field| field.is("Subject"));
+    let subject = subject.map(|field| decode_header_text(&field.unfolded())).unwrap_or_default();
+    subject.chars().filter(|c| !c.is_control()).take(SUBJECT_MAX).collect()
+}
+
+#[async_trait]
+impl Home for Intake {
+    async fn is_ours(&self, address: &str) -> Option<bool> {
+        let Ok(address) = address.parse() else { return Some(false) };
+        match self.parts.directory.resolve(&ForwardPath::Address(address)).await {
+            Ok(Resolution::Local(_) | Resolution::UnknownAddress) => Some(true),
+            Ok(Resolution::ForeignDomain) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    async fn deliver(&self, message: MessageId, sender: &str, recipient: &str, content: Bytes) -> Status {
+        let Ok(address) = recipient.parse() else { return UNKNOWN };
+        let recipients = match self.parts.directory.resolve(&ForwardPath::Address(address)).await {
+            Ok(Resolution::Local(recipients)) => recipients,
+            Ok(Resolution::UnknownAddress | Resolution::ForeignDomain) => return UNKNOWN,
+            Err(_) => return UNAVAILABLE,
+        };
+        let summary: Arc<[u8]> = Summary::of(&content).encode().into();
+        let blob = match self.parts.storage.blobs.put(vec![content]).await {
+            Ok(blob) => blob,
+            Err(error) => return self.failed(&error, message),
+        };
+        let at = self.parts.clock.utc();
+        let story = Story { trail: &self.parts.trail, session: None, message, at };
+        let deliveries = recipients.iter().map(|recipient| Delivery {
+            account: recipient.account,
+            message,
+            target: Target::Role(Role::Inbox),
+            blob: blob.clone(),
+            prefix: format!("Return-Path: <{sender}>\r\nDelivered-To: {}\r\n", recipient.address).into(),
+            summary: Arc::clone(&summary),
+            flags: Flags::default(),
+            received_at: at,
+        });
+        let outcomes = self.parts.storage.mail.deliver(deliveries.collect()).await;
+        let mut worst = Status::fixed(250, Enhanced(2, 0, 0), "Delivered");
+        for (recipient, outcome) in recipients.iter().zip(outcomes) {
+            let status = match outcome {
+                Ok(committed) => {
+                    let (mailbox, uid) = (committed.mailbox_name().as_str(), committed.uid().as_raw());
+                    story.delivered(recipient, trail::Outcome::Delivered, mailbox, uid);
+                    continue;
+                }
+                Err(AppendError::OverQuota(_)) => OVER_QUOTA,
+                Err(AppendError::Store(error)) => self.failed(&error, message),
+                Err(AppendError::NoMailbox) => UNAVAILABLE,
+            };
+            worst = status;
+        }
+        worst
+    }
+}

@@ -1,0 +1,447 @@
+//! Mail that leaves: the queue, servers of every temper, and what staff do about it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use base::{Clock as _, SystemClock};
+use mailauth::stub::StubServer;
+use serde_json::Value;
+
+use crate::harness::{Node, Reaction, Receiver, base64, dns_address, letter};
+
+/// All of these lead to the receiver.
+const ZONE: &str = "
+    a.test MX 10 mx.a.test
+    b.test MX 10 mx.b.test
+    mx.a.test A 127.0.0.1
+    mx.b.test A 127.0.0.1
+    implicit.test A 127.0.0.1
+    refuses.test MX 0 .
+";
+
+/// A node whose world is one server.
+fn node_with(zone: &StubServer, port: u16, queue: &str) -> Node {
+    node_prepared(zone, port, queue, |_| {})
+}
+
+fn node_prepared(zone: &StubServer, port: u16, queue: &str, prepare: impl FnOnce(&Path)) -> Node {
+    let text = format!("[queue]\nport = {port}\nfirst_wait = \"1 s\"\nlongest_wait = \"2 s\"\n{queue}\n[filter]");
+    let servers = (format!("\"{}\"", dns_address()), format!("\"{}\"", zone.address()));
+    Node::start_configured(prepare, &[("[filter]", &text), (&servers.0, &servers.1)])
+}
+
+/// Sends by submission as user1; the message's id.
+#[track_caller]
+fn submit(node: &Node, to: &[&str], message: &[u8]) -> String {
+    let mut smtp = node.connect(587);
+    smtp.expect("220");
+    smtp.say("EHLO laptop").expect("250");
+    smtp.say(&format!("AUTH PLAIN {}", base64(b"\0user1@example.test\0demo"))).expect("235");
+    smtp.say("MAIL FROM:<user1@example.test>").expect("250");
+    for to in to {
+        smtp.say(&format!("RCPT TO:<{to}>")).expect("250");
+    }
+    let reply = smtp.send_content(message);
+    assert!(reply.starts_with("250 2.0.0 Queued as "), "{reply}");
+    reply.trim_end().rsplit(' ').next().unwrap().to_owned()
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = SystemClock.now() + Duration::from_secs(90);
+    while !is_so() {
+        assert!(SystemClock.now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn waiting(node: &Node) -> Vec<Value> {
+    node.json(&["queue", "list"]).as_array().unwrap().clone()
+}
+
+/// What the story of a message says: kinds, with the recipient where there is one.
+fn story(node: &Node, id: &str) -> Vec<String> {
+    let told = node.json(&["trace", id]);
+    told.as_array()
+        .unwrap()
+        .iter()
+        .map(|event| {
+            let party = event["party"].as_str().unwrap_or_default();
+            format!("{} {party}", event["kind"].as_str().unwrap()).trim_end().to_owned()
+        })
+        .collect()
+}
+
+/// The notices in an inbox that came from the system.
+fn notices(node: &Node, user: &str) -> Vec<String> {
+    let all = node.messages(user, "INBOX");
+    all.iter()
+        .map(|message| String::from_utf8_lossy(message).into_owned())
+        .filter(|text| text.contains("multipart/report"))
+        .collect()
+}
+
+#[test]
+fn mail_goes_to_the_servers_of_its_domain() {
+    let (zone, receiver) = (StubServer::start(ZONE), Receiver::kind());
+    let node = node_with(&zone, receiver.port(), "");
+    let message = b"From: user1@example.test\r\nTo: x@a.test\r\nBcc: hidden@b.test\r\nSubject: Bolts\r\n\r\n.dots\r\n..\r\nend\r\n";
+    let id =
+        submit(&node, &["x@a.test", "y@A.test", "hidden@b.test", "z@implicit.test", "user2@example.test"], message);
+    let mut taken = receiver.wait_for(3);
+    taken.sort_by_key(|one| one.rcpt.clone());
+    let rcpt: Vec<_> = taken.iter().map(|one| one.rcpt.join(" ")).collect();
+    assert_eq!(rcpt, ["RCPT TO:<hidden@b.test>", "RCPT TO:<x@a.test> RCPT TO:<y@a.test>", "RCPT TO:<z@implicit.test>"]);
+    for one in &taken {
+        assert!(one.mail.starts_with("MAIL FROM:<user1@example.test> SIZE="), "{}", one.mail);
+        let (head, body) = one.content.split_once("\r\n\r\n").unwrap();
+        assert_eq!(body, ".dots\r\n..\r\nend\r\n");
+        assert!(
+            head.contains("Subject: Bolts") && head.contains("Message-ID: <") && head.starts_with("Received: "),
+            "{head}"
+        );
+        assert!(!head.contains("hidden") && !head.contains("X-Spam") && !head.contains("127.0.0.1"), "{head}");
+    }
+    assert_eq!(node.messages("user2", "INBOX").len(), 1);
+    wait_until("an empty queue", || waiting(&node).is_empty());
+    wait_until("the end of the story", || {
+        story(&node, &id).iter().filter(|event| event.starts_with("delivered ")).count() == 5
+    });
+    let told = story(&node, &id);
+    assert!(told.contains(&"queued hidden@b.test".to_owned()), "{told:?}");
+    assert!(notices(&node, "user1").is_empty());
+}
+
+#[test]
+fn a_server_that_puts_off_is_asked_again() {
+    let zone = StubServer::start(ZONE);
+    let receiver = Receiver::start(&["PIPELINING", "8BITMIME"], {
+        let tries = AtomicUsize::new(0);
+        move |step| match step.verb.as_str() {
+            "RCPT" if step.line.contains("grey") && tries.fetch_add(1, Ordering::SeqCst) < 4 => {
+                Reaction::Say("451 4.7.1 Greylisted, come again")
+            }
+            _ => Reaction::Take,
+        }
+    });
+    let node = node_with(&zone, receiver.port(), "warn_after = \"2 s\"");
+    let id = submit(&node, &["grey@a.test", "white@a.test"], &letter("Grey", "x"));
+    assert_eq!(receiver.wait_for(1)[0].rcpt, ["RCPT TO:<white@a.test>"]);
+    wait_until("a note of the refusal", || {
+        waiting(&node).first().is_some_and(|one| one["status"].as_str().unwrap().contains("Greylisted"))
+    });
+    let shown = node.json(&["queue", "show", &id]);
+    assert_eq!(shown["recipients"].as_array().unwrap().len(), 1);
+    assert_eq!((&shown["from"], &shown["subject"]), (&"<user1@example.test>".into(), &"Grey".into()));
+    assert_eq!(receiver.wait_for(2)[1].rcpt, ["RCPT TO:<grey@a.test>"]);
+    wait_until("an empty queue", || waiting(&node).is_empty());
+    let told = story(&node, &id);
+    assert!(told.contains(&"deferred grey@a.test".to_owned()), "{told:?}");
+    assert_eq!(receiver.taken().len(), 2, "nobody got it twice");
+}
+
+#[test]
+fn senders_are_told_of_what_does_not_arrive() {
+    let zone = StubServer::start(ZONE);
+    let receiver = Receiver::start(&["PIPELINING", "8BITMIME", "CHUNKING"], |step| match step.verb.as_str() {
+        "RCPT" if step.line.contains("nobody") => Reaction::Say("550 5.1.1 No such user here"),
+        "CONTENT" if step.to.iter().any(|to| to.contains("spam")) => Reaction::Say("554 5.7.1 We do not like it"),
+        "RCPT" if step.line.contains("late") => Reaction::Say("450 4.2.2 Mailbox full"),
+        _ => Reaction::Take,
+    });
+    let node = node_with(&zone, receiver.port(), "warn_after = \"2 s\"\nexpire_after = \"60 s\"");
+    let to = ["nobody@a.test", "fine@a.test", "x@nowhere.test", "x@refuses.test"];
+    let id = submit(&node, &to, &letter("To many", "text"));
+    submit(&node, &["spam@b.test"], &letter("Offer", "text"));
+    wait_until("three notices of one message and one of the other", || notices(&node, "user1").len() >= 4);
+    let told = notices(&node, "user1");
+    for (address, status, words) in [
+        ("nobody@a.test", "5.1.1", "There is no such address there."),
+        ("x@nowhere.test", "5.1.2", "takes no mail"),
+        ("x@refuses.test", "5.1.10", "takes no mail"),
+        ("spam@b.test", "5.7.1", "because of its rules"),
+    ] {
+        let notice = told.iter().find(|text| text.contains(&format!("Final-Recipient: rfc822; {address}"))).unwrap();
+        assert!(notice.contains(&format!("Status: {status}\r\n")) && notice.contains(words), "{notice}");
+        assert!(
+            notice.starts_with("Return-Path: <>\r\n") && notice.contains("Auto-Submitted: auto-replied"),
+            "{notice}"
+        );
+    }
+    assert_eq!(receiver.taken().iter().filter(|one| one.rcpt == ["RCPT TO:<fine@a.test>"]).count(), 1);
+    assert!(story(&node, &id).contains(&"bounced nobody@a.test".to_owned()));
+    // One that is late is told of once, and then given up by somebody's word.
+    let late = submit(&node, &["late@a.test"], &letter("Late", "text"));
+    wait_until("a notice of the delay", || notices(&node, "user1").iter().any(|text| text.contains("Action: delayed")));
+    let counted = |action: &str| {
+        let about = "Final-Recipient: rfc822; late@a.test\r\nAction: ".to_owned() + action;
+        notices(&node, "user1").iter().filter(|text| text.contains(&about)).count()
+    };
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!((counted("delayed"), counted("failed")), (1, 0));
+    node.command(&["queue", "bounce", &late, "--reason", "It has waited long enough"]);
+    wait_until("a notice of the end", || counted("failed") == 1);
+    let last = notices(&node, "user1").pop().unwrap();
+    assert!(last.contains("It has waited long enough"), "{last}");
+    wait_until("an empty queue", || waiting(&node).is_empty());
+}
+
+#[test]
+fn nobody_is_told_of_a_notice_that_fails() {
+    let zone = StubServer::start(ZONE);
+    let receiver = Receiver::start(&[], |step| match step.verb.as_str() {
+        "RCPT" => Reaction::Say("550 5.1.1 No such user"),
+        _ => Reaction::Take,
+    });
+    let routes = "routes = \"routes.toml\"";
+    let text = format!("[queue]\nport = {}\n{routes}\n[filter]", receiver.port());
+    let servers = (format!("\"{}\"", dns_address()), format!("\"{}\"", zone.address()));
+    let prepare = |dir: &Path| {
+        let route =
+            "[[route]]\nname = \"customer\"\nrecipients = [\"b.test\"]\nhosts = [\"127.0.0.1:PORT\"]\naccept = true\n";
+        std::fs::write(dir.join("routes.toml"), route.replace("PORT", &receiver.port().to_string())).unwrap();
+    };
+    let node = Node::start_configured(prepare, &[("[filter]", &text), (&servers.0, &servers.1)]);
+    // For a customer whose server is elsewhere mail is taken from everyone; the notice about it cannot be delivered either.
+    assert!(node.send("sender@a.test", &["x@b.test"], &letter("Hello", "text")).starts_with("250"));
+    wait_until("an empty queue", || waiting(&node).is_empty() && node.messages("admin", "INBOX").len() == 1);
+    let told = String::from_utf8_lossy(&node.messages("admin", "INBOX")[0]).into_owned();
+    assert!(told.contains("Final-Recipient: rfc822; sender@a.test") && told.contains("Action: failed"), "{told}");
+    // For others it is not.
+    let mut smtp = node.connect(25);
+    smtp.expect("220");
+    smtp.say("EHLO client.example.org").expect("250");
+    smtp.say("MAIL FROM:<sender@a.test>").expect("250");
+    smtp.say("RCPT TO:<x@a.test>").expect("554 5.7.1");
+}
+
+/// Every step goes wrong in every way, and all arrives, once as far as the standard allows.
+#[test]
+fn servers_of_every_temper_get_all_mail_in_the_end() {
+    let zone = StubServer::start(ZONE);
+    let turns = AtomicUsize::new(0);
+    let receiver = Receiver::start(&["PIPELINING", "8BITMIME"], move |step| {
+        // In the end it is tired of it.
+        let turn = turns.fetch_add(1, Ordering::SeqCst);
+        if turn > 500 {
+            return Reaction::Take;
+        }
+        match (step.verb.as_str(), turn % 23) {
+            ("CONNECT", 3) => Reaction::HangUp(""),
+            ("CONNECT", 5) => Reaction::HangUp("421 4.3.2 Too busy"),
+            ("EHLO", 7) => Reaction::HangUp("421 4.3.2 Go away"),
+            ("MAIL", 9) => Reaction::Say("451 4.3.0 Later"),
+            ("MAIL", 2) => Reaction::HangUp(""),
+            ("RCPT", 11) => Reaction::Say("450 4.2.0 Later"),
+            ("RCPT", 13) => Reaction::HangUp("421 4.7.0 Enough"),
+            ("CONTENT", 15) => Reaction::Say("452 4.3.1 Disk full"),
+            ("DATA", 17) => Reaction::HangUp(""),
+            _ => Reaction::Take,
+        }
+    });
+    let node = node_with(&zone, receiver.port(), "");
+    for nth in 0..30 {
+        submit(&node, &[&format!("r{nth}@a.test"), &format!("r{nth}@b.test")], &letter(&format!("Nr {nth}"), "text"));
+    }
+    // A lane whose server was away waits a minute: nobody else does here.
+    let mut left = Vec::new();
+    for _ in 0..40 {
+        node.command(&["queue", "retry", "--all"]);
+        std::thread::sleep(Duration::from_secs(1));
+        left = waiting(&node);
+        if left.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(left, Vec::<Value>::new(), "{:?}", node.json(&["queue", "lanes"]));
+    let mut got: Vec<String> = receiver.taken().iter().flat_map(|one| one.rcpt.clone()).collect();
+    got.sort();
+    let mut expected: Vec<String> =
+        (0..30).flat_map(|nth| ["a", "b"].map(|domain| format!("RCPT TO:<r{nth}@{domain}.test>"))).collect();
+    expected.sort();
+    assert_eq!(got, expected);
+    assert!(notices(&node, "user1").is_empty());
+}
+
+#[test]
+fn a_node_that_dies_loses_no_mail_that_it_took() {
+    let zone = StubServer::start(ZONE);
+    let receiver = Receiver::start(&["PIPELINING"], |step| match step.verb.as_str() {
+        "CONTENT" => Reaction::Stall(Duration::from_millis(30)),
+        _ => Reaction::Take,
+    });
+    let mut node = node_with(&zone, receiver.port(), "");
+    let mut sent = 0;
+    for round in 0..4 {
+        for nth in 0..25 {
+            submit(&node, &[&format!("r{round}-{nth}@a.test")], &letter("Kill", "text"));
+            sent += 1;
+        }
+        node.kill();
+        node.serve();
+    }
+    wait_until("an empty queue", || waiting(&node).is_empty());
+    let mut got: Vec<String> = receiver.taken().iter().flat_map(|one| one.rcpt.clone()).collect();
+    got.sort();
+    let copies = got.len();
+    got.dedup();
+    assert_eq!(got.len(), sent);
+    // What a server took while its answer was on its way is sent again: no standard can avoid it.
+    crate::harness::report(&format!("{} of {sent} messages twice after four kills", copies - sent));
+    assert!(copies - sent <= 4 * 28, "{} copies", copies - sent);
+    node.stop();
+    let told = crate::harness::ortler(&["audit", "--config", node.config().to_str().unwrap(), "--json"]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+}
+
+#[test]
+fn staff_hold_and_send_and_stop() {
+    let (zone, receiver) = (StubServer::start(ZONE), Receiver::kind());
+    let node = node_prepared(&zone, receiver.port(), "routes = \"routes.toml\"", |dir| {
+        std::fs::write(dir.join("routes.toml"), "").unwrap();
+    });
+    // Read while the node runs.
+    let route = "[[route]]\nname = \"detour\"\nsenders = [\"nobody@x.test\"]\nhosts = [\"none://127.0.0.1:PORT\"]\n";
+    std::fs::write(node.dir().join("routes.toml"), route.replace("PORT", &receiver.port().to_string())).unwrap();
+    node.command(&["queue", "suspend", "a.test", "--reason", "their wish"]);
+    let first = submit(&node, &["one@a.test"], &letter("First", "text"));
+    let second = submit(&node, &["two@a.test", "three@a.test"], &letter("Second", "text"));
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!((receiver.taken().len(), waiting(&node).len()), (0, 3));
+    let lanes = node.json(&["queue", "lanes"]);
+    assert_eq!(
+        (&lanes[0]["lane"], &lanes[0]["state"], &lanes[0]["recipients"]),
+        (&"a.test".into(), &"suspended".into(), &3.into())
+    );
+    node.command(&["queue", "hold", &second, "--to", "two@a.test", "--reason", "a question"]);
+    node.command(&["queue", "delete", &first]);
+    node.command(&["queue", "resume", "a.test"]);
+    assert_eq!(receiver.wait_for(1)[0].rcpt, ["RCPT TO:<three@a.test>"]);
+    wait_until("the held one alone", || waiting(&node).len() == 1);
+    let status = node.json(&["queue", "status"]);
+    assert_eq!((&status["held"], &status["waiting"]), (&1.into(), &0.into()));
+    let held = &waiting(&node)[0];
+    assert_eq!((&held["state"], &held["status"]), (&"held".into(), &"a question".into()));
+    wait_until("the new routes are known", || {
+        let output = crate::harness::ortler(&[
+            "queue",
+            "reroute",
+            &second,
+            "--by",
+            "detour",
+            "--config",
+            node.config().to_str().unwrap(),
+        ]);
+        output.status.success()
+    });
+    assert_eq!(waiting(&node)[0]["lane"], ":via:detour");
+    node.command(&["queue", "release", "--state", "held"]);
+    assert_eq!(receiver.wait_for(2)[1].rcpt, ["RCPT TO:<two@a.test>"]);
+    wait_until("an empty queue", || waiting(&node).is_empty());
+    crate::harness::ortler_fails(&["queue", "retry", "--config", node.config().to_str().unwrap()], 2, "say which");
+    crate::harness::ortler_fails(
+        &["queue", "show", &first, "--config", node.config().to_str().unwrap()],
+        1,
+        "not in the queue",
+    );
+    let told = crate::harness::ortler(&["queue", "suspend", "x y", "--config", node.config().to_str().unwrap()]);
+    assert!(!told.status.success());
+}
+
+/// Another system of ours is the smarthost: TLS, sign-in, and its own users at the other end.
+#[test]
+fn a_smarthost_gets_what_its_route_names() {
+    let zone = StubServer::start(ZONE);
+    let other = Node::start();
+    let text = "[queue]\nroutes = \"routes.toml\"\n[filter]".to_owned();
+    let servers = (format!("\"{}\"", dns_address()), format!("\"{}\"", zone.address()));
+    let prepare = |dir: &Path| {
+        let route = format!(
+            "[[route]]\nname = \"smart\"\nrecipients = [\"*\"]\nhosts = [\"starttls://127.0.0.1:{}\"]\n\
+             login = \"user1@example.test\"\npassword_file = \"password\"\ntrust = \"any\"\n",
+            other.port(587)
+        );
+        std::fs::write(dir.join("routes.toml"), route).unwrap();
+        std::fs::write(dir.join("password"), "demo\n").unwrap();
+    };
+    let node = Node::start_configured(prepare, &[("[filter]", &text), (&servers.0, &servers.1)]);
+    // The other system knows its own users by the same domain: what is foreign here is told apart by a lane.
+    let id = submit(&node, &["somebody@else.test"], &letter("Smart", "text"));
+    wait_until("the other system's answer", || {
+        story(&node, &id).iter().any(|event| event == "delivered somebody@else.test")
+    });
+    let told = node.json(&["trace", &id]);
+    let sent = told.as_array().unwrap().iter().find(|event| event["kind"] == "delivered").unwrap();
+    assert!(sent["fields"]["tls"].as_str().unwrap().starts_with("TLSv1.3"), "{sent}");
+    assert!(sent["fields"]["status"].as_str().unwrap().contains("Queued as"), "{sent}");
+    // It knows no such domain: the notice comes to its user, who sent it there.
+    wait_until("a notice at the smarthost", || !notices(&other, "user1").is_empty());
+}
+
+/// What senders ask for beside delivery (RFC 3461, RFC 4865, RFC 8689).
+#[test]
+fn senders_wishes_are_kept() {
+    let zone = StubServer::start(ZONE);
+    let receiver = Receiver::start(&["PIPELINING", "8BITMIME", "DSN"], |step| match step.verb.as_str() {
+        "RCPT" if step.line.contains("nobody") => Reaction::Say("550 5.1.1 No such user here"),
+        _ => Reaction::Take,
+    });
+    let simple = Receiver::kind();
+    let node = node_prepared(&zone, receiver.port(), "routes = \"routes.toml\"", |dir| {
+        let route = "[[route]]\nname = \"simple\"\nrecipients = [\"b.test\"]\nhosts = [\"127.0.0.1:PORT\"]\n";
+        std::fs::write(dir.join("routes.toml"), route.replace("PORT", &simple.port().to_string())).unwrap();
+    });
+    let mut smtp = node.connect(587);
+    smtp.expect("220");
+    let mut offers = smtp.say("EHLO laptop").line();
+    while !offers.lines().last().unwrap().starts_with("250 ") {
+        offers.push_str(&format!("\n{}", smtp.line()));
+    }
+    assert!(
+        offers.contains("DSN") && offers.contains("FUTURERELEASE 2592000 20") && !offers.contains("REQUIRETLS"),
+        "{offers}"
+    );
+    smtp.say(&format!("AUTH PLAIN {}", base64(b"\0user1@example.test\0demo"))).expect("235");
+    smtp.say("MAIL FROM:<user1@example.test> REQUIRETLS").expect("555");
+    smtp.say("MAIL FROM:<user1@example.test> HOLDFOR=9999999").expect("501");
+    smtp.say("MAIL FROM:<user1@example.test> RET=FULL ENVID=a+2Bb").expect("250");
+    smtp.say("RCPT TO:<one@a.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;first@old.test").expect("250");
+    smtp.say("RCPT TO:<nobody@a.test> NOTIFY=FAILURE").expect("250");
+    smtp.say("RCPT TO:<nobody2@a.test> NOTIFY=NEVER").expect("250");
+    smtp.say("RCPT TO:<two@b.test> NOTIFY=SUCCESS").expect("250");
+    smtp.say("RCPT TO:<user2@example.test> NOTIFY=SUCCESS").expect("250");
+    assert!(smtp.send_content(&letter("Wishes", "the text")).starts_with("250"));
+    let taken = receiver.wait_for(1).remove(0);
+    assert!(taken.mail.contains(" RET=FULL ENVID=a+2Bb"), "{}", taken.mail);
+    assert_eq!(taken.rcpt, ["RCPT TO:<one@a.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;first@old.test"]);
+    assert!(!simple.wait_for(1)[0].mail.contains("RET="));
+    wait_until("three notices", || notices(&node, "user1").len() >= 3);
+    let told = notices(&node, "user1");
+    let about = |address: &str| told.iter().find(|text| text.contains(&format!("Final-Recipient: rfc822; {address}")));
+    let failed = about("nobody@a.test").unwrap();
+    assert!(
+        failed.contains("Original-Envelope-Id: a+b")
+            && failed.contains("the text")
+            && failed.contains("message/rfc822")
+    );
+    assert!(about("two@b.test").unwrap().contains("Action: relayed\r\nStatus: 2.0.0"));
+    assert!(about("user2@example.test").unwrap().contains("Action: delivered\r\nStatus: 2.1.5"));
+    // What a server confirms itself, and what nobody wants to hear of, is not told here.
+    assert!(about("one@a.test").is_none() && about("nobody2@a.test").is_none() && told.len() == 3, "{told:?}");
+
+    // A letter for later: it waits, for people here too, and can be taken back.
+    smtp.say("MAIL FROM:<user1@example.test> HOLDFOR=4").expect("250");
+    smtp.say("RCPT TO:<later@a.test>").expect("250");
+    smtp.say("RCPT TO:<user3@example.test>").expect("250");
+    assert!(smtp.send_content(&letter("Later", "x")).starts_with("250"));
+    smtp.say("MAIL FROM:<user1@example.test> HOLDFOR=86400").expect("250");
+    smtp.say("RCPT TO:<never@a.test>").expect("250");
+    let reply = smtp.send_content(&letter("Never", "x"));
+    let id = reply.trim_end().rsplit(' ').next().unwrap();
+    node.command(&["queue", "delete", id]);
+    assert_eq!((waiting(&node).len(), node.messages("user3", "INBOX").len()), (2, 0));
+    assert!(receiver.wait_for(2)[1].rcpt == ["RCPT TO:<later@a.test>"]);
+    wait_until("the copy here", || node.messages("user3", "INBOX").len() == 1);
+    wait_until("an empty queue", || waiting(&node).is_empty());
+}
