@@ -30,6 +30,7 @@ mod quota;
 mod reputation;
 mod rules;
 mod sending;
+mod sendmail;
 mod service;
 mod shared_log;
 mod snapshot;
