@@ -29,6 +29,7 @@ mod postgres;
 mod quota;
 mod reputation;
 mod rules;
+mod sealers;
 mod sending;
 mod sendmail;
 mod service;
