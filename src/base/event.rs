@@ -34,6 +34,8 @@ pub const SCANNER_OUTDATED: &str = "scanner.outdated";
 pub const STORE_FAILED: &str = "store.failed";
 pub const STORE_DAMAGED: &str = "store.damaged";
 pub const AUDIT_PROBLEM: &str = "audit.problem";
+/// What an owner said of a message cannot be learned for now, or is given up.
+pub const LESSON_FAILED: &str = "lesson.failed";
 pub const STORE_REPAIRED: &str = "store.repaired";
 pub const DISK_FULL: &str = "disk.full";
 pub const DISK_HEALED: &str = "disk.healed";
