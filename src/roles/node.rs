@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::engines::{Engines, explain};
 use super::listeners::{self, Services};
-use super::{control, hints, judge, machine};
+use super::{control, hints, judge, machine, sign_ins};
 
 /// Garbage collection starts so often.
 const GC_EVERY: Duration = Duration::from_secs(3600);
@@ -199,6 +199,10 @@ pub async fn run(
     let watched = Arc::clone(&services.filter);
     let beat = move || Beat { sessions: counted.running() as u64, health: health_of(&watched).to_string() };
     accepting.spawn("cluster", async move { membership.run(beat, stop).await });
+    let (listener, sign_ins) = mpsc::channel(sign_ins::WAITING_MAX);
+    engines.directory.tell_sign_ins(listener);
+    let (watched, reputation) = (Arc::clone(&services.filter), Arc::clone(&engines.reputation));
+    background.spawn("sign-ins", sign_ins::run(sign_ins, watched, reputation, background.stopping()));
     let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
     accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
     accepting.spawn("learning", super::trainer::run(Arc::clone(&engines), unasked, accepting.stopping()));
@@ -227,6 +231,13 @@ pub async fn run(
     background.spawn("scanners", async move {
         tokio::select! {
             () = watched.watch_scanners() => {}
+            () = watch_stop.cancelled() => {}
+        }
+    });
+    let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());
+    background.spawn("countries", async move {
+        tokio::select! {
+            () = watched.watch_countries() => {}
             () = watch_stop.cancelled() => {}
         }
     });

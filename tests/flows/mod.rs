@@ -9,6 +9,7 @@ mod clients;
 mod cluster;
 mod commands;
 mod corpora;
+mod countries;
 mod crash;
 mod disk;
 mod dns_lists;

@@ -36,6 +36,8 @@ pub struct Source {
     pub(super) shipped: HashMap<String, [Score; 4]>,
     /// Files that the product ships.
     pub(super) shipped_files: HashSet<Arc<str>>,
+    /// SpamAssassin's plugins that are there by the configuration.
+    plugins: Vec<&'static str>,
     replacements: Replacements,
     replace_rules: Vec<(String, Location)>,
     /// Settings without effect: first line and how many more.
@@ -208,6 +210,11 @@ impl Source {
         for block in blocks {
             self.report_skipped(&block);
         }
+    /// A database of countries is there: rules count that stand on one.
+    pub fn with_countries(&mut self) {
+        self.plugins.push("RelayCountry");
+    }
+
     }
 
     /// Replaces tags and reports what only the whole set shows. Call once, after the last file.
@@ -244,9 +251,9 @@ impl Source {
         match directive.as_str() {
             "if" | "ifplugin" => {
                 let outcome = if directive == "ifplugin" {
-                    Ok(condition::has_plugin(split_word(rest).0))
+                    Ok(condition::has_plugin(split_word(rest).0, &self.plugins))
                 } else {
-                    condition::holds(rest)
+                    condition::holds(rest, &self.plugins)
                 };
                 let holds = outcome.unwrap_or_else(|message| {
                     self.problem(at, Severity::Error, None, message);

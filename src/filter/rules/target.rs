@@ -15,6 +15,7 @@ use super::parse::{Field, FieldPart};
 use super::relays::{Relay, Relays};
 use super::settings::Settings;
 use super::text::{self, Charset};
+use crate::countries::Countries;
 use crate::url::Links;
 
 /// What is known of a message beside its bytes. All of it may be missing, as when a file is judged.
@@ -35,6 +36,8 @@ pub struct Context<'a> {
     pub listed: &'a [Listed],
     /// Probability from 0 to 1 that this is spam, by what was learned; for `check_bayes`.
     pub bayes: Option<f64>,
+    /// For the countries of relays.
+    pub countries: Option<&'a Countries>,
     /// Settings of the rule files, by [`super::RuleSet::settings`].
     pub settings: Option<&'a Settings>,
 }
