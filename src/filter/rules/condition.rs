@@ -92,9 +92,12 @@ const FEATURES: &[&str] = &[
     "has_short_url",
     "has_short_url_code",
     "has_subtest_for_ranges",
+    "has_tflags_concat",
     "has_tflags_domains_only",
+    "has_tflags_multiple",
     "has_tflags_nolog",
     "has_tflags_nosubject",
+    "has_tflags_range",
     "has_uri_host_listed",
     "has_uridnsbl_for_a",
     "perl_min_version_5010000",
@@ -129,10 +132,10 @@ fn tokens(text: &str) -> Result<Vec<String>, String> {
 
 struct Parser<'a> {
     tokens: &'a [String],
+    extra: &'a Extra,
     at: usize,
     depth: u32,
 }
-    extra: &'a Extra,
 
 impl Parser<'_> {
     fn take(&mut self, token: &str) -> bool {
@@ -240,7 +243,7 @@ mod tests {
         for text in ["", "(", "version >=", "can()", "moon(x)", "1 1", "\u{e4}", &"(".repeat(5000)] {
             assert!(holds(text, &[]).is_err(), "{text}");
         }
-    }
-}
         let asked = "plugin(Mail::SpamAssassin::Plugin::RelayCountry)";
         assert_eq!((holds(asked, &[]), holds(asked, &["RelayCountry"])), (Ok(false), Ok(true)));
+    }
+}

@@ -93,11 +93,35 @@ pub enum LinkPart {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Target {
     Header(Field),
-    MimeHeader(Field),
+    MimeHeader(Field, Parts),
     Body,
     RawBody,
     Uri,
     Full,
+}
+
+/// Which parts of a message a `mimeheader` rule looks at, counted from 1, which is the message itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Parts {
+    pub first: usize,
+    pub last: usize,
+    /// The values of all parts are looked at as one text.
+    pub joined: bool,
+}
+
+impl Parts {
+    pub const ALL: Self = Self { first: 0, last: usize::MAX, joined: false };
+
+    /// As `tflags` have it: `range=2-3`, `range=2-`, `range=-3`, `range=1`, `concat`.
+    fn of(flags: &Flags) -> Self {
+        let mut parts = Self { joined: flags.words.iter().any(|word| word == "concat"), ..Self::ALL };
+        let range = flags.words.iter().rev().find_map(|word| word.strip_prefix("range="));
+        if let Some((first, last)) = range.map(|range| range.split_once('-').unwrap_or((range, range))) {
+            parts.first = first.parse().unwrap_or(parts.first);
+            parts.last = last.parse().unwrap_or(parts.last);
+        }
+        parts
+    }
 }
 
 /// A header field, or part of one: `From:addr`.
@@ -186,6 +210,11 @@ impl Source {
         self.shipped_files = self.definitions.values().map(|definition| definition.at.file.clone()).collect();
     }
 
+    /// A database of countries is there: rules count that stand on one.
+    pub fn with_countries(&mut self) {
+        self.plugins.push("RelayCountry");
+    }
+
     /// Reads one file. `name` is how problems call it. Bytes need no particular encoding.
     pub fn read(&mut self, name: &str, content: &[u8]) {
         let file: Arc<str> = name.into();
@@ -210,11 +239,6 @@ impl Source {
         for block in blocks {
             self.report_skipped(&block);
         }
-    /// A database of countries is there: rules count that stand on one.
-    pub fn with_countries(&mut self) {
-        self.plugins.push("RelayCountry");
-    }
-
     }
 
     /// Replaces tags and reports what only the whole set shows. Call once, after the last file.
@@ -226,6 +250,13 @@ impl Source {
                     Ok(expanded) => pattern.pattern = expanded,
                     Err(message) => self.problem(&at, Severity::Error, Some(&name), message),
                 }
+            }
+        }
+        for (name, definition) in &mut self.definitions {
+            if let Test::Pattern { target: Target::MimeHeader(_, parts), .. } = &mut definition.test
+                && let Some(flags) = self.flags.get(&**name)
+            {
+                *parts = Parts::of(flags);
             }
         }
         for ((_, directive), (at, more)) in std::mem::take(&mut self.idle) {
@@ -609,7 +640,7 @@ fn header(kind: &str, text: &str) -> Result<Test, String> {
     }
     let (pattern, rest) = pattern(rest)?;
     no_rest(rest)?;
-    let target = if kind == "mimeheader" { Target::MimeHeader(field) } else { Target::Header(field) };
+    let target = if kind == "mimeheader" { Target::MimeHeader(field, Parts::ALL) } else { Target::Header(field) };
     Ok(Test::Pattern { target, negated, if_unset, pattern })
 }
 
@@ -714,7 +745,7 @@ mod tests {
         assert!(matches!(test(r"full X /a\#b/i"), Test::Pattern { pattern, .. } if pattern == pattern_of("a#b", "i")));
         assert!(matches!(
             test("mimeheader X Content-Type =~ /a/"),
-            Test::Pattern { target: Target::MimeHeader(_), .. }
+            Test::Pattern { target: Target::MimeHeader(..), .. }
         ));
         assert!(matches!(test("header X exists:X-Y"), Test::Exists(field) if field.name == "x-y"));
         assert_eq!(test("meta X A && B"), Test::Meta("A && B".to_owned()));
