@@ -90,8 +90,8 @@ fn status(node: &Node, ip: &str, subject: &str, before: &str) -> String {
     let message = [before.as_bytes(), &letter(subject, "See you at the meeting.")].concat();
     assert!(smtp.send_content(&message).starts_with("250"));
     let found = ["INBOX", "Junk"].iter().flat_map(|mailbox| node.messages("user1", mailbox));
-    let texts = found.map(|message| String::from_utf8_lossy(&message).into_owned());
-    let text = texts.filter(|text| text.contains(&format!("Subject: {subject}\r\n"))).next_back().expect("delivered");
+    let mut texts = found.map(|message| String::from_utf8_lossy(&message).into_owned());
+    let text = texts.rfind(|text| text.contains(&format!("Subject: {subject}\r\n"))).expect("delivered");
     text.split("\r\n\r\n").next().unwrap().replace("\r\n\t", " ")
 }
 
@@ -113,9 +113,9 @@ fn rules_and_the_log_see_the_countries_of_servers() {
     let story = (0..50).find_map(|_| {
         std::thread::sleep(Duration::from_millis(100));
         let found = node.json(&["trace", "--to", "user1@example.test"]);
-        let stories =
+        let mut stories =
             found.as_array()?.iter().map(|row| node.json(&["trace", row["id"].as_str().unwrap()]).to_string());
-        stories.filter(|story| story.contains("\"country\":\"IT\"")).next_back()
+        stories.rfind(|story| story.contains("\"country\":\"IT\""))
     });
     assert!(story.is_some_and(|story| story.contains(ITALY)));
 
@@ -177,9 +177,9 @@ fn an_account_that_is_used_from_everywhere_is_slowed_down() {
     let story = (0..50).find_map(|_| {
         std::thread::sleep(Duration::from_millis(100));
         let found = node.json(&["trace", "--from", "user1@example.test"]);
-        let stories =
+        let mut stories =
             found.as_array()?.iter().map(|row| node.json(&["trace", row["id"].as_str().unwrap()]).to_string());
-        stories.filter(|story| story.contains("SENDING_COUNTRIES")).next_back()
+        stories.rfind(|story| story.contains("SENDING_COUNTRIES"))
     });
     let story = story.unwrap();
     assert!(story.contains("4 countries within hours, now BR"), "{story}");

@@ -47,8 +47,8 @@ fn sent(node: &Node, message: &str) -> String {
     }
     let subject = message.lines().find(|line| line.starts_with("Subject: ")).unwrap();
     let found = ["INBOX", "Junk", "Quarantine"].iter().flat_map(|mailbox| node.messages("user1", mailbox));
-    let texts = found.map(|message| String::from_utf8_lossy(&message).into_owned());
-    let text = texts.filter(|text| text.contains(subject)).next_back().expect("it is delivered");
+    let mut texts = found.map(|message| String::from_utf8_lossy(&message).into_owned());
+    let text = texts.rfind(|text| text.contains(subject)).expect("it is delivered");
     text.split("\r\n\r\n").next().unwrap().replace("\r\n\t", " ")
 }
 
@@ -91,9 +91,9 @@ fn a_trusted_sealers_word_counts_and_anothers_does_not() {
     let told = (0..50).find_map(|_| {
         std::thread::sleep(std::time::Duration::from_millis(100));
         let found = node.json(&["trace", "--to", "user1@example.test"]);
-        let stories =
+        let mut stories =
             found.as_array()?.iter().map(|row| node.json(&["trace", row["id"].as_str().unwrap()]).to_string());
-        stories.filter(|story| story.contains("From another list")).next_back()
+        stories.rfind(|story| story.contains("From another list"))
     });
     let told = told.unwrap();
     assert!(told.contains("DMARC_REJECT") && told.contains("ARC_VALID") && told.contains("other.test"), "{told}");
