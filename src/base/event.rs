@@ -32,11 +32,16 @@ pub const DNS_UP: &str = "dns.up";
 pub const LIST_ASIDE: &str = "dns_list.aside";
 pub const LIST_WELL: &str = "dns_list.well";
 pub const LIST_EXHAUSTED: &str = "dns_list.exhausted";
+/// The database of countries was read again, or cannot be.
+pub const COUNTRIES_READ: &str = "countries.read";
+pub const COUNTRIES_FAILED: &str = "countries.failed";
 pub const SCANNER_UNAVAILABLE: &str = "scanner.unavailable";
 pub const SCANNER_UP: &str = "scanner.up";
 pub const SCANNER_DOWN: &str = "scanner.down";
 pub const SCANNER_VERSION: &str = "scanner.version";
 pub const SCANNER_OUTDATED: &str = "scanner.outdated";
+/// What an owner said of a message cannot be learned for now, or is given up.
+pub const LESSON_FAILED: &str = "lesson.failed";
 pub const STORE_FAILED: &str = "store.failed";
 pub const STORE_DAMAGED: &str = "store.damaged";
 pub const AUDIT_PROBLEM: &str = "audit.problem";

@@ -2,7 +2,7 @@
 
 use engine::EngineError;
 use engine::table::Kind::{Bool, Bytes, Int};
-use engine::table::{Between, DIFFERENCES_MAX, Kind, Table, differences};
+use engine::table::{Between, Kind, Table, all_differences};
 
 use crate::classifier::Classifier;
 
@@ -59,11 +59,7 @@ impl Classifier {
     pub async fn compare_with(&self, to: &Self) -> Result<Vec<String>, EngineError> {
         let (from, place) = (self.tables.place(), to.tables.place());
         let between = Between { from: &from, to: &place, owner: None };
-        let mut found = Vec::new();
-        for table in &tables() {
-            let some = differences(between, table, DIFFERENCES_MAX).await?;
-            found.extend(some.into_iter().map(|what| format!("classifier, {what}")));
-        }
+        let mut found = all_differences(between, &tables(), "classifier").await?;
         let (one, other) = (self.tables.stand().await?.last, to.tables.stand().await?.last);
         if one != other {
             found.push(format!("classifier: the last step given was {one}, in the target {other}"));

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 use cluster::Invitation;
+use serde_json::Value;
 
 use super::{Where, node, print};
 use crate::roles::control::Request;
@@ -80,7 +81,14 @@ pub enum Command {
 impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Status { json, node } => node.ask_and_print(Request::ClusterStatus, json),
+            Self::Status { json, node } => {
+                let mut nodes = node.ask(Request::ClusterStatus)?;
+                if !json {
+                    nodes.as_array_mut().into_iter().flatten().for_each(show_scanners);
+                }
+                print::value(&nodes, json);
+                Ok(ExitCode::SUCCESS)
+            }
             Self::Drain { name, json, node } => {
                 node.ask_and_print(Request::ClusterWish { node: name, drain: true }, json)
             }
@@ -102,6 +110,23 @@ impl Command {
             Self::Join { code, name, address, data, config } => join(&code, name, address, data, &config),
             Self::Remove { name, node } => node.ask_and_print(Request::ClusterRemove { node: name }, false),
         }
+    }
+}
+
+/// Puts words in place of what machines read.
+fn show_scanners(node: &mut Value) {
+    let Some(Value::Array(scanners)) = node.get_mut("scanners") else { return };
+    for scanner in scanners.iter_mut() {
+        let server = scanner["server"].as_str().unwrap_or_default();
+        let state = if scanner["up"] == true { "up" } else { "down" };
+        let age = scanner["signatures_age_s"].as_u64().map(|age| match age / 3600 {
+            hours @ 0..48 => format!(", signatures {hours} h old"),
+            hours => format!(", signatures {} d old", hours / 24),
+        });
+        *scanner = Value::String(format!("{server} {state}{}", age.unwrap_or_default()));
+    }
+    if scanners.is_empty() {
+        scanners.push(Value::String("none".to_owned()));
     }
 }
 

@@ -91,6 +91,7 @@ impl Scan {
             greylist_loopback: true,
             scanner: None,
             own_domains: Arc::default(),
+            countries: crate::roles::countries(&config)?,
             trusted_sealers: Vec::new(),
             lists: filter::ListSettings::default(),
             milters: Vec::new(),

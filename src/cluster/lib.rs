@@ -33,5 +33,5 @@ pub use invitation::{Accepted, Invitation, JoinError, Joiner};
 pub use leases::{Lease, LeaseLost, Leases};
 pub use link::{Link, Links, notice_loss};
 pub use member::{Member, State, Wish};
-pub use membership::{Membership, Settings, View};
+pub use membership::{Beat, Membership, Settings, View};
 pub use nodes::{ClusterError, invite, open};

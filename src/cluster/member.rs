@@ -64,6 +64,8 @@ pub struct Member {
     pub wish: Wish,
     /// Open sessions when it was last heard of.
     pub sessions: u64,
+    /// What it said then of its parts: JSON of its own release. `None` of one that does not run.
+    pub health: Option<String>,
 }
 
 impl Member {

@@ -32,6 +32,15 @@ pub struct Settings {
     pub version: String,
 }
 
+/// What a node says of itself with each heartbeat.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Beat {
+    /// Open ones.
+    pub sessions: u64,
+    /// How its parts are, as JSON: passed on as it is, for people.
+    pub health: String,
+}
+
 /// All nodes, as this one last heard.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct View {
@@ -116,13 +125,13 @@ impl Membership {
                 nodes.enter(&self.settings, id, self.started_at).await?;
                 self.see(nodes.list().await?);
             }
-            None => self.see(vec![self.lone(0)]),
+            None => self.see(vec![self.lone(None)]),
         }
         Ok(())
     }
 
-    /// Says every second that the node is there, with how many `sessions` it has, until `stop`; then that it stops.
-    pub async fn run(&self, sessions: impl Fn() -> u64 + Send, stop: CancellationToken) {
+    /// Says every second that the node is there, and how it is, until `stop`; then that it stops.
+    pub async fn run(&self, own: impl Fn() -> Beat + Send, stop: CancellationToken) {
         let mut beat = tokio::time::interval(BEAT_EVERY);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut was_lost = false;
@@ -133,7 +142,7 @@ impl Membership {
                 _ = beat.tick() => {}
                 () = self.soon.notified() => {}
             }
-            let beat = self.beat(sessions()).await;
+            let beat = self.beat(own()).await;
             let beats = if beat.is_ok() { self.beats.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
             self.beats.store(beats, Ordering::Relaxed);
             match beat {
@@ -152,12 +161,12 @@ impl Membership {
         }
     }
 
-    async fn beat(&self, sessions: u64) -> Result<(), ClusterError> {
+    async fn beat(&self, beat: Beat) -> Result<(), ClusterError> {
         let Some((nodes, id)) = &self.shared else {
-            self.see(vec![self.lone(sessions)]);
+            self.see(vec![self.lone(Some(beat))]);
             return Ok(());
         };
-        let members = match nodes.beat(&self.settings, id, sessions).await? {
+        let members = match nodes.beat(&self.settings, id, &beat).await? {
             Some(members) => members,
             // Removed while it was not heard of: it is there all the same.
             None => {
@@ -169,11 +178,12 @@ impl Membership {
         Ok(())
     }
 
-    fn lone(&self, sessions: u64) -> Member {
+    fn lone(&self, beat: Option<Beat>) -> Member {
+        let (sessions, health) = beat.map_or((0, None), |beat| (beat.sessions, Some(beat.health)));
         let Settings { name, address, roles, version } = self.settings.clone();
         let wish = if self.drains.load(Ordering::Relaxed) { Wish::Drain } else { Wish::Serve };
         let (started_at, silent) = (self.started_at, Some(Duration::ZERO));
-        Member { name, address, roles, version, started_at, silent, wish, sessions }
+        Member { name, address, roles, version, started_at, silent, wish, sessions, health }
     }
 
     fn see(&self, members: Vec<Member>) {
@@ -217,7 +227,7 @@ impl Membership {
     pub async fn list(&self) -> Result<Vec<Member>, ClusterError> {
         match &self.shared {
             Some((nodes, _)) => Ok(nodes.list().await?),
-            None if self.view().members.is_empty() => Ok(vec![Member { silent: None, ..self.lone(0) }]),
+            None if self.view().members.is_empty() => Ok(vec![Member { silent: None, ..self.lone(None) }]),
             None => Ok(self.view().members.clone()),
         }
     }

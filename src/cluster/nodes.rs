@@ -12,7 +12,7 @@ use crate::authority::Authority;
 use crate::identity::Identity;
 use crate::invitation::Invitation;
 use crate::member::{DOWN_AFTER, Member, State, Wish, role_name, roles_of};
-use crate::membership::Settings;
+use crate::membership::{Beat, Settings};
 
 /// Why something about nodes cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub(crate) trait Roll: Send + Sync {
     /// Enters a node that starts. Its wish stays as it was.
     async fn enter(&self, own: &Settings, id: &Identity, now: UtcMillis) -> Result<(), ClusterError>;
     /// Says that the node is there and hears who else is; `None` if it was removed, or another one has its name.
-    async fn beat(&self, own: &Settings, id: &Identity, sessions: u64) -> Result<Option<Vec<Member>>, EngineError>;
+    async fn beat(&self, own: &Settings, id: &Identity, beat: &Beat) -> Result<Option<Vec<Member>>, EngineError>;
     /// The node stops: nobody need wait until it counts as down.
     async fn leave(&self, own: &Settings, id: &Identity) -> Result<(), EngineError>;
     /// Says what is wanted of a node, which need not be up.
@@ -54,6 +54,7 @@ pub(crate) const COMPONENT: &str = "cluster";
 pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { text: include_str!("schema-1.sql"), oldest: 1 },
     Migration { text: include_str!("schema-2.sql"), oldest: 1 },
+    Migration { text: include_str!("schema-3.sql"), oldest: 1 },
 ];
 
 /// For one statement: a heartbeat that takes longer is late anyway.
@@ -91,7 +92,7 @@ pub(crate) struct Nodes {
 }
 
 const COLUMNS: &str = "name, address, roles, version, started_at, wish, sessions,
-    (extract(epoch FROM clock_timestamp() - heard_at) * 1000)::bigint";
+    (extract(epoch FROM clock_timestamp() - heard_at) * 1000)::bigint, health";
 
 #[async_trait]
 impl Roll for Nodes {
@@ -106,29 +107,31 @@ impl Roll for Nodes {
         sql.end(done).await
     }
 
-    async fn beat(&self, own: &Settings, id: &Identity, sessions: u64) -> Result<Option<Vec<Member>>, EngineError> {
+    async fn beat(&self, own: &Settings, id: &Identity, beat: &Beat) -> Result<Option<Vec<Member>>, EngineError> {
         // The own row is seen as it was before; that it is alive its node knows.
         let text = format!(
             "WITH own AS (
-                 UPDATE node SET heard_at = clock_timestamp(), sessions = $3 WHERE name = $1 AND identity = $2 RETURNING name
+                 UPDATE node SET heard_at = clock_timestamp(), sessions = $3, health = $4
+                 WHERE name = $1 AND identity = $2 RETURNING name
              )
              SELECT {COLUMNS}, (SELECT count(*) FROM own) FROM node ORDER BY name"
         );
-        let sessions = i64::try_from(sessions).unwrap_or(i64::MAX);
-        let rows = self.pool.query(&text, &[&own.name, &id.as_bytes(), &sessions]).await?;
+        let sessions = i64::try_from(beat.sessions).unwrap_or(i64::MAX);
+        let rows = self.pool.query(&text, &[&own.name, &id.as_bytes(), &sessions, &beat.health]).await?;
         match rows.first() {
-            Some(row) if value::<i64>(row, 8)? > 0 => {}
+            Some(row) if value::<i64>(row, 9)? > 0 => {}
             _ => return Ok(None),
         }
         let mut members = rows.iter().map(member).collect::<Result<Vec<_>, _>>()?;
         for one in members.iter_mut().filter(|one| one.name == own.name) {
-            (one.silent, one.sessions) = (Some(Duration::ZERO), u64::try_from(sessions).unwrap_or(0));
+            (one.silent, one.sessions) = (Some(Duration::ZERO), beat.sessions);
+            one.health = Some(beat.health.clone());
         }
         Ok(Some(members))
     }
 
     async fn leave(&self, own: &Settings, id: &Identity) -> Result<(), EngineError> {
-        let text = "UPDATE node SET heard_at = NULL, sessions = 0 WHERE name = $1 AND identity = $2";
+        let text = "UPDATE node SET heard_at = NULL, sessions = 0, health = NULL WHERE name = $1 AND identity = $2";
         let sql = self.pool.session().await?;
         sql.execute(text, &[&own.name, &id.as_bytes()]).await?;
         sql.give_back();
@@ -193,6 +196,7 @@ fn member(row: &Row) -> Result<Member, EngineError> {
         started_at: UtcMillis(value(row, 4)?),
         wish: Wish::from_name(value(row, 5)?),
         sessions: u64::try_from(value::<i64>(row, 6)?).unwrap_or(0),
+        health: value(row, 8)?,
         silent: silent.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0))),
     })
 }

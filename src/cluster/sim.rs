@@ -25,7 +25,7 @@ use crate::identity::Identity;
 use crate::leases::LeaseTable;
 use crate::member::{DOWN_AFTER, Member, State, Wish};
 use crate::nodes::{ClusterError, Roll};
-use crate::{Counted, Counters, Lease, Leases, Membership, Settings};
+use crate::{Beat, Counted, Counters, Lease, Leases, Membership, Settings};
 
 /// SplitMix64.
 pub(crate) struct Dice(AtomicU64);
@@ -175,6 +175,7 @@ fn members(tables: &Tables) -> Vec<Member> {
         silent: row.heard_at.map(|at| instant() - at),
         wish: row.wish,
         sessions: row.sessions,
+        health: None,
     };
     tables.nodes.values().map(member).collect()
 }
@@ -205,8 +206,9 @@ impl Roll for Way {
         entered.await?
     }
 
-    async fn beat(&self, own: &Settings, id: &Identity, sessions: u64) -> Result<Option<Vec<Member>>, EngineError> {
-        let beat = self.world.ask(&self.node, |tables| {
+    async fn beat(&self, own: &Settings, id: &Identity, beat: &Beat) -> Result<Option<Vec<Member>>, EngineError> {
+        let sessions = beat.sessions;
+        let beat = self.world.ask(&self.node, move |tables| {
             let row = tables.nodes.get_mut(&own.name).filter(|row| row.identity == *id)?;
             (row.heard_at, row.sessions) = (Some(instant()), sessions);
             Some(members(tables))
@@ -444,7 +446,7 @@ impl Machine {
             held: Arc::default(),
         };
         let stop = process.stop.clone();
-        process.spawn(async move { membership.run(|| 1, stop).await });
+        process.spawn(async move { membership.run(|| Beat { sessions: 1, ..Beat::default() }, stop).await });
         let (counters, stop) = (Arc::clone(&process.counters), process.stop.clone());
         process.spawn(async move { counters.run(stop).await });
         let sessions = Watched { way: way.clone(), seen: Arc::clone(&process.seen) };

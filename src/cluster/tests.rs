@@ -38,7 +38,7 @@ impl Node {
         membership.enter().await.unwrap();
         let (stop, mut task) = (CancellationToken::new(), tokio::task::JoinSet::new());
         let (at, stopped) = (Arc::clone(&membership), stop.clone());
-        task.spawn(async move { at.run(|| 7, stopped).await });
+        task.spawn(async move { at.run(|| Beat { sessions: 7, health: "{}".into() }, stopped).await });
         Self { membership, stop, task, _folder: folder }
     }
 
@@ -285,6 +285,7 @@ async fn every_version_of_the_tables_is_worked_with() {
         let nodes = crate::nodes::Nodes { pool: Arc::clone(&pool) };
         let members = crate::nodes::Roll::list(&nodes).await.unwrap();
         assert_eq!((members[0].name.as_str(), members[0].wish, members[0].state()), ("mx1", Wish::Drain, State::Down));
+        assert_eq!(members[0].health.is_some(), version >= 3);
         let lease = Leases::on(pool, "mx2", Arc::new(SystemClock)).take("gc", Duration::from_secs(9)).await;
         let fence = lease.unwrap().unwrap().fence();
         assert_eq!(fence, if version >= 2 { 42 } else { 1 });

@@ -291,6 +291,7 @@ impl Reader<'_> {
         let object_store = self.object_store(folder).filter(|_| postgres.is_some());
         let mut path = |option| self.take(option).map(|value| folder.join(value.into_text()));
         let (data, policy) = (path("node.data").unwrap_or_default(), path("filter.policy"));
+        let countries = path("filter.countries");
         let tls = path("tls.certificate").zip(path("tls.key"));
         let roles = self.texts("node.roles").into_iter().map(|name| match name.as_str() {
             "filter" => Role::Filter,
@@ -351,6 +352,7 @@ impl Reader<'_> {
             judged,
             autolearn: matches!(self.take("filter.autolearn"), Some(Value::Flag(true))),
             clamd: self.texts("filter.clamd"),
+            countries,
             trusted_sealers: self.texts("filter.trusted_sealers"),
             dns_lists: self.texts("filter.dns_lists"),
             dns_list_keys: self.texts("filter.dns_list_keys").into_iter().map(Secret::new).collect(),

@@ -143,6 +143,7 @@ pub struct Config {
     /// Messages are learned without anybody's word.
     pub autolearn: bool,
     pub clamd: Vec<String>,
+    pub countries: Option<PathBuf>,
     pub trusted_sealers: Vec<String>,
     pub dns_lists: Vec<String>,
     /// `zone=name`: the name under which the zone is asked.

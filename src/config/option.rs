@@ -189,6 +189,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         "[]",
         "Virus scanners: `host:port` or the path of a socket, each. They share the load.",
     ),
+    optional(
+        "filter.countries",
+        Kind::Path,
+        "Database of countries by address in MaxMind's format (`.mmdb`), such as GeoLite2-Country of maxmind.com (with a free account), IP to Country Lite of db-ip.com (free, a new file each month) or IPinfo Lite; those of cities serve as well. With it an account that is used from several countries within hours is noticed, rules see `X-Relay-Countries`, and the log names countries. A file that changes is read again within seconds: put a new one in place with `mv`.",
+    ),
     with(
         "filter.trusted_sealers",
         Kind::Texts,

@@ -2,7 +2,7 @@
 
 use engine::EngineError;
 use engine::table::Kind::{Bool, Bytes, Int, Text};
-use engine::table::{Between, DIFFERENCES_MAX, Kind, Merge, Place, Side, Step, Table, Value, differences};
+use engine::table::{Between, Kind, Merge, Place, Side, Step, Table, Value, all_differences};
 
 use crate::error::RegistryError;
 use crate::registry::Registry;
@@ -113,11 +113,7 @@ impl Registry {
     pub async fn compare_with(&self, to: &Self) -> Result<Vec<String>, EngineError> {
         let (from, to) = (self.place(), to.place());
         let between = Between { from: &from, to: &to, owner: None };
-        let mut found = Vec::new();
-        for table in &tables() {
-            let some = differences(between, table, DIFFERENCES_MAX).await?;
-            found.extend(some.into_iter().map(|what| format!("directory, {what}")));
-        }
+        let mut found = all_differences(between, &tables(), "directory").await?;
         let numbers = (last_numbers(&from).await?, last_numbers(&to).await?);
         for ((name, one), (_, other)) in numbers.0.iter().zip(&numbers.1) {
             if one != other {

@@ -45,6 +45,13 @@ pub struct Login<'a> {
     pub peer: IpAddr,
 }
 
+/// A sign-in that went well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SignIn {
+    pub account: AccountId,
+    pub peer: IpAddr,
+}
+
 /// Lookups and sign-in. Implementations cache: an answer may be seconds old, but a password that was changed on this
 /// node counts at once.
 #[async_trait]

@@ -33,7 +33,7 @@ pub use account::{
     Access, Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind,
 };
 pub use audit::Damage;
-pub use directory::{Directory, Login, Protocol};
+pub use directory::{Directory, Login, Protocol, SignIn};
 pub use error::{DirectoryError, LoginError, RegistryError};
 pub use guard::{Failures, LoginGuard};
 pub use hold::{Hold, Holds, Rights};

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -15,10 +15,10 @@ use engine::table::Place;
 use mail::{Address, Domain, ForwardPath};
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::account::{Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind};
-use crate::directory::{Directory, Login};
+use crate::directory::{Directory, Login, SignIn};
 use crate::error::{DirectoryError, LoginError, RegistryError};
 use crate::guard::LoginGuard;
 use crate::hold::{Hold, Holds, Rights};
@@ -53,6 +53,8 @@ pub struct Registry {
     hashing: Semaphore,
     /// Checked when a login does not exist, so that the answer takes as long as for one that does.
     decoy: PasswordHash,
+    /// Who is told of sign-ins.
+    sign_ins: OnceLock<mpsc::Sender<SignIn>>,
 }
 
 const CACHED_MAX: u64 = 200_000;
@@ -105,8 +107,14 @@ impl Registry {
             verified: cache(VERIFIED_FOR),
             verified_key,
             hashing: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)),
+            sign_ins: OnceLock::new(),
             decoy: PasswordHash::make(&Secret::new("no account has this".to_owned())),
         }
+    }
+
+    /// Sign-ins that go well are told to `listener` from now on, but for those that it has no room for. Only the first counts.
+    pub fn tell_sign_ins(&self, listener: mpsc::Sender<SignIn>) {
+        let _ = self.sign_ins.set(listener);
     }
 
     /// Forgets what the caches hold if another node changed something, and ends what it revoked. A node that shares its
@@ -437,7 +445,13 @@ impl Directory for Registry {
         let stored = found.as_ref().map_or_else(|| self.decoy.clone(), |(_, stored)| stored.clone());
         let matches = self.password_matches(stored, login.password).await;
         match found {
-            Some((account, _)) if matches && account.enabled => Ok(account),
+            Some((account, _)) if matches && account.enabled => {
+                if let Some(told) = self.sign_ins.get() {
+                    // Whoever listens misses some rather than that anybody waits.
+                    let _ = told.try_send(SignIn { account: account.id, peer: login.peer });
+                }
+                Ok(account)
+            }
             _ => Err(LoginError::Refused { delay: self.guard.failed(login.peer) }),
         }
     }

@@ -36,6 +36,7 @@ impl Bench {
             greylist_loopback: false,
             scanner: None,
             own_domains: Arc::default(),
+            countries: None,
             trusted_sealers: Vec::new(),
             lists: crate::ListSettings::default(),
             milters: Vec::new(),

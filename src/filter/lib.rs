@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod av;
+pub mod countries;
 pub mod facts;
 mod files;
 pub mod headers;
@@ -26,6 +27,7 @@ pub mod verdict;
 
 pub use address::ServiceAddress;
 pub use av::{Clamd, ClamdSettings, Scanned, Scanner, ScannerState, ScannerVersion};
+pub use countries::{Countries, CountriesError, Country};
 pub use facts::{MessageFacts, Source};
 pub use history::Marks;
 pub use lists::{ListSettings, ListState};

@@ -13,6 +13,7 @@ use reputation::Reputation;
 use tokio::sync::Semaphore;
 
 use crate::av::{Scanned, Scanner, ScannerState};
+use crate::countries::{Countries, Country};
 use crate::facts::{MessageFacts, Source};
 use crate::files;
 use crate::history;
@@ -44,6 +45,8 @@ pub struct FilterParts {
     pub scanner: Option<Arc<dyn Scanner>>,
     /// Domains that nobody outside sends for without proof. Empty: none are known.
     pub own_domains: Arc<OwnDomains>,
+    /// `None`: no database of countries is configured.
+    pub countries: Option<Arc<Countries>>,
     /// Domains whose seals of forwarded mail are believed.
     pub trusted_sealers: Vec<String>,
     /// DNS lists are asked where there is a resolver.
@@ -65,6 +68,7 @@ pub struct Filter {
     greylist_loopback: bool,
     scanner: Option<Arc<dyn Scanner>>,
     own_domains: Arc<OwnDomains>,
+    countries: Option<Arc<Countries>>,
     trusted_sealers: Vec<String>,
     lists: Option<Arc<Lists>>,
     milters: Vec<MilterSettings>,
@@ -87,6 +91,7 @@ impl Filter {
         Self {
             lists,
             own_domains: parts.own_domains,
+            countries: parts.countries,
             trusted_sealers: parts.trusted_sealers,
             host_name: parts.host_name,
             resolver: parts.resolver,
@@ -146,6 +151,19 @@ impl Filter {
             Some(lists) => lists.watch().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Looks after the database of countries. Never ends.
+    pub async fn watch_countries(&self) {
+        match &self.countries {
+            Some(countries) => countries.watch().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Where an address is used, if a database of countries is configured and knows it.
+    pub fn country(&self, ip: std::net::IpAddr) -> Option<Country> {
+        self.countries.as_ref()?.of(ip)
     }
 
     /// How the DNS lists stand that rules ask.
@@ -348,12 +366,17 @@ impl Filter {
         };
         let listed = said.listed.into_iter().filter(|(_, signer)| signer.as_ref().is_none_or(is_proven));
         let listed: Vec<Listed> = listed.map(|(listed, _)| listed).collect();
-        let facts = facts.clone();
+        let (facts, countries) = (facts.clone(), self.countries.clone());
         // Never an error, for the semaphore is never closed. The permit goes along: a caller that gives up does not
         // free a processor that still works for it.
         let processor = self.processors.clone().acquire_owned().await;
         let run = tokio::task::spawn_blocking(move || {
-            let beside = Beside { client_name: client_name.as_deref(), names: &names, listed: &listed };
+            let beside = Beside {
+                client_name: client_name.as_deref(),
+                names: &names,
+                listed: &listed,
+                countries: countries.as_deref(),
+            };
             let seen = judge_content(&rules, weights.as_deref(), &facts, views, &beside);
             drop(processor);
             seen
@@ -396,6 +419,7 @@ struct Beside<'b> {
     client_name: Option<&'b str>,
     names: &'b [Arc<str>],
     listed: &'b [Listed],
+    countries: Option<&'b Countries>,
 }
 
 fn recipients_of(facts: &MessageFacts) -> Vec<String> {
@@ -434,7 +458,8 @@ fn judge_content(
     let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
     let names: Vec<&str> = beside.names.iter().map(|name| &**name).collect();
     let known = context_of(facts, rules, &reverse_path, &recipients);
-    let context = Context { client_name: beside.client_name, findings: &names, listed: beside.listed, ..known };
+    let Beside { client_name, listed, countries, .. } = *beside;
+    let context = Context { client_name, findings: &names, listed, countries, ..known };
     let mut targets = match views {
         Some(views) => views.attached(&facts.message, context),
         None => Targets::of(&facts.message, context),

@@ -36,6 +36,7 @@ fn parts() -> FilterParts {
         greylist_loopback: true,
         scanner: None,
         own_domains: Arc::default(),
+        countries: None,
         trusted_sealers: Vec::new(),
         lists: crate::ListSettings::default(),
         milters: Vec::new(),

@@ -1,7 +1,9 @@
 //! Whether an account sends as its owner does, or as somebody who has its password.
 
 use policy::{Finding, ReasonClass, Score};
+use reputation::{Amount, Kind, Reputation, Subject};
 
+use crate::countries::Country;
 use crate::proof;
 
 /// How an account sends, this message included.
@@ -21,6 +23,12 @@ pub struct SendingFacts {
     pub is_new_place: bool,
     /// Networks within a day from which it never sent before.
     pub new_places: u64,
+    /// Where it is now, if that is known.
+    pub country: Option<Country>,
+    /// It never sent from there.
+    pub is_new_country: bool,
+    /// Countries from which it was used within hours, this one included.
+    pub countries: u64,
 }
 
 /// Nobody is asked to go slowly who writes to fewer within an hour.
@@ -65,7 +73,31 @@ pub fn findings(facts: &SendingFacts) -> Vec<Finding> {
         let points = if many { 3.0 } else { 1.0 };
         add("SENDING_NEW_PLACE", points, "Sends from a network from which it never sent", evidence);
     }
+    if let Some(country) = facts.country {
+        let is_known = facts.days >= DAYS_KNOWN;
+        if facts.is_new_country && is_known {
+            let description = "Sends from a country from which it never sent";
+            add("SENDING_NEW_COUNTRY", 1.0, description, country.to_string());
+        }
+        // At home and in one's own other network abroad is nothing; a third country within hours is.
+        if facts.countries >= 3 || (facts.countries == 2 && facts.is_new_country && is_known) {
+            #[expect(clippy::cast_precision_loss, reason = "a few countries")]
+            let points = 1.5 * (facts.countries - 1) as f64;
+            let evidence = format!("{} countries within hours, now {country}", facts.countries);
+            add("SENDING_COUNTRIES", points.min(6.0), "Its account is used from several countries at once", evidence);
+        }
+    }
     out
+}
+
+/// Writes down that an account was used from a country. Where it was not lately, it counts as one more.
+pub async fn used_from(reputation: &Reputation, account: &str, country: Country) {
+    let lately = Subject::of(Kind::CountryLately, &[account, country.as_str()]);
+    let Some(known) = reputation.of(&[lately]).await else { return };
+    reputation.add(lately, Amount::GOOD);
+    if !known.iter().any(reputation::Record::is_known) {
+        reputation.add(Subject::of(Kind::Countries, &[account]), Amount::GOOD);
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +124,25 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_in_many_countries_at_once() {
+        let at = |country: &str, is_new_country: bool, countries: u64| {
+            let country = Country::from_code(country);
+            told(SendingFacts { country, is_new_country, countries, days: 20, ..SendingFacts::default() })
+        };
+        let nothing: Vec<String> = Vec::new();
+        assert_eq!(at("IT", false, 1), nothing);
+        assert_eq!(at("AT", false, 2), nothing, "over the border and back");
+        assert_eq!(at("PT", true, 1), ["SENDING_NEW_COUNTRY 1.0"]);
+        assert_eq!(at("NG", true, 2), ["SENDING_NEW_COUNTRY 1.0", "SENDING_COUNTRIES 1.5"]);
+        assert_eq!(at("BR", false, 3), ["SENDING_COUNTRIES 3.0"]);
+        assert_eq!(at("BR", true, 9), ["SENDING_NEW_COUNTRY 1.0", "SENDING_COUNTRIES 6.0"]);
+        // Of an account that hardly ever sent, no country is known.
+        let young = SendingFacts { country: Country::from_code("BR"), is_new_country: true, ..SendingFacts::default() };
+        assert_eq!(told(SendingFacts { countries: 2, ..young }), nothing);
+        assert_eq!(told(SendingFacts { countries: 4, ..young }), ["SENDING_COUNTRIES 4.5"]);
+    }
+
+    #[test]
     fn what_thieves_do_adds_up() {
         let thief = SendingFacts {
             hour: 800.0,
@@ -101,6 +152,7 @@ mod tests {
             days: 25,
             is_new_place: true,
             new_places: 6,
+            ..SendingFacts::default()
         };
         let names = ["SENDING_FAST 7.0", "SENDING_STRANGERS 4.0", "SENDING_UNKNOWN 4.0", "SENDING_NEW_PLACE 3.0"];
         assert_eq!(told(thief), names);

@@ -130,6 +130,7 @@ fn filter_at(milters: &[&MilterSettings], resolver: Option<Resolver>, clock: Arc
         greylist_loopback: true,
         scanner: None,
         own_domains: Arc::default(),
+        countries: None,
         trusted_sealers: Vec::new(),
         lists: crate::ListSettings::default(),
         milters: milters.iter().map(|settings| (*settings).clone()).collect(),

@@ -221,7 +221,9 @@ impl Handler for Reception {
             }
             sender = Some(sender_of(identity));
         }
-        self.story(facts, id).started(reverse_path, &facts.client.ip().to_string(), &facts.helo, sender);
+        let client = facts.client.ip();
+        let country = parts.filter.country(client);
+        self.story(facts, id).started(reverse_path, &client.to_string(), country, &facts.helo, sender);
         let Some(stages) = &mut self.stages else { return Ok(()) };
         let start = start(facts, id, reverse_path);
         let client = (facts.protocol == Protocol::Smtp && facts.identity.is_none()).then(|| facts.client.ip());

@@ -30,6 +30,8 @@ pub(crate) struct Watched {
     /// Whom it writes to.
     contacts: Vec<Subject>,
     place: Option<(Subject, bool)>,
+    /// The country where it is.
+    country: Option<Subject>,
 }
 
 impl Intake {
@@ -43,7 +45,11 @@ impl Intake {
         let place = submitter.ip.map(|ip| Subject::of(Kind::Place, &[&account, &network(ip)]));
         let of = |kind| Subject::of(kind, &[&account]);
         let mut asked = vec![of(Kind::SentHour), of(Kind::SentDay), of(Kind::Unknown), of(Kind::NewPlace)];
-        asked.extend(place);
+        let country = submitter.ip.and_then(|ip| self.parts.filter.country(ip));
+        let in_country = |kind| country.map(|country| Subject::of(kind, &[&account, country.as_str()]));
+        let (of_country, lately) = (in_country(Kind::Country), in_country(Kind::CountryLately));
+        let of_countries = country.map(|_| of(Kind::Countries));
+        asked.extend([place, of_country, lately, of_countries].into_iter().flatten());
         let first_contact = asked.len();
         asked.extend(contacts.iter().take(LOOKED_UP_MAX));
         let known = self.parts.reputation.of(&asked).await;
@@ -51,9 +57,13 @@ impl Intake {
         let known = known.unwrap_or_default();
         let none = Record::default();
         let record = |at: usize| known.get(at).unwrap_or(&none);
+        let record_of = |subject: Option<Subject>| {
+            asked.iter().position(|asked| Some(*asked) == subject).and_then(|at| known.get(at)).unwrap_or(&none)
+        };
+        let is_new = |subject: Option<Subject>| is_known && subject.is_some() && !record_of(subject).is_known();
         let strangers =
             known.get(first_contact..).unwrap_or_default().iter().filter(|record| !record.is_known()).count();
-        let is_new_place = place.is_some() && is_known && !record(4).is_known();
+        let is_new_place = is_new(place);
         let now = self.parts.clock.utc();
         let (hour, hour_strangers) = record(0).within_slot(Kind::SentHour, now);
         let earlier = record(1).slots.iter().filter(|slot| slot.age > 0);
@@ -66,6 +76,9 @@ impl Intake {
             days: earlier.count(),
             is_new_place,
             new_places: record(3).sum().0 + u64::from(is_new_place),
+            country,
+            is_new_country: is_new(of_country),
+            countries: record_of(of_countries).sum().0 + u64::from(is_new(lately)),
         };
         let policy = self.parts.filter.policy();
         judgement.add(findings(&facts), &policy);
@@ -79,6 +92,7 @@ impl Intake {
             strangers: u32::try_from(strangers).unwrap_or(u32::MAX),
             contacts,
             place: place.map(|place| (place, is_new_place)),
+            country: of_country,
         })
     }
 
@@ -113,7 +127,7 @@ impl Intake {
                 story.sending_locked(&account, reason);
                 // Once it may send again, its owner sends.
                 let of = |kind| Subject::of(kind, &[&account.id.0.to_string()]);
-                let begun = [of(Kind::SentHour), of(Kind::Unknown), of(Kind::NewPlace)];
+                let begun = [of(Kind::SentHour), of(Kind::Unknown), of(Kind::NewPlace), of(Kind::Countries)];
                 if let Err(error) = self.parts.reputation.forget(&begun).await {
                     tracing::warn!(event = event::STORE_FAILED, what = "reputation", account = account.id.0, %error);
                 }
@@ -156,6 +170,9 @@ impl Intake {
             if is_new {
                 reputation.add(Subject::of(Kind::NewPlace, &[&account]), Amount::GOOD);
             }
+        }
+        if let Some(country) = watched.country {
+            reputation.add(country, Amount::GOOD);
         }
         // Whom somebody else writes to under its name, its owner does not know.
         if watched.done == Sending::Passes {

@@ -2,8 +2,13 @@
 
 use base::{MessageId, SessionId, UtcMillis};
 use directory::{Account, Recipient};
+<<<<<<< HEAD
 use filter::Judgement;
 use mail::{Address, ForwardPath, ReversePath, Status};
+=======
+use filter::{Country, Judgement};
+use mail::{ForwardPath, ReversePath, Status};
+>>>>>>> rest5
 use policy::{Decision, Disposition, Finding};
 use serde_json::{Value, json};
 use trail::{Event, Kind, Outcome, Party, Trail};
@@ -28,8 +33,19 @@ impl Story<'_> {
         }
     }
 
-    pub fn started(&self, from: &ReversePath, client: &str, helo: &str, sender: Option<Party>) {
+    /// `client`: its address, empty if it has none; `country`: where that is.
+    pub fn started(
+        &self,
+        from: &ReversePath,
+        client: &str,
+        country: Option<Country>,
+        helo: &str,
+        sender: Option<Party>,
+    ) {
         let mut event = self.event(Kind::Started).field("from", from.to_string()).field("client", client);
+        if let Some(country) = country {
+            event = event.field("country", country.as_str());
+        }
         if !helo.is_empty() {
             event = event.field("helo", helo);
         }

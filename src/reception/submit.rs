@@ -37,7 +37,7 @@ impl Submitter for Intake {
         let story = Story { trail: &parts.trail, session: None, message: id, at };
         let address = account.address.to_string();
         let sender = Party { address: address.clone(), account: Some(account.id), is_recipient: false, outcome: None };
-        story.started(&envelope.reverse_path, "", "", Some(sender));
+        story.started(&envelope.reverse_path, "", None, "", Some(sender));
         // Recipients that are refused do not keep the others from getting it.
         let mut statuses: Vec<Option<Status>> = Vec::with_capacity(count);
         let mut known = Vec::new();

@@ -2,7 +2,7 @@
 
 use engine::EngineError;
 use engine::table::Kind::{Bytes, Int};
-use engine::table::{Between, DIFFERENCES_MAX, Kind, Table, differences};
+use engine::table::{Between, Kind, Table, all_differences};
 
 use crate::reputation::Reputation;
 
@@ -30,11 +30,6 @@ impl Reputation {
     pub async fn compare_with(&self, to: &Self) -> Result<Vec<String>, EngineError> {
         let (from, place) = (self.tables.place(), to.tables.place());
         let between = Between { from: &from, to: &place, owner: None };
-        let mut found = Vec::new();
-        for table in &tables() {
-            let some = differences(between, table, DIFFERENCES_MAX).await?;
-            found.extend(some.into_iter().map(|what| format!("reputation, {what}")));
-        }
-        Ok(found)
+        all_differences(between, &tables(), "reputation").await
     }
 }

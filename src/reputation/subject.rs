@@ -29,12 +29,18 @@ pub enum Kind {
     Unknown,
     /// Networks from which an account had never sent before.
     NewPlace,
+    /// A country from which an account sent: how many messages.
+    Country,
+    /// A country from which an account was used lately.
+    CountryLately,
+    /// Countries from which an account was used lately, each counted once.
+    Countries,
     /// A message that was learned without anybody's word, by the network that it came from.
     Taught,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Network,
         Self::Domain,
         Self::Author,
@@ -47,6 +53,9 @@ impl Kind {
         Self::Taught,
         Self::Unknown,
         Self::NewPlace,
+        Self::Country,
+        Self::CountryLately,
+        Self::Countries,
     ];
 
     /// As rows have it.
@@ -64,6 +73,9 @@ impl Kind {
             Self::Taught => 10,
             Self::Unknown => 11,
             Self::NewPlace => 12,
+            Self::Country => 13,
+            Self::CountryLately => 14,
+            Self::Countries => 15,
         }
     }
 
@@ -74,7 +86,9 @@ impl Kind {
             Self::PutOff | Self::Taught | Self::NewPlace => (DAY, 2),
             Self::Returns => (DAY.saturating_mul(30), 2),
             Self::Contact => (DAY.saturating_mul(90), 8),
-            Self::Place => (DAY.saturating_mul(30), 3),
+            Self::Place | Self::Country => (DAY.saturating_mul(30), 3),
+            // Six to twelve hours: nobody is in three countries of the world within them.
+            Self::CountryLately | Self::Countries => (Duration::from_secs(6 * 3600), 2),
             Self::SentHour | Self::Unknown => (Duration::from_secs(3600), 2),
             Self::SentDay => (DAY, 30),
         }

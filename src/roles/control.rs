@@ -605,7 +605,9 @@ fn tenant_value(tenant: &Tenant) -> Value {
     })
 }
 
+/// `null` for scanners of a node that does not run, or of a release that does not tell.
 fn member_value(member: &Member) -> Value {
+    let health: Value = member.health.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     json!({
         "name": member.name,
         "state": member.state().as_str(),
@@ -613,6 +615,7 @@ fn member_value(member: &Member) -> Value {
         "address": member.address,
         "version": member.version,
         "sessions": member.sessions,
+        "scanners": health["scanners"],
         "seen": member.silent.map(|silent| format!("{} ms ago", silent.as_millis())),
         "started": mail::date::format_utc(member.started_at),
     })

@@ -1,5 +1,6 @@
 //! The filter as the configuration wants it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -10,8 +11,8 @@ use filter::lists::{Limits, unknown_zones};
 use filter::rules::parse::Source;
 use filter::rules::{Problem, RuleSet, ScoreSet, Severity};
 use filter::{
-    Clamd, ClamdSettings, Filter, FilterParts, ListSettings, MilterSettings, OwnDomains, Scanner, ServiceAddress,
-    WhenAway,
+    Clamd, ClamdSettings, Countries, Filter, FilterParts, ListSettings, MilterSettings, OwnDomains, Scanner,
+    ServiceAddress, WhenAway,
 };
 use mailauth::{Resolver, ResolverSettings};
 use policy::{EffectivePolicy, Layer, Presets};
@@ -27,6 +28,9 @@ pub fn load_rules(config: &Config) -> anyhow::Result<(RuleSet, Vec<Problem>)> {
 
 fn load_rules_for(config: &Config, scores: ScoreSet) -> anyhow::Result<(RuleSet, Vec<Problem>)> {
     let mut source = Source::default();
+    if config.countries.is_some() {
+        source.with_countries();
+    }
     for (name, text) in shipped_rules() {
         source.read(&name, &text);
     }
@@ -90,6 +94,7 @@ pub fn build_filter(
         greylist_loopback: !config.plaintext_on_loopback,
         scanner,
         own_domains,
+        countries: countries(config)?,
         trusted_sealers: config.trusted_sealers.clone(),
         lists,
         milters: milters(config)?,
@@ -101,6 +106,12 @@ pub fn build_filter(
 /// True if a node on the embedded engine ran with this configuration.
 pub fn has_learned(config: &Config) -> bool {
     config.data.join(super::engines::CLASSIFIER).is_file()
+}
+
+/// The database of `filter.countries`. Blocks.
+pub fn countries(config: &Config) -> anyhow::Result<Option<Arc<Countries>>> {
+    let open = |file: &PathBuf| Countries::open(file).map(Arc::new);
+    config.countries.as_ref().map(open).transpose().context("filter.countries")
 }
 
 /// Where `filter.clamd` listens.

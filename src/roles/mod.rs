@@ -18,12 +18,13 @@ mod node;
 mod own_domains;
 pub mod queue;
 mod shipped;
+mod sign_ins;
 mod trainer;
 
 use config::Config;
 
 pub use engines::Engines;
-pub use judge::{has_learned, load_policy, load_rules};
+pub use judge::{countries, has_learned, load_policy, load_rules};
 pub use machine::start_logging;
 pub use node::run;
 pub use shipped::shipped_rules;
@@ -42,6 +43,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     config.object_store.as_ref().map(engines::objects).transpose()?;
     judge::load_policy(config)?;
     judge::check_rules(config)?;
+    judge::countries(config)?;
     judge::scanners(config)?;
     judge::milters(config)?;
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use base::event;
-use cluster::{Affinity, Links};
+use cluster::{Affinity, Beat, Links};
 use config::{Config, Listener, Way};
 use jmap::{Jmap, JmapServices};
 use legacy::Gateway;
@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::engines::{Engines, explain};
 use super::listeners::{self, Services};
-use super::{control, hints, judge, machine};
+use super::{control, hints, judge, machine, sign_ins};
 
 /// Garbage collection starts so often.
 const GC_EVERY: Duration = Duration::from_secs(3600);
@@ -42,6 +42,19 @@ fn scanner_health(state: filter::ScannerState) -> web::ScannerHealth {
         signatures_age_s: state.signatures_age.map(|age| age.as_secs()),
         version: state.version.map(|version| version.line),
     }
+}
+
+/// What other nodes show of this one.
+fn health_of(filter: &filter::Filter) -> serde_json::Value {
+    let scanner = |state: filter::ScannerState| {
+        serde_json::json!({
+            "server": state.server,
+            "up": state.is_up,
+            "signatures_age_s": state.signatures_age.map(|age| age.as_secs()),
+            "version": state.version.map(|version| version.line),
+        })
+    };
+    serde_json::json!({ "scanners": filter.scanners().into_iter().map(scanner).collect::<Vec<_>>() })
 }
 
 /// Runs a node until it is told to stop. `ready` is called once everything listens.
@@ -192,7 +205,13 @@ pub async fn run(
     spawn_gc(&engines, &accepting);
     spawn_sharing(&engines, &background);
     let (membership, counted, stop) = (Arc::clone(&engines.membership), sessions.clone(), accepting.stopping());
-    accepting.spawn("cluster", async move { membership.run(|| counted.running() as u64, stop).await });
+    let watched = Arc::clone(&services.filter);
+    let beat = move || Beat { sessions: counted.running() as u64, health: health_of(&watched).to_string() };
+    accepting.spawn("cluster", async move { membership.run(beat, stop).await });
+    let (listener, sign_ins) = mpsc::channel(sign_ins::WAITING_MAX);
+    engines.directory.tell_sign_ins(listener);
+    let (watched, reputation) = (Arc::clone(&services.filter), Arc::clone(&engines.reputation));
+    background.spawn("sign-ins", sign_ins::run(sign_ins, watched, reputation, background.stopping()));
     let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
     accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
     super::queue::spawn(&config, &engines, services.intake.clone(), resolver, (&accepting, &sessions));
@@ -222,6 +241,13 @@ pub async fn run(
     background.spawn("scanners", async move {
         tokio::select! {
             () = watched.watch_scanners() => {}
+            () = watch_stop.cancelled() => {}
+        }
+    });
+    let (watched, watch_stop) = (Arc::clone(&services.filter), background.stopping());
+    background.spawn("countries", async move {
+        tokio::select! {
+            () = watched.watch_countries() => {}
             () = watch_stop.cancelled() => {}
         }
     });

@@ -186,11 +186,23 @@ fn a_virus_in_an_archive_is_refused_and_a_silent_scanner_defers() {
     assert!(ready.contains("\"up\":true") && ready.contains("ClamAV"), "{ready}");
     let (_, _, metrics) = crate::harness::http(node.port(90), "GET /metrics", "", "");
     assert!(metrics.contains("ortler_scanner_up") && metrics.contains("ortler_filter_scans_total"), "{metrics}");
+    let scanner = || node.json(&["cluster", "status"])[0]["scanners"][0].clone();
+    let is_told = |is_up: bool| {
+        (0..50).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            scanner()["up"] == is_up
+        })
+    };
+    assert!(is_told(true), "{}", scanner());
+    assert!(scanner()["version"].as_str().unwrap().starts_with("ClamAV"), "{}", scanner());
+    let shown = node.command(&["cluster", "status"]);
+    assert!(shown.contains("clamd.sock up"), "{shown}");
     // It stands still: whoever asks is told to come again, and soon.
     clamd.signal("-STOP");
     std::thread::sleep(std::time::Duration::from_secs(6));
     let reply = send(&node, "y", &letter("y", "Nothing bad in here either."));
     assert!(reply.starts_with("451 4.7.0"), "{reply}");
+    assert!(is_told(false), "{}", scanner());
     clamd.signal("-CONT");
     let back = (0..20).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(500));

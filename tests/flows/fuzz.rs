@@ -72,7 +72,7 @@ fn replay((name, target): &Target) {
     seeds.iter().for_each(|seed| run(seed));
     let mut random = Random(7);
     // Compiling rules, cleaning HTML or unpacking costs a hundred times what parsing a command does.
-    let slow = ["rule_files", "message_html", "archive_other", "documents", "attachments"];
+    let slow = ["rule_files", "message_html", "rendering", "archive_other", "documents", "attachments"];
     let rounds = if slow.contains(name) { 2_000 } else { 30_000 } * if wants_all() { 10 } else { 1 };
     for _ in 0..rounds {
         let (seed, other) = (random.below(seeds.len()), random.below(seeds.len()));

@@ -128,3 +128,41 @@ fn until_named(node: &Node, finding: &str, send: impl Fn()) {
     }
     panic!("no {finding}: {}", newest(node, "user1", "INBOX"));
 }
+
+#[test]
+fn a_message_that_cannot_be_learned_keeps_no_other_back() {
+    let node = Node::start();
+    for (class, (files, _)) in [("ham", corpus("ham")), ("spam", corpus("spam"))] {
+        node.command(&["learn", class, folder(&files).path().to_str().unwrap()]);
+    }
+    let text = "Our quartz pendulum lectures resume on Thursday with a lantern slide evening.";
+    let send = |subject: &str| {
+        assert!(node.send("club@sender.example", &["user1@example.test"], &letter(subject, text)).starts_with("250"));
+    };
+    // In a file of its own, which then cannot be read: there is a folder in its place.
+    let pages: String =
+        (0..120_000).map(|number| format!("{number}: a page that nobody reads, of {}\r\n", number * 7)).collect();
+    let sent = node.send("club@sender.example", &["user1@example.test"], &letter("A long report", &pages));
+    assert!(sent.starts_with("250"), "{sent}");
+    let blobs = std::fs::read_dir(node.dir().join("blobs")).unwrap().map(|file| file.unwrap().path());
+    let is_large = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with('L');
+    let large: Vec<PathBuf> = blobs.filter(is_large).collect();
+    assert_eq!(large.len(), 1, "{large:?}");
+    std::fs::remove_file(&large[0]).unwrap();
+    std::fs::create_dir(&large[0]).unwrap();
+    let mut imap = node.sign_in("user1");
+    imap.tagged("SELECT INBOX");
+    imap.tagged("MOVE 1 Junk");
+    let is_told = (0..TRIES).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        node.log().contains("lesson.failed")
+    });
+    assert!(is_told, "{}", node.log());
+    send("Pendulum evening one");
+    let mut imap = node.sign_in("user1");
+    imap.tagged("SELECT INBOX");
+    imap.tagged("MOVE 1 Junk");
+    until_named(&node, "CLASSIFIER_OWN_SPAM", || send("Pendulum evening again"));
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(node.log().matches("lesson.failed").count(), 1, "told once: {}", node.log());
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::harness::{Conversation, Node, letter, run_program, skip, wants_all};
 
 /// True if the program is there, and tests with foreign programs are wanted.
-fn has(program: &str) -> bool {
+pub(super) fn has(program: &str) -> bool {
     let found = ["/usr/sbin", "/usr/bin"].iter().any(|folder| Path::new(folder).join(program).exists());
     if !wants_all() {
         skip("foreign programs run with ORTLER_TESTS=all");
@@ -19,7 +19,7 @@ fn has(program: &str) -> bool {
 }
 
 /// A node whose rules tag, hold and refuse by words.
-fn node_with_words() -> Node {
+pub(super) fn node_with_words() -> Node {
     let prepare = |dir: &Path| {
         let rules = "body TAG_IT /tag-this-one/\nscore TAG_IT 4.2\nbody HOLD_IT /hold-this-one/\nscore HOLD_IT 7\n\
                      body REFUSE_IT /refuse-this-one/\nscore REFUSE_IT 30\n";
@@ -30,7 +30,7 @@ fn node_with_words() -> Node {
 }
 
 /// A program that is ended with the test.
-struct Running(Child);
+pub(super) struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -46,12 +46,12 @@ impl Drop for Running {
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[track_caller]
-fn wait_for_port(port: u16) {
+pub(super) fn wait_for_port(port: u16) {
     let open = (0..250).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
         std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()

@@ -25,6 +25,7 @@ pub const ALL: &[Target] = &[
     ("milter_packets", milter_packets),
     ("mbox", mbox),
     ("message_html", message_html),
+    ("rendering", rendering),
     ("archive_zip", archive_zip),
     ("archive_rar", archive_rar),
     ("archive_7z", archive_7z),
@@ -377,6 +378,42 @@ pub fn message_html(data: &[u8]) {
         let page = web::html_page(&source, remote, Some("mail.test"), own);
         if let Err(why) = harmless(&page, remote == web::Remote::Shown) {
             panic!("{why}: {page}");
+        }
+    }
+}
+
+/// A charset's name, a line end, then content: as HTML and as plain text, in each transfer encoding. What rules see of it is
+/// bounded by the content, its pieces lie in order, and looking twice gives the same.
+pub fn rendering(data: &[u8]) {
+    use filter::rules::html::Html;
+    use filter::rules::{Context, Targets};
+    let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(0);
+    let (charset, content) = (String::from_utf8_lossy(&data[..end]).replace(['"', '\r'], ""), &data[end..]);
+    let source = String::from_utf8_lossy(content);
+    let html = Html::read(&source);
+    assert!(html.text.len() <= 4 * source.len() + 16, "{} of {}", html.text.len(), source.len());
+    assert!(html.visible + html.hidden <= html.text.chars().count(), "{html:?}");
+    assert!((0.0..=1.0).contains(&html.hidden_share()) && html.length == source.chars().count());
+    assert_eq!(format!("{:?}", Html::read(&source).text), format!("{:?}", html.text));
+    for kind in ["text/html", "text/plain"] {
+        for encoding in ["8bit", "quoted-printable", "base64"] {
+            let head = format!(
+                "Subject: =?{charset}?q?a=FC=E9?=\r\nContent-Type: {kind}; charset=\"{charset}\"\r\n\
+                 Content-Transfer-Encoding: {encoding}\r\n\r\n"
+            );
+            let message = [head.as_bytes(), content].concat();
+            let targets = Targets::of(&message, Context::default());
+            for pieces in [targets.body(), targets.raw_body(), targets.full()] {
+                let mut at = 0;
+                for cut in &pieces.cuts {
+                    assert!(at <= cut.start && cut.start <= cut.end && cut.end <= pieces.text.len());
+                    at = cut.end;
+                }
+                assert!(pieces.text.len() <= 8 * message.len() + 64, "{} of {}", pieces.text.len(), message.len());
+            }
+            targets.links();
+            let again = Targets::of(&message, Context::default());
+            assert_eq!(again.body().text, targets.body().text);
         }
     }
 }

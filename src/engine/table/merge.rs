@@ -174,3 +174,13 @@ pub async fn differences(of: Between<'_>, table: &Table, limit: usize) -> Result
     }
     Ok(found)
 }
+
+/// Where any of the tables differs, in words that begin with `component`; at most [`DIFFERENCES_MAX`] of each table.
+pub async fn all_differences(of: Between<'_>, tables: &[Table], component: &str) -> Result<Vec<String>, EngineError> {
+    let mut found = Vec::new();
+    for table in tables {
+        let some = differences(of, table, DIFFERENCES_MAX).await?;
+        found.extend(some.into_iter().map(|what| format!("{component}, {what}")));
+    }
+    Ok(found)
+}

@@ -12,7 +12,7 @@ use crate::database::Database;
 use crate::error::EngineError;
 use crate::postgres::{Pool, Session};
 
-pub use merge::{Between, DIFFERENCES_MAX, Merge, Side, Step, Tally, differences, sync};
+pub use merge::{Between, DIFFERENCES_MAX, Merge, Side, Step, Tally, all_differences, differences, sync};
 
 /// What a column holds. The embedded engine keeps truths and small numbers as integers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

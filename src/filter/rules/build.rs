@@ -7,6 +7,7 @@ use policy::{ReasonClass, Score, Stage};
 
 use super::answer::Subtest;
 use super::eval;
+use super::filled::{self, Catcher, Filled};
 use super::meta::{self, Expression};
 use super::net::{self, NetRule, Scope};
 use super::parse::{Definition, Flags, Source, Target, Test};
@@ -56,6 +57,7 @@ impl Builder {
             let prefilter = prefilter.build();
             self.out.groups.push(Group { target: target.clone(), tests, prefilter });
         }
+        self.catchers(&definitions);
         self.metas(&definitions, &expressions, &needed);
         let gone = definitions.keys().filter(|name| !name.starts_with("__") && !self.ids.contains_key(*name));
         let lost = gone.map(|name| self.score(name)).filter(|score| *score > Score::ZERO);
@@ -78,6 +80,19 @@ impl Builder {
     ) {
         let Definition { at, test } = definition;
         match test {
+            Test::Pattern { target, negated, pattern, .. } if !filled::asked(&pattern.pattern).is_empty() => {
+                // Any text in the places of names, so that what is wrong is told.
+                match Pattern::compile(&filled::filled(pattern, |_| b"x")) {
+                    Err(message) => self.problem(at, Severity::Error, name, message),
+                    Ok(_) if needed => {
+                        let rule = self.add(name, at, stage_of(target));
+                        let (names, pattern) = (filled::asked(&pattern.pattern), pattern.clone());
+                        let (target, negated) = (target.clone(), *negated);
+                        self.out.filled.push(Filled { rule, target, negated, pattern, names });
+                    }
+                    Ok(_) => {}
+                }
+            }
             Test::Pattern { target, negated, if_unset, pattern } => match Pattern::compile(pattern) {
                 Err(message) => self.problem(at, Severity::Error, name, message),
                 Ok((pattern, _))
@@ -122,6 +137,21 @@ impl Builder {
             }
             Test::Exists(_) | Test::Meta(_) => {}
         }
+    }
+
+    /// Whatever catches a name that a rule is filled in with, whether it scores or not.
+    fn catchers(&mut self, definitions: &BTreeMap<Arc<str>, Definition>) {
+        let asked: HashSet<&str> = self.out.filled.iter().flat_map(|rule| &rule.names).map(String::as_str).collect();
+        let mut found = Vec::new();
+        for definition in definitions.values() {
+            if let Test::Pattern { target, negated: false, pattern, .. } = &definition.test
+                && filled::caught(&pattern.pattern).any(|name| asked.contains(name))
+                && let Ok((pattern, _)) = Pattern::compile(pattern)
+            {
+                found.push(Catcher { target: target.clone(), pattern });
+            }
+        }
+        self.out.catchers = found;
     }
 
     fn ask(&mut self, name: &Arc<str>, at: &Location, question: net::Question) {
@@ -376,6 +406,6 @@ impl Builder {
 fn stage_of(target: &Target) -> Stage {
     match target {
         Target::Header(_) => Stage::Header,
-        Target::MimeHeader(_) | Target::Body | Target::RawBody | Target::Uri | Target::Full => Stage::Body,
+        Target::MimeHeader(..) | Target::Body | Target::RawBody | Target::Uri | Target::Full => Stage::Body,
     }
 }

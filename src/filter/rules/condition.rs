@@ -3,10 +3,13 @@
 /// The version of SpamAssassin whose rule language this engine speaks.
 const VERSION: f64 = 4.000_001;
 
+/// What counts as there beyond what always does: plugins by their last name.
+pub type Extra = [&'static str];
+
 /// Evaluates what follows `if`: `version >= 3.4`, `plugin(..)`, `can(..)`, `has(..)`, `!`, `&&`, `||`, brackets.
-pub fn holds(text: &str) -> Result<bool, String> {
+pub fn holds(text: &str, extra: &Extra) -> Result<bool, String> {
     let tokens = tokens(text)?;
-    let mut parser = Parser { tokens: &tokens, at: 0, depth: 0 };
+    let mut parser = Parser { tokens: &tokens, extra, at: 0, depth: 0 };
     let value = parser.either()?;
     if parser.at < tokens.len() {
         return Err(format!("unexpected `{}` in the condition", tokens[parser.at]));
@@ -15,8 +18,9 @@ pub fn holds(text: &str) -> Result<bool, String> {
 }
 
 /// True for the SpamAssassin plugins whose rules and functions are built in here, at least in part.
-pub fn has_plugin(name: &str) -> bool {
-    name.strip_prefix("Mail::SpamAssassin::Plugin::").is_some_and(|name| PLUGINS.contains(&name))
+pub fn has_plugin(name: &str, extra: &Extra) -> bool {
+    let name = name.strip_prefix("Mail::SpamAssassin::Plugin::");
+    name.is_some_and(|name| PLUGINS.contains(&name) || extra.contains(&name))
 }
 
 const PLUGINS: &[&str] = &[
@@ -88,19 +92,22 @@ const FEATURES: &[&str] = &[
     "has_short_url",
     "has_short_url_code",
     "has_subtest_for_ranges",
+    "has_tflags_concat",
     "has_tflags_domains_only",
+    "has_tflags_multiple",
     "has_tflags_nolog",
     "has_tflags_nosubject",
+    "has_tflags_range",
     "has_uri_host_listed",
     "has_uridnsbl_for_a",
     "perl_min_version_5010000",
 ];
 
-fn has_feature(path: &str) -> bool {
+fn has_feature(path: &str, extra: &Extra) -> bool {
     let name = path.rsplit("::").next().unwrap_or(path);
     let module_known = !path.contains("::Plugin::")
-        || path.rsplit_once("::").is_some_and(|(module, _)| has_plugin(module) || has_plugin(path));
-    module_known && (FEATURES.contains(&name) || has_plugin(path))
+        || path.rsplit_once("::").is_some_and(|(module, _)| has_plugin(module, extra) || has_plugin(path, extra));
+    module_known && (FEATURES.contains(&name) || has_plugin(path, extra))
 }
 
 fn tokens(text: &str) -> Result<Vec<String>, String> {
@@ -125,6 +132,7 @@ fn tokens(text: &str) -> Result<Vec<String>, String> {
 
 struct Parser<'a> {
     tokens: &'a [String],
+    extra: &'a Extra,
     at: usize,
     depth: u32,
 }
@@ -191,7 +199,7 @@ impl Parser<'_> {
         if let Ok(number) = word.parse::<f64>() {
             return Ok(number);
         }
-        let ask: fn(&str) -> bool = match word.as_str() {
+        let ask: fn(&str, &Extra) -> bool = match word.as_str() {
             "plugin" => has_plugin,
             "can" | "has" => has_feature,
             "local_tests_only" => return Ok(0.0),
@@ -200,7 +208,7 @@ impl Parser<'_> {
         let argument = if self.take("(") { self.tokens.get(self.at).cloned() } else { None };
         self.at += 1;
         match argument {
-            Some(name) if self.take(")") => Ok(truth(ask(name.trim_matches('\'')))),
+            Some(name) if self.take(")") => Ok(truth(ask(name.trim_matches('\''), self.extra))),
             _ => Err(format!("`{word}` needs a name in brackets")),
         }
     }
@@ -230,10 +238,12 @@ mod tests {
             ("can(Mail::SpamAssassin::Conf::feature_of_the_future)", false),
             ("!(can(Mail::SpamAssassin::Plugin::BodyEval::has_check_body_length))", false),
         ] {
-            assert_eq!(holds(text), Ok(expected), "{text}");
+            assert_eq!(holds(text, &[]), Ok(expected), "{text}");
         }
         for text in ["", "(", "version >=", "can()", "moon(x)", "1 1", "\u{e4}", &"(".repeat(5000)] {
-            assert!(holds(text).is_err(), "{text}");
+            assert!(holds(text, &[]).is_err(), "{text}");
         }
+        let asked = "plugin(Mail::SpamAssassin::Plugin::RelayCountry)";
+        assert_eq!((holds(asked, &[]), holds(asked, &["RelayCountry"])), (Ok(false), Ok(true)));
     }
 }

@@ -28,6 +28,10 @@ pub fn values(targets: &Targets<'_>, field: &Field) -> Vec<Vec<u8>> {
         name if name.starts_with("x-spam-relays-") => {
             relays().field(name).map(String::into_bytes).into_iter().collect()
         }
+        name if name.starts_with("x-relay-countries") => {
+            let found = targets.context().countries.and_then(|countries| relays().countries(name, countries));
+            found.map(String::into_bytes).into_iter().collect()
+        }
         name => whole(targets, name, raw),
     };
     match field.only {

@@ -22,6 +22,7 @@ mod condition;
 mod dates;
 mod directives;
 mod fields;
+mod filled;
 pub(crate) mod mailbox;
 mod markup;
 mod names;

@@ -36,6 +36,8 @@ pub struct Source {
     pub(super) shipped: HashMap<String, [Score; 4]>,
     /// Files that the product ships.
     pub(super) shipped_files: HashSet<Arc<str>>,
+    /// SpamAssassin's plugins that are there by the configuration.
+    plugins: Vec<&'static str>,
     replacements: Replacements,
     replace_rules: Vec<(String, Location)>,
     /// Settings without effect: first line and how many more.
@@ -91,11 +93,35 @@ pub enum LinkPart {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Target {
     Header(Field),
-    MimeHeader(Field),
+    MimeHeader(Field, Parts),
     Body,
     RawBody,
     Uri,
     Full,
+}
+
+/// Which parts of a message a `mimeheader` rule looks at, counted from 1, which is the message itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Parts {
+    pub first: usize,
+    pub last: usize,
+    /// The values of all parts are looked at as one text.
+    pub joined: bool,
+}
+
+impl Parts {
+    pub const ALL: Self = Self { first: 0, last: usize::MAX, joined: false };
+
+    /// As `tflags` have it: `range=2-3`, `range=2-`, `range=-3`, `range=1`, `concat`.
+    fn of(flags: &Flags) -> Self {
+        let mut parts = Self { joined: flags.words.iter().any(|word| word == "concat"), ..Self::ALL };
+        let range = flags.words.iter().rev().find_map(|word| word.strip_prefix("range="));
+        if let Some((first, last)) = range.map(|range| range.split_once('-').unwrap_or((range, range))) {
+            parts.first = first.parse().unwrap_or(parts.first);
+            parts.last = last.parse().unwrap_or(parts.last);
+        }
+        parts
+    }
 }
 
 /// A header field, or part of one: `From:addr`.
@@ -184,6 +210,11 @@ impl Source {
         self.shipped_files = self.definitions.values().map(|definition| definition.at.file.clone()).collect();
     }
 
+    /// A database of countries is there: rules count that stand on one.
+    pub fn with_countries(&mut self) {
+        self.plugins.push("RelayCountry");
+    }
+
     /// Reads one file. `name` is how problems call it. Bytes need no particular encoding.
     pub fn read(&mut self, name: &str, content: &[u8]) {
         let file: Arc<str> = name.into();
@@ -221,6 +252,13 @@ impl Source {
                 }
             }
         }
+        for (name, definition) in &mut self.definitions {
+            if let Test::Pattern { target: Target::MimeHeader(_, parts), .. } = &mut definition.test
+                && let Some(flags) = self.flags.get(&**name)
+            {
+                *parts = Parts::of(flags);
+            }
+        }
         for ((_, directive), (at, more)) in std::mem::take(&mut self.idle) {
             let lines = if more > 0 { format!(" (and on {more} more lines of this file)") } else { String::new() };
             let severity = if directives::is_idle(&directive) || directive.starts_with("lang ") {
@@ -244,9 +282,9 @@ impl Source {
         match directive.as_str() {
             "if" | "ifplugin" => {
                 let outcome = if directive == "ifplugin" {
-                    Ok(condition::has_plugin(split_word(rest).0))
+                    Ok(condition::has_plugin(split_word(rest).0, &self.plugins))
                 } else {
-                    condition::holds(rest)
+                    condition::holds(rest, &self.plugins)
                 };
                 let holds = outcome.unwrap_or_else(|message| {
                     self.problem(at, Severity::Error, None, message);
@@ -602,7 +640,7 @@ fn header(kind: &str, text: &str) -> Result<Test, String> {
     }
     let (pattern, rest) = pattern(rest)?;
     no_rest(rest)?;
-    let target = if kind == "mimeheader" { Target::MimeHeader(field) } else { Target::Header(field) };
+    let target = if kind == "mimeheader" { Target::MimeHeader(field, Parts::ALL) } else { Target::Header(field) };
     Ok(Test::Pattern { target, negated, if_unset, pattern })
 }
 
@@ -707,7 +745,7 @@ mod tests {
         assert!(matches!(test(r"full X /a\#b/i"), Test::Pattern { pattern, .. } if pattern == pattern_of("a#b", "i")));
         assert!(matches!(
             test("mimeheader X Content-Type =~ /a/"),
-            Test::Pattern { target: Target::MimeHeader(_), .. }
+            Test::Pattern { target: Target::MimeHeader(..), .. }
         ));
         assert!(matches!(test("header X exists:X-Y"), Test::Exists(field) if field.name == "x-y"));
         assert_eq!(test("meta X A && B"), Test::Meta("A && B".to_owned()));

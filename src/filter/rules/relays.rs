@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::networks::Networks;
 use super::received::Parsed;
+use crate::countries::Countries;
 
 /// One hop. Texts are as the server wrote them; those it did not write are empty.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -93,6 +94,24 @@ impl Relays {
         };
         let texts: Vec<String> = list.iter().map(|relay| relay.text(self.internal.contains(relay))).collect();
         Some(texts.join(" "))
+    }
+
+    /// The text of a pseudo-field such as `x-relay-countries-external`: two letters for each hop, `XX` where the country is not
+    /// known and `**` within private networks.
+    pub fn countries(&self, name: &str, countries: &Countries) -> Option<String> {
+        let hops: Vec<&Relay> = match name {
+            "x-relay-countries" => self.untrusted.iter().collect(),
+            "x-relay-countries-external" => self.external.iter().collect(),
+            "x-relay-countries-all" => self.internal.iter().chain(&self.external).collect(),
+            // From the first on whose client proved itself.
+            "x-relay-countries-auth" => self.trusted.iter().skip_while(|relay| relay.auth.is_empty()).collect(),
+            _ => return None,
+        };
+        let word = |relay: &&Relay| match relay.ip {
+            Some(ip) if is_private(ip) => "**".to_owned(),
+            ip => ip.and_then(|ip| countries.of(ip)).map_or_else(|| "XX".to_owned(), |country| country.to_string()),
+        };
+        Some(hops.iter().map(word).collect::<Vec<_>>().join(" "))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -8,6 +8,7 @@ use policy::{Finding, ReasonClass, Score, Stage};
 
 use super::build::Builder;
 use super::eval::{Call, Function, Lists};
+use super::filled::{self, Catcher, Filled};
 use super::meta::Expression;
 use super::net::NetRule;
 use super::parse::{Field, LinkPart, LinkTest, Source, Target};
@@ -15,7 +16,7 @@ use super::prefilter::{Prefilter, Scratch};
 use super::problem::{Location, Problem};
 use super::regex::Pattern;
 use super::settings::Settings;
-use super::target::{Context, Pieces, Targets};
+use super::target::{Context, Targets};
 use super::{LoadError, read};
 use crate::url::Link;
 
@@ -46,6 +47,8 @@ pub struct RuleSet {
     pub(super) groups: Vec<Group>,
     pub(super) exists: Vec<(usize, Field)>,
     pub(super) evals: Vec<EvalTest>,
+    pub(super) filled: Vec<Filled>,
+    pub(super) catchers: Vec<Catcher>,
     /// In an order in which each comes after those it needs.
     pub(super) metas: Vec<(usize, Expression, Vec<Operand>)>,
     /// For each rule: the metas that look at it, by position.
@@ -268,6 +271,10 @@ impl RuleSet {
                 outcome.evidence[test.rule] = Some(one_line(evidence.as_bytes()));
             }
         }
+        filled::run(&self.filled, &self.catchers, targets, |rule, found| {
+            outcome.hits[rule] = 1.0;
+            outcome.evidence[rule] = found.map(one_line);
+        });
         for (rule, tests) in &self.link_tests {
             if let Some(link) = targets.links().as_slice().iter().find(|link| tests.iter().all(|test| fits(link, test)))
             {
@@ -324,29 +331,11 @@ impl RuleSet {
     }
 
     fn run_group(&self, group: &Group, targets: &Targets<'_>, outcome: &mut Outcome, scratch: &mut Scratch) {
-        let made;
-        let pieces = match &group.target {
-            Target::Body => targets.body(),
-            Target::RawBody => targets.raw_body(),
-            Target::Full => targets.full(),
-            Target::Uri => {
-                made = targets.uri_pieces();
-                &made
+        let Some(pieces) = targets.seen_by(&group.target) else {
+            for test in &group.tests {
+                outcome.hits[test.rule] = truth(test.when_unset);
             }
-            Target::MimeHeader(field) => {
-                made = targets.mime_header(field);
-                &made
-            }
-            Target::Header(field) => {
-                let Some(text) = targets.header(field) else {
-                    for test in &group.tests {
-                        outcome.hits[test.rule] = truth(test.when_unset);
-                    }
-                    return;
-                };
-                made = Pieces { cuts: std::iter::once(0..text.len()).collect(), text };
-                &made
-            }
+            return;
         };
         for (at, piece) in pieces.iter().enumerate() {
             let candidates = group.prefilter.candidates(piece, scratch);

@@ -11,10 +11,11 @@ use super::fields;
 use super::html::Html;
 use super::mime::{self, HeaderField, Mime, Node};
 use super::net::Listed;
-use super::parse::{Field, FieldPart};
+use super::parse::{Field, FieldPart, Parts, Target};
 use super::relays::{Relay, Relays};
 use super::settings::Settings;
 use super::text::{self, Charset};
+use crate::countries::Countries;
 use crate::url::Links;
 
 /// What is known of a message beside its bytes. All of it may be missing, as when a file is judged.
@@ -35,6 +36,8 @@ pub struct Context<'a> {
     pub listed: &'a [Listed],
     /// Probability from 0 to 1 that this is spam, by what was learned; for `check_bayes`.
     pub bayes: Option<f64>,
+    /// For the countries of relays.
+    pub countries: Option<&'a Countries>,
     /// Settings of the rule files, by [`super::RuleSet::settings`].
     pub settings: Option<&'a Settings>,
 }
@@ -72,6 +75,23 @@ pub struct Shown {
 pub struct Pieces {
     pub text: Vec<u8>,
     pub cuts: Vec<Range<usize>>,
+}
+
+/// Pieces of a view that is kept, or of one that was made for this.
+pub enum Seen<'t> {
+    Kept(&'t Pieces),
+    Made(Pieces),
+}
+
+impl std::ops::Deref for Seen<'_> {
+    type Target = Pieces;
+
+    fn deref(&self) -> &Pieces {
+        match self {
+            Self::Kept(pieces) => pieces,
+            Self::Made(pieces) => pieces,
+        }
+    }
 }
 
 /// Rendered characters of one part that patterns see; the rest of a bigger part is not scanned. SpamAssassin stops at
@@ -352,21 +372,43 @@ impl<'a> Targets<'a> {
         pieces
     }
 
-    /// The values of a field in the message's own header and in those of its parts.
-    pub fn mime_header(&self, field: &Field) -> Pieces {
-        let mut pieces = Pieces::default();
-        for node in self.mime.nodes() {
-            match field.name.as_str() {
-                "ALL" => pieces.push(&fields::all(&node.fields, field.raw).concat()),
-                name => {
-                    let Some(found) = node.field(name) else { continue };
-                    if field.raw {
-                        pieces.push(&found.raw);
-                    } else {
-                        pieces.push(&[found.decoded.as_slice(), b"\n"].concat());
-                    }
-                }
+    /// What patterns with that target see; `None` where there is no such field.
+    pub fn seen_by(&self, target: &Target) -> Option<Seen<'_>> {
+        Some(match target {
+            Target::Body => Seen::Kept(self.body()),
+            Target::RawBody => Seen::Kept(self.raw_body()),
+            Target::Full => Seen::Kept(self.full()),
+            Target::Uri => Seen::Made(self.uri_pieces()),
+            Target::MimeHeader(field, parts) => Seen::Made(self.mime_header(field, *parts)),
+            Target::Header(field) => {
+                let text = self.header(field)?;
+                Seen::Made(Pieces { cuts: std::iter::once(0..text.len()).collect(), text })
             }
+        })
+    }
+
+    /// The values of a field in the message's own header and in those of its parts.
+    pub fn mime_header(&self, field: &Field, parts: Parts) -> Pieces {
+        let (mut pieces, mut joined) = (Pieces::default(), Vec::new());
+        for (_, node) in (1_usize..).zip(self.mime.nodes()).filter(|(at, _)| (parts.first..=parts.last).contains(at)) {
+            let value = match field.name.as_str() {
+                "ALL" => Some(fields::all(&node.fields, field.raw).concat()),
+                name => node.field(name).map(|found| match field.raw {
+                    true => found.raw.clone(),
+                    false => [found.decoded.as_slice(), b"\n"].concat(),
+                }),
+            };
+            if parts.joined {
+                joined.extend_from_slice(value.as_deref().unwrap_or_default());
+                if !joined.ends_with(b"\n") || value.is_none() {
+                    joined.push(b'\n');
+                }
+            } else if let Some(value) = value {
+                pieces.push(&value);
+            }
+        }
+        if parts.joined {
+            pieces.push(&joined);
         }
         pieces
     }

@@ -42,7 +42,10 @@ fn body_views() {
     assert_eq!(text(&targets.uri_pieces()), ["http://t.com/", "http://h.com"]);
     assert!(!text(targets.full())[0].contains('\r'));
     let encoding = field("content-transfer-encoding", FieldPart::Whole, false);
-    assert_eq!(text(&targets.mime_header(&encoding)), ["quoted-printable\n"]);
+    assert_eq!(text(&targets.mime_header(&encoding, Parts::ALL)), ["quoted-printable\n"]);
+    let all = Parts { joined: true, ..Parts::ALL };
+    assert!(text(&targets.mime_header(&encoding, all))[0].contains("\nquoted-printable\n"));
+    assert!(text(&targets.mime_header(&encoding, Parts { last: 1, ..Parts::ALL })).is_empty());
 }
 
 #[test]

@@ -38,6 +38,39 @@ fn rules_of_every_kind_judge() {
 }
 
 #[test]
+fn patterns_are_filled_in_with_what_others_caught() {
+    let rules = rules(
+        "header __TO To:addr =~ /(?<TO_ADDR>.+)/\nbody __HELLO /\\bHello, (?<WHO>\\w+)/\nscore __TO 0\n\
+         uri LINK m|^https?://.{4,60}\\#%{TO_ADDR}|i\nheader SELF From =~ /\\b%{WHO}\\b/i\n\
+         header OTHER From !~ /%{WHO}/i\nbody NEVER /%{NOBODY}/\nmeta BOTH LINK && SELF\n",
+    );
+    let message = |to: &str, from: &str, text: &str| format!("To: {to}\nFrom: {from}\nSubject: x\n\n{text}");
+    let link = "see http://shop.example/p#A.B@x.example";
+    assert_eq!(hits(&rules, &message("a.b@x.example", "Anna <c@y.example>", link)), ["LINK"]);
+    // Letter for letter, not as a pattern.
+    assert_eq!(hits(&rules, &message("a+b@x.example", "c@y.example", "http://shop.example/p#aab@x.example")), [""; 0]);
+    let hello = format!("Hello, Anna {link}");
+    assert_eq!(hits(&rules, &message("a.b@x.example", "anna <c@y.example>", &hello)), ["LINK", "SELF", "BOTH"]);
+    assert_eq!(hits(&rules, &message("a@x.example", "Ben <c@y.example>", &hello)), ["OTHER"]);
+    let (_, problems) = RuleSet::parse("x.cf", "body A /(%{NAME}/");
+    assert_eq!(problems.len(), 1);
+}
+
+#[test]
+fn mime_header_rules_look_at_the_parts_they_name() {
+    let rules = rules(
+        "mimeheader MAIN Content-Type =~ /^text/\ntflags MAIN range=1\nmimeheader PARTS Content-Type =~ /^text/\n\
+         tflags PARTS range=2-\nmimeheader FIRST Content-Type =~ /html/\ntflags FIRST range=-2\n\
+         mimeheader BOTH Content-Type =~ /plain.*\\n.*html/\ntflags BOTH concat\n\
+         mimeheader APART Content-Type =~ /plain.*\\n.*html/\n",
+    );
+    let message = "Content-Type: multipart/alternative; boundary=b\n\n--b\nContent-Type: text/plain\n\na\n\
+                   --b\nContent-Type: text/html\n\n<p>a\n--b--\n";
+    assert_eq!(hits(&rules, message), ["BOTH", "PARTS"]);
+    assert_eq!(hits(&rules, "Content-Type: text/html\n\n<p>a"), ["FIRST", "MAIN"]);
+}
+
+#[test]
 fn hits_carry_score_text_and_evidence() {
     let rules = rules(
         "body A /cheap \\w+/i\ndescribe A Something cheap\nscore A 1.25\nbody __B /pills/\nmeta C __B\nscore C -0.5",

@@ -173,6 +173,16 @@ impl Pattern {
         self.search(text, 0, &mut Memory::default())?.first_group
     }
 
+    /// What the groups with names caught in the first match. None of a pattern that only the machine can match.
+    pub fn named_groups(&self, text: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let linear = self.engines().filter(|_| self.is_linear);
+        let linear = linear.and_then(|engines| engines.linear.get_or_init(|| self.made_linear().ok()).as_ref());
+        let (Some(linear), Ok(perl)) = (linear, Translated::of(&self.text)) else { return Vec::new() };
+        let Some(found) = linear.whole.captures(text) else { return Vec::new() };
+        let group = |number: u32| found.get(usize::try_from(number).ok()?).map(|group| group.as_bytes().to_vec());
+        perl.names.into_iter().filter_map(|(name, number)| Some((name, group(number)?))).collect()
+    }
+
     pub fn is_match(&self, text: &[u8]) -> bool {
         self.search(text, 0, &mut Memory::default()).is_some()
     }

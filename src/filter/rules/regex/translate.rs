@@ -18,6 +18,8 @@ pub struct Translated {
     pub case_insensitive: bool,
     pub multi_line: bool,
     pub dot_matches_all: bool,
+    /// Groups with names, by the number that they have in `relaxed` too.
+    pub names: HashMap<String, u32>,
 }
 
 /// Flags that change inside groups and matter for translation.
@@ -94,6 +96,7 @@ impl Translated {
             case_insensitive: text.flags.contains('i'),
             multi_line: text.flags.contains('m'),
             dot_matches_all: text.flags.contains('s'),
+            names: translator.names,
         })
     }
 }

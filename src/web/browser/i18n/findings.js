@@ -368,6 +368,8 @@ export default {
   SENDING_FAST: ['Sendet an viel mehr Empfänger als sonst', 'Invia a molti più destinatari del solito'],
   SENDING_STRANGERS: ['Sendet an Leute, denen es nie schrieb', 'Invia a persone a cui non ha mai scritto'],
   SENDING_UNKNOWN: ['Sendet an Adressen, die es nicht gibt', 'Invia a indirizzi che non esistono'],
+  SENDING_COUNTRIES: ['Das Konto wird zugleich aus mehreren Ländern benutzt', 'Account usato da più paesi nello stesso tempo'],
+  SENDING_NEW_COUNTRY: ['Sendet aus einem Land, aus dem es nie sendete', 'Invia da un paese da cui non ha mai inviato'],
   SENDING_NEW_PLACE: ['Sendet aus einem Netz, aus dem es nie sendete', 'Invia da una rete da cui non ha mai inviato'],
   NOTICE_CAN_BE_IGNORED: ['Eine Mitteilung, die nichts verlangt', 'Un avviso che non chiede nulla'],
 };
