@@ -31,6 +31,7 @@ pub(crate) mod relays;
 mod replace;
 mod set;
 mod style;
+mod template;
 mod text;
 
 pub use problem::{Problem, Severity};
