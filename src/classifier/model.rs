@@ -171,9 +171,16 @@ impl Weights {
         if trust == 0.0 {
             return Opinion { log_odds: 0.0 };
         }
-        let all = self.all();
-        let sum: f64 = numbers.iter().map(|number| self.counted(*number).log_ratio(all)).sum();
+        let sum: f64 = self.weights(numbers).iter().sum();
         Opinion { log_odds: dampened(sum, numbers.len()) * trust }
+    }
+
+    /// [`Self::weight`] of each.
+    pub fn weights(&self, numbers: &[u32]) -> Vec<f64> {
+        let all = self.all();
+        // Places lie far apart in memory: asked for one right after the other, they come together.
+        let counts: Vec<Counted> = numbers.iter().map(|number| self.counted(*number)).collect();
+        counts.into_iter().map(|counted| counted.log_ratio(all)).collect()
     }
 
     pub(crate) fn apply(&self, step: &Step) {

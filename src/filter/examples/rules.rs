@@ -1,7 +1,8 @@
 //! Hits of rules on messages, and what they cost: for measuring.
 //!
 //! `rules RULES LIST` prints `path<TAB>score<TAB>NAME=hits …` for each message of LIST, sub-rules included;
-//! `rules RULES --names` the rules that run; `rules RULES LIST --time` the CPU time for each message in milliseconds.
+//! `rules RULES --names` the rules that run; `rules RULES LIST --time` the CPU time for each message in milliseconds;
+//! `rules RULES LIST --check` the messages of which other things are told when no rule is left out.
 
 use std::path::PathBuf;
 
@@ -15,7 +16,8 @@ fn main() {
     filter::rules::read_into(&mut source, &PathBuf::from(rules)).expect("rules can be read");
     source.finish();
     eprintln!("{} KiB before compiling", memory());
-    let keep = if timed { Keep::Needed } else { Keep::All };
+    let checked = arguments.iter().any(|argument| argument == "--check");
+    let keep = if timed || checked { Keep::Needed } else { Keep::All };
     let (rules, problems) = RuleSet::compile_with(source, ScoreSet::Local, keep);
     eprintln!("{} rules, {} remarks, {} KiB", rules.len(), problems.len(), memory());
     match list.as_str() {
@@ -37,6 +39,14 @@ fn main() {
             println!("round {round}: {each:.3} ms each, {hits} hits, {} KiB", memory());
         }
         return;
+    }
+    if checked {
+        let differs = |message: &[u8]| {
+            let targets = targets(message, &rules);
+            rules.judge(&targets) != rules.judge_by_all(&targets)
+        };
+        let different = messages.iter().filter(|(_, message)| differs(message));
+        return different.for_each(|(path, _)| println!("{path}"));
     }
     for (path, message) in &messages {
         let hits = rules.matches(&targets(message, &rules));

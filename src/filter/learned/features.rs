@@ -1,6 +1,7 @@
 //! What the classifier sees of a message: a set of features, each a number made of a kind and a text.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 
 use crate::rules::Targets;
@@ -63,7 +64,28 @@ impl Kind {
 pub struct Features {
     list: Vec<Feature>,
     texts: String,
-    seen: HashSet<u32>,
+    seen: HashSet<u32, BuildHasherDefault<AsItIs>>,
+}
+
+/// Numbers are hashes already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // Tables look at the upper bits too.
+        self.0 = u64::from(number) << 32 | u64::from(number);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// Most features of one message.

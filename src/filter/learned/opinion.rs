@@ -61,27 +61,55 @@ const SPREAD: f64 = 8.0;
 
 /// The words that say most for the opinion, the strongest first.
 fn evidence(weights: &Weights, features: &Features, opinion: Opinion) -> String {
-    let mut strongest: Vec<(f64, &str)> = Vec::new();
-    for feature in features.as_slice() {
-        let text = features.text(feature);
-        let weight = weights.weight(feature.number) * opinion.log_odds.signum();
-        if weight > 0.0 && feature.kind.is_readable() && !text.is_empty() {
-            strongest.push((weight, text));
-        }
-    }
-    strongest.sort_by(|one, other| other.0.total_cmp(&one.0));
+    let all = features.as_slice().iter().zip(weights.weights(&features.numbers()));
+    let told: Vec<(f64, &str)> = all
+        .map(|(feature, weight)| (weight * opinion.log_odds.signum(), feature))
+        .filter(|(weight, feature)| *weight > 0.0 && feature.kind.is_readable())
+        .map(|(weight, feature)| (weight, features.text(feature)))
+        .filter(|(_, text)| !text.is_empty())
+        .collect();
+    strongest(&told).join(" \u{b7} ")
+}
+
+/// The texts with the most weight, each once; the first of those with as much.
+fn strongest<'t>(told: &[(f64, &'t str)]) -> Vec<&'t str> {
     let mut out: Vec<&str> = Vec::new();
-    for (_, text) in strongest {
-        if out.len() < WORDS_MAX && !out.contains(&text) {
-            out.push(text);
+    // Few are shown of a thousand, and most texts are there once: a part that is put in order is mostly enough.
+    let mut most = 4 * WORDS_MAX;
+    loop {
+        let mut order: Vec<usize> = (0..told.len()).collect();
+        let by_weight = |one: &usize, other: &usize| told[*other].0.total_cmp(&told[*one].0).then(one.cmp(other));
+        if most < order.len() {
+            order.select_nth_unstable_by(most, by_weight);
+            order.truncate(most);
         }
+        order.sort_unstable_by(by_weight);
+        out.clear();
+        for text in order.iter().map(|at| told[*at].1) {
+            if out.len() < WORDS_MAX && !out.contains(&text) {
+                out.push(text);
+            }
+        }
+        if out.len() == WORDS_MAX || most >= told.len() {
+            return out;
+        }
+        most *= 4;
     }
-    out.join(" \u{b7} ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_strongest_texts_come_first_and_once() {
+        let texts: Vec<String> = (0..500).map(|at| format!("t{}", at / 40)).collect();
+        let mut told: Vec<(f64, &str)> = texts.iter().map(|text| (1.0, text.as_str())).collect();
+        assert_eq!(strongest(&told), ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7"]);
+        told[499].0 = 2.0;
+        assert_eq!(strongest(&told)[..2], ["t12", "t0"]);
+        assert_eq!(strongest(&told[..41]), ["t0", "t1"]);
+    }
 
     #[test]
     fn points_grow_and_end() {

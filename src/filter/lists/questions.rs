@@ -293,10 +293,10 @@ fn sender_subjects(targets: &Targets<'_>, part: &SenderPart) -> Vec<Subject> {
     let domains = |addresses: &[String]| addresses.iter().filter_map(|address| domain_of(address)).collect::<Vec<_>>();
     let envelope = || targets.envelope_from().and_then(domain_of);
     match part {
-        SenderPart::Author => names(domains(&crate::rules::eval::senders(targets))),
+        SenderPart::Author => names(domains(crate::rules::eval::senders(targets))),
         SenderPart::AuthorDomain => {
             let registered = |host: &String| targets.settings().boundaries.domain(host);
-            names(domains(&crate::rules::eval::senders(targets)).iter().map(registered).collect())
+            names(domains(crate::rules::eval::senders(targets)).iter().map(registered).collect())
         }
         SenderPart::Envelope => names(envelope().into_iter().collect()),
         SenderPart::NameServer => {

@@ -14,11 +14,14 @@ use super::parse::{Definition, Flags, Source, Target, Test};
 use super::prefilter;
 use super::problem::{Location, Problem, Severity};
 use super::regex::{Pattern, PatternText};
-use super::set::{EvalTest, Group, HITS_MAX, Keep, Operand, PatternTest, Rule, RuleSet, ScoreSet};
+use super::set::{EvalTest, Group, HITS_MAX, Keep, Meta, Operand, PatternTest, Rule, RuleSet, ScoreSet};
 
 /// Findings of other checks that `meta` rules may name without defining them.
 const FINDINGS: &[&str] =
     &["SPF_", "DKIM_", "DMARC_", "ARC_", "RCVD_IN_", "URIBL_", "BAYES_", "IPREV_", "VIRUS_", "ATTACH_", "CLASSIFIER_"];
+
+/// A pattern of so many bytes takes long to look for, as one does for which no literal can be looked for.
+const LATE_BYTES_MIN: usize = 400;
 
 /// Tests of one target, with what their prefilter is made from.
 type Tests = (Vec<PatternTest>, prefilter::Builder);
@@ -108,8 +111,11 @@ impl Builder {
                     let may_be_empty = hir.properties().minimum_len().is_none_or(|length| length == 0);
                     let text = if_unset.as_deref().unwrap_or_default();
                     let found = (may_be_empty || !text.is_empty()) && pattern.is_match(text.as_bytes());
-                    tests.push(PatternTest { rule, pattern, negated: *negated, when_unset: found != *negated });
-                    prefilter.add(&hir);
+                    let is_costly = !prefilter.add(&hir) || pattern.bytes() >= LATE_BYTES_MIN;
+                    let is_text = matches!(target, Target::Body | Target::RawBody | Target::Full);
+                    let is_late = is_costly && is_text && !*negated && name.starts_with("__");
+                    let when_unset = found != *negated;
+                    tests.push(PatternTest { rule, pattern, negated: *negated, when_unset, is_late });
                 }
                 Ok(_) => {}
             },
@@ -387,18 +393,34 @@ impl Builder {
                 let names_findings = operands.iter().any(|operand| matches!(operand, Operand::Finding(_)));
                 let value = expression.value(|_| 0.0, &mut Vec::new());
                 self.out.unfed.push(names_findings || value != 0.0);
-                self.out.metas.push((rule, expression.clone(), operands));
+                let needs = expression.required().into_iter().filter_map(|at| match operands.get(at)? {
+                    Operand::Rule(rule) => Some(*rule),
+                    Operand::Finding(_) => None,
+                });
+                let needs = needs.collect();
+                self.out.metas.push(Meta { rule, expression: expression.clone(), operands, needs });
             }
         }
-        self.out.feeds = vec![Vec::new(); self.out.rules.len()];
-        for (at, (_, _, operands)) in self.out.metas.iter().enumerate() {
-            for operand in operands {
-                if let Operand::Rule(rule) = operand
-                    && let Some(feeds) = self.out.feeds.get_mut(*rule)
-                {
-                    feeds.push(at);
-                }
-            }
+        self.connect();
+    }
+
+    /// Which metas each rule is for.
+    fn connect(&mut self) {
+        let RuleSet { rules, metas, feeds, users, meta_of, .. } = &mut self.out;
+        *feeds = vec![Vec::new(); rules.len()];
+        users.clone_from(feeds);
+        *meta_of = vec![None; rules.len()];
+        for (at, Meta { rule, operands, needs, .. }) in metas.iter().enumerate() {
+            meta_of[*rule] = Some(at);
+            let all = operands.iter().filter_map(|operand| match operand {
+                Operand::Rule(rule) => Some(*rule),
+                Operand::Finding(_) => None,
+            });
+            let all: Vec<usize> = all.collect();
+            all.iter().for_each(|rule| users[*rule].push(at));
+            // What needs a rule need not be looked at before that has hit.
+            let feeding = needs.last().map_or(all.as_slice(), std::slice::from_ref);
+            feeding.iter().for_each(|rule| feeds[*rule].push(at));
         }
     }
 }

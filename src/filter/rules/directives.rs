@@ -165,7 +165,8 @@ impl Source {
             "clear_originating_ip_headers" => self.settings.originating_ip_headers.clear(),
             "redirector_pattern" => {
                 let pattern: PatternText = super::parse::whole_pattern(rest)?;
-                self.settings.redirectors.add(Pattern::compile(&pattern)?.0);
+                let (pattern, hir) = Pattern::compile(&pattern)?;
+                self.settings.redirectors.add(pattern, &hir);
             }
             _ if self.settings.lists.set(directive, rest)? => {}
             _ if LISTS.contains(&directive) => self.extend(directive, rest),

@@ -58,6 +58,55 @@ impl Expression {
         &self.names
     }
 
+    /// Positions in [`Self::names`] of rules that must all have hit for the value to be anything but 0. Hits are never
+    /// below 0.
+    pub fn required(&self) -> Vec<usize> {
+        let mut stack: Vec<Required> = Vec::new();
+        for step in &self.steps {
+            let required = match *step {
+                Step::Number(number) => Required { number: Some(number), all: Vec::new() },
+                Step::Name(at) => Required { number: None, all: vec![at] },
+                Step::Not => {
+                    stack.pop();
+                    Required::default()
+                }
+                Step::Negate => Required { number: None, all: stack.pop().unwrap_or_default().all },
+                Step::Binary(operator) => {
+                    let (right, left) = (stack.pop().unwrap_or_default(), stack.pop().unwrap_or_default());
+                    left.with(operator, right)
+                }
+            };
+            stack.push(required);
+        }
+        stack.pop().unwrap_or_default().all
+    }
+
+    /// What the value can be where `hits(i)` says what the hits of the rule `names()[i]` can be.
+    pub fn range(&self, mut hits: impl FnMut(usize) -> Range) -> Range {
+        let mut stack: Vec<Range> = Vec::new();
+        for step in &self.steps {
+            let mut pop = || stack.pop().unwrap_or(Range::of(0.0));
+            let range = match *step {
+                Step::Number(number) => Range::of(number),
+                Step::Name(at) => hits(at),
+                Step::Not => {
+                    let range = pop();
+                    Range::truth(range.is_zero(), range.is_never_zero())
+                }
+                Step::Negate => {
+                    let range = pop();
+                    Range::new(-range.high, -range.low)
+                }
+                Step::Binary(operator) => {
+                    let (right, left) = (pop(), pop());
+                    left.combined(operator, right)
+                }
+            };
+            stack.push(range);
+        }
+        stack.pop().unwrap_or(Range::of(0.0))
+    }
+
     /// The value where `hits(i)` says how often the rule `names()[i]` hit.
     pub fn value(&self, hits: impl Fn(usize) -> f64, stack: &mut Vec<f64>) -> f64 {
         stack.clear();
@@ -81,6 +130,123 @@ impl Expression {
             }
         }
         stack.pop().unwrap_or(0.0)
+    }
+}
+
+/// What a value can be: from the first to the second.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Range {
+    low: f64,
+    high: f64,
+}
+
+impl Range {
+    pub const ANY: Self = Self { low: f64::NEG_INFINITY, high: f64::INFINITY };
+    const EITHER: Self = Self { low: 0.0, high: 1.0 };
+
+    pub const fn new(low: f64, high: f64) -> Self {
+        Self { low, high }
+    }
+
+    /// Just this value.
+    pub const fn of(value: f64) -> Self {
+        Self { low: value, high: value }
+    }
+
+    pub fn is_zero(self) -> bool {
+        self == Self::of(0.0)
+    }
+
+    fn is_never_zero(self) -> bool {
+        self.low > 0.0 || self.high < 0.0
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.max(other.high) }
+    }
+
+    /// Hits of a rule whose value this is: what is below 0 counts as one.
+    pub fn as_hits(self) -> Self {
+        if self.low >= 0.0 { self } else { Self { low: 0.0, high: self.high.max(1.0) } }
+    }
+
+    /// 1 if it holds of all values, 0 if of none.
+    fn truth(always: bool, never: bool) -> Self {
+        match (always, never) {
+            (true, _) => Self::of(1.0),
+            (false, true) => Self::of(0.0),
+            (false, false) => Self::EITHER,
+        }
+    }
+
+    fn combined(self, operator: Operator, other: Self) -> Self {
+        let (a, b) = (self, other);
+        if a.low == a.high && b.low == b.high {
+            return Self::of(operator.apply(a.low, b.low));
+        }
+        match operator {
+            Operator::Or if a.is_zero() => b,
+            Operator::Or if a.is_never_zero() => a,
+            Operator::Or => a.with(b),
+            Operator::And if a.is_zero() || b.is_zero() => Self::of(0.0),
+            Operator::And if a.is_never_zero() => b,
+            Operator::And => b.with(Self::of(0.0)),
+            Operator::Add => Self::new(a.low + b.low, a.high + b.high),
+            Operator::Subtract => Self::new(a.low - b.high, a.high - b.low),
+            Operator::Multiply if a.is_zero() || b.is_zero() => Self::of(0.0),
+            Operator::Less => Self::truth(a.high < b.low, a.low >= b.high),
+            Operator::LessEqual => Self::truth(a.high <= b.low, a.low > b.high),
+            Operator::Greater => Self::truth(a.low > b.high, a.high <= b.low),
+            Operator::GreaterEqual => Self::truth(a.low >= b.high, a.high < b.low),
+            Operator::Equal => Self::truth(false, a.high < b.low || b.high < a.low),
+            Operator::Unequal => Self::truth(a.high < b.low || b.high < a.low, false),
+            Operator::Multiply
+            | Operator::BitOr
+            | Operator::BitXor
+            | Operator::BitAnd
+            | Operator::Divide
+            | Operator::Remainder
+            | Operator::Power => Self::ANY,
+        }
+    }
+}
+
+/// What a part of an expression needs to be anything but 0.
+#[derive(Default)]
+struct Required {
+    /// What it is, where it is a number.
+    number: Option<f64>,
+    /// Names, rising.
+    all: Vec<usize>,
+}
+
+impl Required {
+    fn with(self, operator: Operator, other: Self) -> Self {
+        let (mut left, right) = (self.all, other.all);
+        let all = match operator {
+            Operator::And | Operator::BitAnd | Operator::Multiply | Operator::Divide | Operator::Remainder => {
+                left.extend(right);
+                left.sort_unstable();
+                left.dedup();
+                left
+            }
+            Operator::Or | Operator::BitOr | Operator::BitXor | Operator::Add | Operator::Subtract => {
+                left.retain(|name| right.contains(name));
+                left
+            }
+            // What is 0 is not above 0.
+            Operator::Greater if other.number.is_some_and(|number| number >= 0.0) => left,
+            Operator::GreaterEqual if other.number.is_some_and(|number| number > 0.0) => left,
+            Operator::Equal if other.number.is_some_and(|number| number != 0.0) => left,
+            Operator::Equal
+            | Operator::Unequal
+            | Operator::Less
+            | Operator::LessEqual
+            | Operator::Greater
+            | Operator::GreaterEqual
+            | Operator::Power => Vec::new(),
+        };
+        Self { number: None, all }
     }
 }
 
@@ -340,6 +506,28 @@ mod tests {
             ("A and BB or C", 2.0),
         ] {
             assert_eq!(value(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_expressions_cannot_do_without() {
+        for (text, expected) in [
+            ("A && (B || C) && !D", "A"),
+            ("A && B || A && C", "A"),
+            ("(A && B) > 0", "A B"),
+            ("(A + B) >= 1", ""),
+            ("A * B - A", "A"),
+            ("!(A && B)", ""),
+            ("A < 1", ""),
+            ("1", ""),
+            ("-A / (B || B)", "A B"),
+        ] {
+            let expression = Expression::parse(text).unwrap();
+            let names: Vec<&str> = expression.required().iter().map(|at| expression.names()[*at].as_str()).collect();
+            assert_eq!(names.join(" "), expected, "{text}");
+            for without in expression.required() {
+                assert_eq!(expression.value(|at| f64::from(u8::from(at != without)), &mut Vec::new()), 0.0, "{text}");
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A [`RuleSet`] is made once from files and never changes; a reload makes a new one. [`Targets`] holds one message.
 //! Rules with a score of zero do not run. Rules whose name starts with `__` only feed `meta` rules, and run only if
-//! one that scores needs them. Text beyond the limits in [`target`] is not scanned.
+//! one that scores needs them; of those, what costs much is looked for last, and not at all in a message in which it can
+//! change nothing that is told. Text beyond the limits in [`target`] is not scanned.
 
 pub mod answer;
 pub mod eval;
@@ -23,6 +24,7 @@ mod dates;
 mod directives;
 mod fields;
 mod filled;
+mod late;
 pub(crate) mod mailbox;
 mod markup;
 mod names;
@@ -32,6 +34,7 @@ pub(crate) mod relays;
 mod replace;
 mod set;
 mod style;
+mod template;
 mod text;
 
 pub use problem::{Problem, Severity};

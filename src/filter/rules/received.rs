@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
-use regex::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 use super::relays::Relay;
+use super::template::{ADDRESS_BYTES_MAX, ADDRESS_BYTES_MIN, Template, address_bytes};
 
 /// What a field says.
 #[derive(Debug)]
@@ -31,19 +32,17 @@ impl Parsed {
             text = cut.trim_end();
         }
         let lower = text.to_ascii_lowercase();
-        if !(lower.starts_with("from ") || lower.starts_with("(from ")) || lower.contains("with local for ") {
+        if !(lower.starts_with("from ") || lower.starts_with("(from ")) || has(&lower, "with local for ") {
             return Self::Skipped;
         }
         if only_names(text) {
             return Self::Skipped;
         }
-        let text = SHARED.date.replace(text, "").replace(")by ", ") by ");
+        let text = without_date(text).replace(")by ", ") by ");
         let relay = Relay {
-            id: capture(&SHARED.id, &text),
-            helo: Some(capture(&SHARED.helo, &text))
-                .filter(|helo| !helo.is_empty())
-                .unwrap_or_else(|| capture(&SHARED.helo_word, &text)),
-            by: capture(&SHARED.by, &text),
+            id: id(&text).to_owned(),
+            helo: greeting(&text).to_owned(),
+            by: first_after(&text, " by ", word).to_owned(),
             auth: authentication(&text),
             ..Relay::default()
         };
@@ -67,14 +66,7 @@ impl Parsed {
                 // An address in brackets and a name after `by` are enough.
                 let rest = text.split_once("from ").map_or(text.as_str(), |(_, rest)| rest);
                 if relay.ip_text.is_empty() {
-                    relay.ip_text = SHARED
-                        .bracketed
-                        .captures_iter(rest)
-                        .filter_map(|c| c.name("ip"))
-                        .map(|m| m.as_str())
-                        .find(|ip| address(ip).is_some())
-                        .unwrap_or_default()
-                        .to_owned();
+                    relay.ip_text = in_brackets(rest).find(|ip| address(ip).is_some()).unwrap_or_default().to_owned();
                 }
                 if relay.ip_text.is_empty() || relay.by.is_empty() { Self::Unknown } else { finished(*relay) }
             }
@@ -99,59 +91,179 @@ fn only_names(text: &str) -> bool {
     by.eq_ignore_ascii_case("by") && ends && !server.starts_with(';') && !(is_literal && digits)
 }
 
-/// Forms that every field is looked at with.
-struct Shared {
-    date: Regex,
-    id: Regex,
-    helo: Regex,
-    helo_word: Regex,
-    by: Regex,
-    with: Regex,
-    via: Regex,
-    envelope: Regex,
-    bracketed: Regex,
-    first_word: Regex,
+fn has(text: &str, wanted: &str) -> bool {
+    memchr::memmem::find(text.as_bytes(), wanted.as_bytes()).is_some()
 }
 
-static SHARED: LazyLock<Shared> = LazyLock::new(|| Shared {
-    date: regex(
-        r"[\s;]+(?:(?:Mon|Tue|Thu|Wed|Fri|Sat|Sun), )?\d+ (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d+ \d+:\d+(?::\d+)? \S+$",
-    ),
-    id: regex(r" id <?(?P<it>[^\s<>;]{3,})"),
-    helo: regex(r"\bhelo=(?P<it>[-A-Za-z0-9.^+_&:=?!@%*$\\/]+)"),
-    helo_word: regex(r"\b(?:HELO|EHLO) (?P<it>[-A-Za-z0-9.^+_&:=?!@%*$\\/]+)"),
-    by: regex(r" by (?P<it>\S+)"),
-    with: regex(r"(?i) with (?P<it>(?:ES|L|UTF8S|UTF8L)MTPS?A|ASMTP|HTTP[SU]?)(?: |;|$)"),
-    via: regex(r"(?i) \(via (?P<it>HTTP.?)\)(?: |;|$)"),
-    envelope: regex(r"(?i)(?:return-path:? |envelope-(?:sender|from)[ =])(?P<it>\S+)"),
-    bracketed: regex(&format!(r"\[(?P<ip>{IP})\]")),
-    first_word: regex(r"^(?P<it>\S+)[^-A-Za-z0-9.]"),
-});
+/// The text without the date at its end, and without what parts the two.
+fn without_date(text: &str) -> &str {
+    date(text).map_or(text, |start| text.get(..start).unwrap_or(text))
+}
 
-const IP: &str = r"(?i:ipv6:)?[0-9A-Fa-f:.]{3,45}";
+/// Where a date like `; Tue, 1 Sep 2020 10:00:00 +0200` begins that the text ends with.
+fn date(text: &str) -> Option<usize> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (rest, zone) = text.rsplit_once(' ')?;
+    let (rest, time) = rest.rsplit_once(' ')?;
+    let (rest, year) = rest.rsplit_once(' ')?;
+    let (rest, month) = rest.rsplit_once(' ')?;
+    let numbers = time.split(':').count();
+    let is_time = (2..=3).contains(&numbers) && time.split(':').all(is_number);
+    if zone.is_empty() || !is_time || !is_number(year) || !MONTHS.contains(&month) {
+        return None;
+    }
+    let before = rest.trim_end_matches(|c: char| c.is_ascii_digit());
+    let parted = |text: &str| text.ends_with([' ', ';']);
+    if before.len() == rest.len() || !parted(before) {
+        return None;
+    }
+    let before_weekday = WEEKDAYS.iter().find_map(|day| before.strip_suffix(", ")?.strip_suffix(day));
+    let start = before_weekday.filter(|text| parted(text)).unwrap_or(before);
+    Some(start.trim_end_matches([' ', ';']).len())
+}
 
+const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Thu", "Wed", "Fri", "Sat", "Sun"];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// What `take` makes of the text behind the first `mark` where it finds something; empty without one.
+fn first_after<'t>(text: &'t str, mark: &str, take: impl Fn(&'t str) -> Option<&'t str>) -> &'t str {
+    let mut rest = text;
+    while let Some(at) = memchr::memmem::find(rest.as_bytes(), mark.as_bytes()) {
+        if let Some(found) = take(&rest[at + mark.len()..]) {
+            return found;
+        }
+        // The next mark may begin with the end of this one.
+        rest = &rest[at + 1..];
+    }
+    ""
+}
+
+/// The start of the text without white space, if there is any.
+fn word(text: &str) -> Option<&str> {
+    while_in(text, |c| c != ' ')
+}
+
+fn while_in(text: &str, is_in: impl Fn(char) -> bool) -> Option<&str> {
+    let end = text.find(|c| !is_in(c)).unwrap_or(text.len());
+    text.get(..end).filter(|found| !found.is_empty())
+}
+
+fn id(text: &str) -> &str {
+    first_after(text, " id ", |rest| {
+        let id = while_in(rest.strip_prefix('<').unwrap_or(rest), |c| !matches!(c, ' ' | '<' | '>' | ';'))?;
+        (id.chars().count() >= 3).then_some(id)
+    })
+}
+
+/// What the client called itself: behind `helo=`, else behind the command's name.
+fn greeting(text: &str) -> &str {
+    let name = |text| while_in(text, |c| c.is_ascii_alphanumeric() || "-.^+_&:=?!@%*$\\/".contains(c));
+    let as_word = |mark: &'static str| {
+        let places = memchr::memmem::find_iter(text.as_bytes(), mark.as_bytes());
+        let words = places.filter(|at| !text[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+        words.filter_map(move |at| Some((at, name(&text[at + mark.len()..])?)))
+    };
+    if let Some((_, found)) = as_word("helo=").next() {
+        return found;
+    }
+    let commands = as_word("HELO ").next().into_iter().chain(as_word("EHLO ").next());
+    commands.min().map_or("", |(_, found)| found)
+}
+
+/// Addresses in brackets.
+fn in_brackets(text: &str) -> impl Iterator<Item = &str> {
+    text.split('[').skip(1).filter_map(|rest| {
+        let prefix = rest.get(..5).filter(|start| start.eq_ignore_ascii_case("ipv6:")).map_or(0, str::len);
+        let length = address_bytes(&rest.as_bytes()[prefix..]);
+        let closes = rest.as_bytes().get(prefix + length) == Some(&b']');
+        let is_one = closes && (ADDRESS_BYTES_MIN..=ADDRESS_BYTES_MAX).contains(&length);
+        is_one.then(|| &rest[..prefix + length])
+    })
+}
+
+/// MAIL FROM, where the field notes it.
+fn envelope(text: &str) -> &str {
+    let lower = text.to_ascii_lowercase();
+    let marks =
+        ["return-path: ", "return-path ", "envelope-sender ", "envelope-sender=", "envelope-from ", "envelope-from="];
+    let found = marks.iter().filter_map(|mark| {
+        let places = memchr::memmem::find_iter(lower.as_bytes(), mark.as_bytes());
+        places.filter_map(|at| Some((at, word(&text[at + mark.len()..])?))).next()
+    });
+    found.min().map_or("", |(_, found)| found)
+}
+
+/// The protocol of who proved himself, by its name; empty without one.
+fn proven_protocol(text: &str) -> &str {
+    let lower = text.to_ascii_lowercase();
+    let mut places = memchr::memmem::find_iter(lower.as_bytes(), b"with ").filter(|at| lower[..*at].ends_with(' '));
+    let protocol = places.find_map(|at| {
+        let rest = &text[at + "with ".len()..];
+        let name = rest.get(..rest.find([' ', ';']).unwrap_or(rest.len()))?;
+        PROVEN.iter().any(|proven| name.eq_ignore_ascii_case(proven)).then_some(name)
+    });
+    protocol.unwrap_or_default()
+}
+
+const PROVEN: [&str; 12] = [
+    "ESMTPA",
+    "ESMTPSA",
+    "LMTPA",
+    "LMTPSA",
+    "UTF8SMTPA",
+    "UTF8SMTPSA",
+    "UTF8LMTPA",
+    "UTF8LMTPSA",
+    "ASMTP",
+    "HTTP",
+    "HTTPS",
+    "HTTPU",
+];
+
+/// `(via HTTP)` and the like.
+fn via(text: &str) -> &str {
+    let lower = text.to_ascii_lowercase();
+    let mut places = memchr::memmem::find_iter(lower.as_bytes(), b" (via http");
+    let found = places.find_map(|at| {
+        let rest = &text[at + " (via ".len()..];
+        let more = rest[4..].chars().next().map_or(0, char::len_utf8);
+        let ends = |length: usize| {
+            let after = rest.get(length..).and_then(|rest| rest.strip_prefix(')'));
+            after.is_some_and(|after| after.is_empty() || after.starts_with([' ', ';']))
+        };
+        [4 + more, 4].into_iter().find(|length| ends(*length)).map(|length| &rest[..length])
+    });
+    found.unwrap_or_default()
+}
+
+/// The first word up to what cannot stand in a host's name.
+fn first_word(text: &str) -> &str {
+    let end = text.find(' ');
+    let run = &text[..end.unwrap_or(text.len())];
+    if end.is_some() {
+        return run;
+    }
+    let odd = run.rmatch_indices(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.')));
+    odd.map(|(at, _)| at).find(|at| *at > 0).map_or("", |at| &run[..at])
+}
+
+/// `text` has single spaces and no line ends, so that bytes say as much as characters.
 fn regex(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("a pattern of this file, compiled in its tests")
-}
-
-fn capture(pattern: &Regex, text: &str) -> String {
-    pattern.captures(text).and_then(|found| found.name("it")).map_or("", |found| found.as_str()).to_owned()
+    RegexBuilder::new(pattern).unicode(false).build().expect("a pattern of this file, compiled in its tests")
 }
 
 /// How a client proved itself to the server that wrote the field; empty if it did not.
 fn authentication(text: &str) -> String {
-    let has_by = text.contains(" by ");
+    let has_by = has(text, " by ");
     if has_by {
-        let with = capture(&SHARED.with, text);
+        let with = proven_protocol(text);
         if !with.is_empty() {
-            return with;
+            return with.to_owned();
         }
     }
     let (_, after_by) = text.split_once(" by ").unwrap_or_default();
     let from = text.split(" by ").next().unwrap_or_default();
-    if after_by.starts_with("mx.google.com with ESMTPS id ")
-        && text.contains("(version=")
-        && is_google_submission(after_by)
+    if after_by.starts_with("mx.google.com with ESMTPS id ") && has(text, "(version=") && is_google_submission(after_by)
     {
         return "GMail".to_owned();
     }
@@ -161,8 +273,8 @@ fn authentication(text: &str) -> String {
             return method.to_owned();
         }
     }
-    if text.contains("authenticated")
-        && !text.contains("(authenticated as ")
+    if has(text, "authenticated")
+        && !has(text, "(authenticated as ")
         && text.find("])").or_else(|| text.find(")]")).or_else(|| text.find("] (may be forged))")).is_some_and(|at| {
             let rest = &text[at..];
             rest.find("authenticated").is_some_and(|said| rest[..said].contains('(') && rest[said..].contains(" by"))
@@ -170,24 +282,25 @@ fn authentication(text: &str) -> String {
     {
         return "Sendmail".to_owned();
     }
-    if text.contains(") (Authenticated sender: ") {
+    if has(text, ") (Authenticated sender: ") {
         let server = after_by.split_once(" (").and_then(|(_, rest)| rest.split_once(") with "));
         if let Some((name, _)) = server {
             return if name == "Postfix" { name.to_owned() } else { format!("Postfix ({name})") };
         }
     }
-    if ["HTTP", "SMTP", "XIMSS", "IMAP"].iter().any(|way| text.contains(&format!("CommuniGate Pro {way}")))
-        && text.contains(" (account ")
+    let is_communigate = |rest: &str| ["HTTP", "SMTP", "XIMSS", "IMAP"].iter().any(|way| rest.starts_with(way));
+    if has(text, " (account ")
+        && text.match_indices("CommuniGate Pro ").any(|(at, mark)| is_communigate(&text[at + mark.len()..]))
     {
         return "Communigate".to_owned();
     }
-    if text.contains(" with Microsoft Exchange Server HTTP-DAV") {
+    if has(text, " with Microsoft Exchange Server HTTP-DAV") {
         return "HTTP-DAV".to_owned();
     }
-    if text.contains(" (authenticated as ") && text.contains(") by ") {
+    if has(text, " (authenticated as ") && has(text, ") by ") {
         return "CriticalPath".to_owned();
     }
-    if has_by { capture(&SHARED.via, text) } else { String::new() }
+    if has_by { via(text).to_owned() } else { String::new() }
 }
 
 /// Ids of mail that Google took from its own users: `…sm12345abc.1.2020.…`.
@@ -198,69 +311,44 @@ fn is_google_submission(after_by: &str) -> bool {
     (1..=4).contains(&start.len()) && (2..=9).contains(&digits) && id.matches('.').count() == 7
 }
 
-/// A form: words in braces are what to take, the rest is itself. `{x?}` may be empty, `{_}` is any word, `{~}` any
-/// text, `{HELO}` either greeting, `{ip}` an address.
+/// A form in which servers write the field.
 struct Form {
-    pattern: Regex,
+    template: Template,
     /// The server asks DNS for a name: that there is none means that there is none.
     looks_up: bool,
 }
 
 impl Form {
-    fn new(template: &str, looks_up: bool) -> Self {
-        let mut pattern = String::from("^");
-        let mut rest = template;
-        while let Some((text, after)) = rest.split_once('{') {
-            pattern.push_str(&regex::escape(text));
-            let (name, after) = after.split_once('}').expect("templates of this file are well-formed");
-            match name {
-                "ip" => pattern.push_str(&format!("(?P<ip>{IP})")),
-                "IP" => pattern.push_str(IP),
-                "_" => pattern.push_str(r"\S+"),
-                "_?" => pattern.push_str(r"\S*"),
-                "~" => pattern.push_str(".*?"),
-                "HELO" => pattern.push_str("(?:HELO|EHLO)"),
-                "sub" => pattern.push_str("(?P<sub>.*?)"),
-                "port?" => pattern.push_str(r"(?::\d+)?"),
-                _ => match name.strip_suffix('?') {
-                    Some(name) => pattern.push_str(&format!(r"(?P<{name}>\S*)")),
-                    None => pattern.push_str(&format!(r"(?P<{name}>\S+)")),
-                },
-            }
-            rest = after;
-        }
-        pattern.push_str(&regex::escape(rest));
-        Self { pattern: regex(&pattern), looks_up }
-    }
-
     fn is_match(&self, text: &str) -> bool {
-        self.pattern.is_match(text)
+        self.template.read(text).is_some()
     }
 
     fn apply(&self, text: &str, relay: &mut Relay) -> bool {
-        let Some(found) = self.pattern.captures(text) else { return false };
-        let word = |name: &str| found.name(name).map(|found| found.as_str().to_owned());
-        if let Some(ip) = word("ip") {
-            if address(&ip).is_none() {
+        let Some(taken) = self.template.read(text) else { return false };
+        if let Some(ip) = taken.ip {
+            if address(ip).is_none() {
                 return false;
             }
-            relay.ip_text = ip;
+            ip.clone_into(&mut relay.ip_text);
         }
-        for (name, target) in
-            [("helo", &mut relay.helo), ("rdns", &mut relay.reverse_name), ("by", &mut relay.by), ("id", &mut relay.id)]
-        {
-            if let Some(text) = word(name) {
-                *target = text;
+        for (text, target) in [
+            (taken.helo, &mut relay.helo),
+            (taken.rdns, &mut relay.reverse_name),
+            (taken.by, &mut relay.by),
+            (taken.id, &mut relay.id),
+        ] {
+            if let Some(text) = text {
+                text.clone_into(target);
             }
         }
-        if let Some(both) = word("both") {
-            relay.helo.clone_from(&both);
-            relay.reverse_name = both;
+        if let Some(both) = taken.both {
+            both.clone_into(&mut relay.helo);
+            both.clone_into(&mut relay.reverse_name);
         }
-        if let Some(ident) = word("ident") {
-            relay.ident = ident.trim_end_matches('@').to_owned();
+        if let Some(ident) = taken.ident {
+            ident.trim_end_matches('@').clone_into(&mut relay.ident);
         }
-        if let Some(sub) = word("sub") {
+        if let Some(sub) = taken.sub {
             let after = |mark: &str| {
                 sub.split_once(mark).map(|(_, rest)| rest.split(' ').next().unwrap_or_default().to_owned())
             };
@@ -278,8 +366,11 @@ impl Form {
 
 type Forms = LazyLock<Vec<Form>>;
 
-fn forms(templates: &[(&str, bool)]) -> Vec<Form> {
-    templates.iter().map(|(template, looks_up)| Form::new(template, *looks_up)).collect()
+fn forms(templates: &[(&'static str, bool)]) -> Vec<Form> {
+    templates
+        .iter()
+        .map(|(template, looks_up)| Form { template: Template::of(template), looks_up: *looks_up })
+        .collect()
 }
 
 fn read(forms: &[Form], text: &str, relay: Relay) -> Outcome {
@@ -457,31 +548,31 @@ static IGNORED: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 
 /// `from …`, without the word.
 fn from(text: &str, mut relay: Relay) -> Outcome {
-    let envelope = capture(&SHARED.envelope, text);
+    let envelope = envelope(text);
     if let Some(end) = envelope.rfind(|c: char| c.is_ascii_alphanumeric() || c == '_') {
         relay.envelope_from = Some(envelope.get(..=end).unwrap_or_default().to_owned());
     }
-    let special: Option<&[Form]> = if text.contains(" SMTPSVC") || text.contains("SMTPSVC") {
+    let special: Option<&[Form]> = if has(text, " SMTPSVC") || has(text, "SMTPSVC") {
         if text.starts_with("mail pickup service by ") && text.ends_with("with Microsoft SMTPSVC") {
             return Outcome::Skip;
         }
         Some(&MICROSOFT)
-    } else if text.contains(" with mapi id ") {
+    } else if has(text, " with mapi id ") {
         Some(&EXCHANGE)
-    } else if text.contains("[XMail ") {
+    } else if has(text, "[XMail ") {
         Some(&XMAIL)
-    } else if text.contains("(ecelerity") {
+    } else if has(text, "(ecelerity") {
         Some(&ECELERITY)
-    } else if text.contains("Exim") {
-        if text.contains(" with local ") || text.contains(" with local-") {
+    } else if has(text, "Exim") {
+        if has(text, " with local ") || has(text, " with local-") {
             return Outcome::Skip;
         }
         Some(&EXIM)
-    } else if text.contains(" (Postfix) with") {
+    } else if has(text, " (Postfix) with") {
         Some(&POSTFIX)
-    } else if text.contains("(Scalix SMTP Relay") {
+    } else if has(text, "(Scalix SMTP Relay") {
         Some(&SCALIX)
-    } else if text.contains(" (Lotus Domino ") {
+    } else if has(text, " (Lotus Domino ") {
         Some(&DOMINO)
     } else {
         None
@@ -497,10 +588,10 @@ fn from(text: &str, mut relay: Relay) -> Outcome {
             return Outcome::Done(Box::new(relay));
         }
     }
-    if text.contains("with HTTP") && WEB.iter().any(|form| form.apply(text, &mut relay)) {
+    if has(text, "with HTTP") && WEB.iter().any(|form| form.apply(text, &mut relay)) {
         return Outcome::Done(Box::new(relay));
     }
-    if !text.contains(" (qmail-") && SENDMAIL.iter().any(|form| form.apply(text, &mut relay)) {
+    if !has(text, " (qmail-") && SENDMAIL.iter().any(|form| form.apply(text, &mut relay)) {
         if let Some((ident, name)) = relay.reverse_name.split_once('@') {
             relay.ident = ident.trim_start_matches("IDENT:").to_owned();
             relay.reverse_name = name.to_owned();
@@ -517,23 +608,23 @@ fn from(text: &str, mut relay: Relay) -> Outcome {
     if LATER.iter().any(|form| form.apply(text, &mut relay)) {
         return Outcome::Done(Box::new(relay));
     }
-    if text.contains("with POP3") || text.contains("with IMAP") {
+    if has(text, "with POP3") || has(text, "with IMAP") {
         return Outcome::Fetched;
     }
     if LAST.iter().any(|form| form.apply(text, &mut relay)) {
         return Outcome::Done(Box::new(relay));
     }
-    if text.contains(" with BSMTP") {
+    if has(text, " with BSMTP") {
         return Outcome::Skip;
     }
     if RARE.iter().any(|form| form.apply(text, &mut relay)) {
         return Outcome::Done(Box::new(relay));
     }
-    if IGNORED.iter().any(|form| form.is_match(text)) {
+    if IGNORED.iter().any(|form| form.is_match(text.as_bytes())) {
         return Outcome::Skip;
     }
     if relay.helo.is_empty() {
-        relay.helo = capture(&SHARED.first_word, text);
+        first_word(text).clone_into(&mut relay.helo);
     }
     Outcome::NotYet(Box::new(relay))
 }

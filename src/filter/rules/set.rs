@@ -9,14 +9,15 @@ use policy::{Finding, ReasonClass, Score, Stage};
 use super::build::Builder;
 use super::eval::{Call, Function, Lists};
 use super::filled::{self, Catcher, Filled};
+use super::late::Prospect;
 use super::meta::Expression;
 use super::net::NetRule;
 use super::parse::{Field, LinkPart, LinkTest, Source, Target};
 use super::prefilter::{Prefilter, Scratch};
 use super::problem::{Location, Problem};
-use super::regex::Pattern;
+use super::regex::{Memory, Pattern};
 use super::settings::Settings;
-use super::target::{Context, Targets};
+use super::target::{Context, Pieces, Targets};
 use super::{LoadError, read};
 use crate::url::Link;
 
@@ -50,9 +51,13 @@ pub struct RuleSet {
     pub(super) filled: Vec<Filled>,
     pub(super) catchers: Vec<Catcher>,
     /// In an order in which each comes after those it needs.
-    pub(super) metas: Vec<(usize, Expression, Vec<Operand>)>,
-    /// For each rule: the metas that look at it, by position.
+    pub(super) metas: Vec<Meta>,
+    /// For each rule: the metas that are to be looked at once it has hit, by position.
     pub(super) feeds: Vec<Vec<usize>>,
+    /// For each rule: the metas that name it, by position.
+    pub(super) users: Vec<Vec<usize>>,
+    /// For each rule: its position in `metas`, if it is one.
+    pub(super) meta_of: Vec<Option<usize>>,
     /// Metas that have to be looked at even if nothing that feeds them has hit.
     pub(super) unfed: Vec<bool>,
     pub(super) link_tests: Vec<(usize, Vec<(LinkTest, Pattern)>)>,
@@ -123,6 +128,8 @@ pub(super) struct PatternTest {
     pub(super) negated: bool,
     /// The outcome where there is no such field.
     pub(super) when_unset: bool,
+    /// It costs much and only feeds others: it is looked for last, and only where it matters.
+    pub(super) is_late: bool,
 }
 
 #[derive(Debug)]
@@ -131,6 +138,16 @@ pub(super) struct EvalTest {
     pub(super) function: Function,
     pub(super) arguments: Vec<String>,
     pub(super) pattern: Option<Pattern>,
+}
+
+/// A `meta` rule.
+#[derive(Debug)]
+pub(super) struct Meta {
+    pub(super) rule: usize,
+    pub(super) expression: Expression,
+    pub(super) operands: Vec<Operand>,
+    /// Rules without which it cannot hit.
+    pub(super) needs: Vec<usize>,
 }
 
 /// What a name in a `meta` rule stands for.
@@ -146,6 +163,22 @@ pub(super) enum Operand {
 struct Outcome {
     hits: Vec<f64>,
     evidence: Vec<Option<String>>,
+}
+
+/// Which rules have to be looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Run {
+    /// Those that only feed others, where it makes a difference.
+    WhatMatters,
+    All,
+}
+
+/// A test that may match a text, put off.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Late {
+    group: usize,
+    test: usize,
+    piece: usize,
 }
 
 /// Matches counted of a rule with `tflags multiple` and no limit of its own.
@@ -228,7 +261,15 @@ impl RuleSet {
 
     /// The scored rules that hit, in order of name. Never fails and is bounded in time by the targets' limits.
     pub fn judge(&self, targets: &Targets<'_>) -> Vec<Hit> {
-        let mut outcome = self.run(targets);
+        self.told(self.run(targets, Run::WhatMatters))
+    }
+
+    /// The same after all rules have run, those too that cannot matter: for tests of this engine.
+    pub fn judge_by_all(&self, targets: &Targets<'_>) -> Vec<Hit> {
+        self.told(self.run(targets, Run::All))
+    }
+
+    fn told(&self, mut outcome: Outcome) -> Vec<Hit> {
         let mut out = Vec::new();
         for (at, rule) in self.rules.iter().enumerate() {
             if outcome.hits[at] == 0.0 || rule.name.starts_with("__") {
@@ -249,16 +290,16 @@ impl RuleSet {
 
     /// How often each rule hit, sub-rules included: for tests of rules.
     pub fn matches(&self, targets: &Targets<'_>) -> BTreeMap<Arc<str>, f64> {
-        let outcome = self.run(targets);
+        let outcome = self.run(targets, Run::All);
         let hits = self.rules.iter().zip(outcome.hits).filter(|(_, hits)| *hits != 0.0);
         hits.map(|(rule, hits)| (rule.name.clone(), hits)).collect()
     }
 
-    fn run(&self, targets: &Targets<'_>) -> Outcome {
+    fn run(&self, targets: &Targets<'_>, run: Run) -> Outcome {
         let mut outcome = Outcome { hits: vec![0.0; self.rules.len()], evidence: vec![None; self.rules.len()] };
-        let mut scratch = Scratch::default();
-        for group in &self.groups {
-            self.run_group(group, targets, &mut outcome, &mut scratch);
+        let (mut scratch, mut late) = (Scratch::default(), Vec::new());
+        for group in 0..self.groups.len() {
+            self.run_group(group, targets, &mut outcome, &mut scratch, &mut late);
         }
         for (rule, field) in &self.exists {
             outcome.hits[*rule] = truth(targets.header(field).is_some());
@@ -290,8 +331,41 @@ impl RuleSet {
             let said: Vec<&str> = answers.map(|one| one.evidence.as_str()).take(3).collect();
             outcome.evidence[*rule] = Some(one_line(said.join(" \u{b7} ").as_bytes()));
         }
+        self.run_late(late, run, targets, &mut outcome, &mut scratch.memory);
         self.run_metas(targets, &mut outcome);
         outcome
+    }
+
+    /// Runs what was put off: on each text all tests that may match it.
+    fn run_late(
+        &self,
+        mut late: Vec<Late>,
+        run: Run,
+        targets: &Targets<'_>,
+        outcome: &mut Outcome,
+        memory: &mut Memory,
+    ) {
+        late.sort_unstable();
+        let of_test = |one: &Late, other: &Late| (one.group, one.test) == (other.group, other.test);
+        let mut prospect = Prospect::of(self);
+        let test_of = |late: &Late| self.groups.get(late.group).and_then(|group| group.tests.get(late.test));
+        for first in late.chunk_by(of_test).filter_map(|chunk| test_of(chunk.first()?)) {
+            prospect.put_off(first.rule);
+        }
+        for chunk in late.chunk_by(of_test) {
+            let Some((first, test)) = chunk.first().and_then(|first| Some((first, test_of(first)?))) else { continue };
+            let findings = targets.context().findings;
+            if run == Run::All || prospect.matters(test.rule, &outcome.hits, findings) {
+                let Some(pieces) = self.groups.get(first.group).and_then(|group| shared_pieces(&group.target, targets))
+                else {
+                    continue;
+                };
+                for late in chunk {
+                    self.run_test(test, pieces.piece(late.piece), outcome, memory);
+                }
+            }
+            prospect.settle(test.rule);
+        }
     }
 
     fn run_metas(&self, targets: &Targets<'_>, outcome: &mut Outcome) {
@@ -305,8 +379,9 @@ impl RuleSet {
         for (rule, _) in outcome.hits.iter().enumerate().filter(|(_, hits)| **hits != 0.0) {
             touch(rule, &mut touched);
         }
-        for (at, (rule, expression, operands)) in self.metas.iter().enumerate() {
-            if !(touched[at] || self.unfed[at]) {
+        for (at, Meta { rule, expression, operands, needs }) in self.metas.iter().enumerate() {
+            let may_hit = touched[at] || self.unfed[at];
+            if !may_hit || needs.iter().any(|rule| outcome.hits[*rule] == 0.0) {
                 continue;
             }
             let hits = |at: usize| match operands.get(at) {
@@ -330,33 +405,33 @@ impl RuleSet {
         }
     }
 
-    fn run_group(&self, group: &Group, targets: &Targets<'_>, outcome: &mut Outcome, scratch: &mut Scratch) {
+    /// Runs the tests of a group; `late` gets those that are put off.
+    fn run_group(
+        &self,
+        at: usize,
+        targets: &Targets<'_>,
+        outcome: &mut Outcome,
+        scratch: &mut Scratch,
+        late: &mut Vec<Late>,
+    ) {
+        let Some(group) = self.groups.get(at) else { return };
         let Some(pieces) = targets.seen_by(&group.target) else {
             for test in &group.tests {
                 outcome.hits[test.rule] = truth(test.when_unset);
             }
             return;
         };
-        for (at, piece) in pieces.iter().enumerate() {
+        for (piece_at, piece) in pieces.iter().enumerate() {
             let candidates = group.prefilter.candidates(piece, scratch);
             for candidate in &candidates {
                 let test = &group.tests[*candidate];
-                let rule = &self.rules[test.rule];
-                let hits_max = f64::from(rule.hits_max);
-                let hits = &mut outcome.hits[test.rule];
-                if at == 0 && rule.no_subject && group.target == Target::Body {
+                if piece_at == 0 && self.rules[test.rule].no_subject && group.target == Target::Body {
                     continue;
                 }
-                let mut from = 0;
-                while *hits < hits_max
-                    && let Some(found) = test.pattern.find(piece, from, &mut scratch.memory)
-                {
-                    *hits += 1.0;
-                    let evidence = &mut outcome.evidence[test.rule];
-                    if evidence.is_none() {
-                        *evidence = Some(one_line(piece.get(found.clone()).unwrap_or_default()));
-                    }
-                    from = if found.is_empty() { found.end + 1 } else { found.end };
+                if test.is_late {
+                    late.push(Late { group: at, test: *candidate, piece: piece_at });
+                } else {
+                    self.run_test(test, piece, outcome, &mut scratch.memory);
                 }
             }
             scratch.reuse(candidates);
@@ -366,6 +441,33 @@ impl RuleSet {
             *hits = truth(*hits == 0.0);
             outcome.evidence[test.rule] = None;
         }
+    }
+
+    /// Counts the matches of one test in one text.
+    fn run_test(&self, test: &PatternTest, piece: &[u8], outcome: &mut Outcome, memory: &mut Memory) {
+        let hits_max = f64::from(self.rules[test.rule].hits_max);
+        let hits = &mut outcome.hits[test.rule];
+        let mut from = 0;
+        while *hits < hits_max
+            && let Some(found) = test.pattern.find(piece, from, memory)
+        {
+            *hits += 1.0;
+            let evidence = &mut outcome.evidence[test.rule];
+            if evidence.is_none() {
+                *evidence = Some(one_line(piece.get(found.clone()).unwrap_or_default()));
+            }
+            from = if found.is_empty() { found.end + 1 } else { found.end };
+        }
+    }
+}
+
+/// The texts of a target that are made once for each message.
+fn shared_pieces<'t>(target: &Target, targets: &'t Targets<'_>) -> Option<&'t Pieces> {
+    match target {
+        Target::Body => Some(targets.body()),
+        Target::RawBody => Some(targets.raw_body()),
+        Target::Full => Some(targets.full()),
+        Target::Uri | Target::MimeHeader(..) | Target::Header(_) => None,
     }
 }
 

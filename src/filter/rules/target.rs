@@ -56,6 +56,9 @@ pub struct Targets<'a> {
     relays: OnceLock<Relays>,
     envelope_from: OnceLock<Option<String>>,
     pub(super) form: OnceLock<super::eval::form::Counts>,
+    pub(super) senders: OnceLock<Vec<String>>,
+    /// Share of capitals, where it can be told.
+    pub(super) capitals: OnceLock<Option<f64>>,
     /// For the rules about the date.
     pub(super) seconds_off: OnceLock<Option<i64>>,
 }
@@ -125,6 +128,8 @@ impl<'a> Targets<'a> {
             relays: OnceLock::new(),
             envelope_from: OnceLock::new(),
             form: OnceLock::new(),
+            senders: OnceLock::new(),
+            capitals: OnceLock::new(),
             seconds_off: OnceLock::new(),
         }
     }
@@ -153,7 +158,9 @@ impl<'a> Targets<'a> {
             relays: OnceLock::new(),
             envelope_from: OnceLock::new(),
             seconds_off: OnceLock::new(),
+            senders: OnceLock::new(),
             form: self.form,
+            capitals: self.capitals,
         }
     }
 
@@ -468,6 +475,11 @@ impl Pieces {
             rest = tail;
         }
         self.push(rest);
+    }
+
+    /// The piece at a position; empty beyond the last.
+    pub fn piece(&self, at: usize) -> &[u8] {
+        self.cuts.get(at).and_then(|cut| self.text.get(cut.clone())).unwrap_or_default()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {

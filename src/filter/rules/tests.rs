@@ -82,6 +82,27 @@ fn hits_carry_score_text_and_evidence() {
 }
 
 #[test]
+fn what_is_put_off_is_told_where_it_matters() {
+    let rules = rules(
+        "body __OPEN /\\b(?:[a-z]{4,} ){2}/\nbody __WIDE /[a-z]{3}[0-9]/\nbody __OTHER /other/\nheader __HERE exists:X-Here\n\
+         meta BOTH __OPEN && __HERE\nmeta SUM __OPEN + __WIDE + __OTHER > 1\nmeta __SUB __WIDE\nmeta NOT !__SUB && __HERE",
+    );
+    for (message, expected) in [
+        ("Subject: x\n\nsome words here", ""),
+        ("Subject: x\nX-Here: 1\n\nsome words here", "BOTH=some words NOT="),
+        ("Subject: x\nX-Here: 1\n\nabc1", ""),
+        ("Subject: x\n\nother abc1", "SUM=abc1 \u{b7} other"),
+        ("Subject: x\n\nother, some words here abc1", "SUM=some words \u{b7} abc1 \u{b7} other"),
+    ] {
+        let targets = Targets::of(message.as_bytes(), Context::default());
+        let judged = rules.judge(&targets);
+        let told: Vec<String> = judged.iter().map(|hit| format!("{}={}", hit.rule, hit.evidence)).collect();
+        assert_eq!(told.join(" "), expected, "{message}");
+        assert_eq!(judged, rules.judge_by_all(&targets), "{message}");
+    }
+}
+
+#[test]
 fn problems_of_the_whole_set() {
     for (text, expected) in [
         ("meta A B\nmeta B A", "x.cf:1: error: A: the rules need each other: A > B"),
@@ -318,7 +339,9 @@ fn sample_ham_stays_below_four_and_most_spam_does_not() {
         let [path, label, _note, part @ ("train" | "test")] = columns.as_slice() else { panic!("labels.tsv: {line}") };
         for_tests += usize::from(*part == "test");
         let message = std::fs::read(corpus.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let judged = rules.judge(&Targets::of(&message, Context::default()));
+        let targets = Targets::of(&message, Context::default());
+        let judged = rules.judge(&targets);
+        assert_eq!(judged, rules.judge_by_all(&targets), "{path}");
         let score: i32 = judged.iter().map(|hit| hit.score.0).sum();
         let names: Vec<&str> = judged.iter().map(|hit| &*hit.rule).collect();
         match *label {

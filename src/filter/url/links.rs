@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 
+use regex_syntax::hir::Hir;
+
 use super::boundaries::Boundaries;
 use super::{canonical, text};
+use crate::rules::prefilter::{self, Prefilter, Scratch};
+use crate::rules::regex::Pattern;
 
 /// A link as it was found, with all that is known of it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -32,7 +36,9 @@ pub struct Links {
 /// Patterns of rule files that find a redirector's target.
 #[derive(Debug, Default)]
 pub struct Redirectors {
-    patterns: Vec<crate::rules::regex::Pattern>,
+    patterns: Vec<Pattern>,
+    needs: prefilter::Builder,
+    prefilter: Prefilter,
 }
 
 /// Most links kept of one message.
@@ -41,12 +47,18 @@ const LINKS_MAX: usize = 1000;
 const LINK_BYTES_MAX: usize = 8192;
 
 impl Redirectors {
-    pub fn add(&mut self, pattern: crate::rules::regex::Pattern) {
+    /// `hir` as [`Pattern::compile`] gives it.
+    pub fn add(&mut self, pattern: Pattern, hir: &Hir) {
         self.patterns.push(pattern);
+        self.needs.add(hir);
+        self.prefilter = self.needs.clone().build();
     }
 
     pub fn target(&self, url: &str) -> Option<String> {
-        let mut found = self.patterns.iter().filter_map(|pattern| pattern.first_group(url.as_bytes()));
+        let mut candidates = self.prefilter.candidates(url.as_bytes(), &mut Scratch::default());
+        candidates.sort_unstable();
+        let patterns = candidates.iter().filter_map(|at| self.patterns.get(*at));
+        let mut found = patterns.filter_map(|pattern| pattern.first_group(url.as_bytes()));
         found
             .find(|range| url.get(range.clone()).is_some_and(|text| text.contains('.')))
             .and_then(|range| url.get(range))

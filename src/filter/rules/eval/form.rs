@@ -290,6 +290,13 @@ fn check_base64_length(call: &Call<'_>) -> Option<String> {
 
 /// Percent of capital letters, in texts long enough to say something.
 fn check_for_uppercase(call: &Call<'_>) -> Option<String> {
+    let percent = (*call.targets.capitals.get_or_init(|| percent_of_capitals(call)))?;
+    let holds = percent > number(call, 0)? && percent <= number(call, 1)?;
+    holds.then(|| format!("{percent:.0} %"))
+}
+
+/// `None` where there is too little text, or it may only look like capitals.
+fn percent_of_capitals(call: &Call<'_>) -> Option<f64> {
     let charsets = &counts(call).charsets;
     let declared = call.targets.values("content-type").next().and_then(|value| {
         let rest = value.to_ascii_lowercase().split_once("charset=")?.1.to_owned();
@@ -310,9 +317,7 @@ fn check_for_uppercase(call: &Call<'_>) -> Option<String> {
     if length < 200 || upper + lower == 0 {
         return None;
     }
-    let percent = 100.0 * size(upper) / size(upper + lower);
-    let holds = percent > number(call, 0)? && percent <= number(call, 1)?;
-    holds.then(|| format!("{percent:.0} %"))
+    Some(100.0 * size(upper) / size(upper + lower))
 }
 
 fn has_two_words(line: &[u8]) -> bool {

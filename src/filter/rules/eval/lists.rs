@@ -28,28 +28,28 @@ pub const FUNCTIONS: &[(&str, Function)] = &[
     ("check_for_dkim_welcomelist_from", |call| signed(call, &["welcomelist_from_dkim", "welcomelist_auth"])),
     ("check_for_spf_welcomelist_from", |call| by_spf(call, &["welcomelist_from_spf", "welcomelist_auth"])),
     ("check_freemail_body", |call| body_freemail(call, &[])),
-    ("check_freemail_from", |call| freemail(call, senders(call.targets))),
+    ("check_freemail_from", |call| freemail(call, senders(call.targets).to_vec())),
     ("check_freemail_header", check_freemail_header),
     ("check_freemail_replyto", check_freemail_replyto),
-    ("check_from_in_blocklist", |call| listed(call, "blocklist_from", senders(call.targets))),
+    ("check_from_in_blocklist", |call| listed(call, "blocklist_from", || senders(call.targets).to_vec())),
     ("check_from_in_default_welcomelist", |call| {
         flag(from_list(call, "def_welcomelist_from_rcvd", None) == Listed::Yes)
     }),
-    ("check_from_in_list", |call| listed(call, &address_list(call), senders(call.targets))),
+    ("check_from_in_list", |call| listed(call, &address_list(call), || senders(call.targets).to_vec())),
     ("check_from_in_welcomelist", |call| {
         flag(from_list(call, "welcomelist_from_rcvd", Some("welcomelist_from")) == Listed::Yes)
     }),
     ("check_replyto_in_list", |call| {
         let reply = address_of(call, "reply-to");
-        if reply.is_empty() { None } else { listed(call, &address_list(call), vec![reply]) }
+        if reply.is_empty() { None } else { listed(call, &address_list(call), || vec![reply]) }
     }),
     ("check_subject_in_blocklist", |call| subject(call, "blocklist_subject")),
     ("check_subject_in_welcomelist", |call| subject(call, "welcomelist_subject")),
-    ("check_to_in_all_spam", |call| listed(call, "all_spam_to", recipients(call.targets))),
-    ("check_to_in_blocklist", |call| listed(call, "blocklist_to", recipients(call.targets))),
-    ("check_to_in_list", |call| listed(call, &address_list(call), recipients(call.targets))),
-    ("check_to_in_more_spam", |call| listed(call, "more_spam_to", recipients(call.targets))),
-    ("check_to_in_welcomelist", |call| listed(call, "welcomelist_to", recipients(call.targets))),
+    ("check_to_in_all_spam", |call| listed(call, "all_spam_to", || recipients(call.targets))),
+    ("check_to_in_blocklist", |call| listed(call, "blocklist_to", || recipients(call.targets))),
+    ("check_to_in_list", |call| listed(call, &address_list(call), || recipients(call.targets))),
+    ("check_to_in_more_spam", |call| listed(call, "more_spam_to", || recipients(call.targets))),
+    ("check_to_in_welcomelist", |call| listed(call, "welcomelist_to", || recipients(call.targets))),
     ("check_welcomelist_bounce_relays", check_bounce_relays),
     ("have_any_bounce_relays", |call| {
         flag(words(call, "welcomelist_bounce_relays").is_some_and(|words| !words.is_empty()))
@@ -109,13 +109,18 @@ fn is_in(words: &[String], address: &str) -> bool {
     words.iter().any(|word| glob(word.as_bytes(), address.as_bytes()))
 }
 
-fn listed(call: &Call<'_>, list: &str, addresses: Vec<String>) -> Option<String> {
+/// Most lists are empty: what is on them is found out only where there is one.
+fn listed(call: &Call<'_>, list: &str, addresses: impl FnOnce() -> Vec<String>) -> Option<String> {
     let words = words(call, list)?;
-    addresses.into_iter().find(|address| is_in(words, address))
+    addresses().into_iter().find(|address| is_in(words, address))
 }
 
 /// All who may be the sender.
-pub fn senders(targets: &Targets<'_>) -> Vec<String> {
+pub fn senders<'t>(targets: &'t Targets<'_>) -> &'t [String] {
+    targets.senders.get_or_init(|| find_senders(targets))
+}
+
+fn find_senders(targets: &Targets<'_>) -> Vec<String> {
     let field = Field { part: FieldPart::Address, only: Some(Only::First), ..Field::plain("resent-from") };
     let resent: Vec<String> =
         fields::values(targets, &field).into_iter().map(|v| String::from_utf8_lossy(&v).into_owned()).collect();
@@ -176,10 +181,10 @@ enum Listed {
 fn from_list(call: &Call<'_>, with_server: &str, plain: Option<&str>) -> Listed {
     let mut out = Listed::No;
     for address in senders(call.targets) {
-        if plain.and_then(|list| words(call, list)).is_some_and(|words| is_in(words, &address)) {
+        if plain.and_then(|list| words(call, list)).is_some_and(|words| is_in(words, address)) {
             return Listed::Yes;
         }
-        match by_server(call, with_server, &address) {
+        match by_server(call, with_server, address) {
             Listed::Yes => return Listed::Yes,
             Listed::Forged => out = Listed::Forged,
             Listed::No => {}
@@ -224,13 +229,13 @@ fn in_network(network: &str, ip: IpAddr) -> bool {
 fn signed(call: &Call<'_>, lists: &[&str]) -> Option<String> {
     finding(call, "DKIM_VALID_AU")?;
     let from = address_of(call, "from");
-    lists.iter().find_map(|list| listed(call, list, vec![from.clone()]))
+    lists.iter().find_map(|list| listed(call, list, || vec![from.clone()]))
 }
 
 fn by_spf(call: &Call<'_>, lists: &[&str]) -> Option<String> {
     finding(call, "SPF_PASS")?;
     let envelope = call.targets.envelope_from()?.to_owned();
-    lists.iter().find_map(|list| listed(call, list, vec![envelope.clone()]))
+    lists.iter().find_map(|list| listed(call, list, || vec![envelope.clone()]))
 }
 
 fn subject(call: &Call<'_>, list: &str) -> Option<String> {

@@ -18,7 +18,9 @@ pub struct Grams {
 /// One literal.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Where it is in the text of all.
+    /// Its first bytes, as [`head_of`] gives them.
+    head: u64,
+    /// Where the others are in the text of all.
     start: u32,
     length: u8,
     /// Where its three bytes are in it.
@@ -27,8 +29,10 @@ struct Entry {
 }
 
 const GRAM: usize = 3;
-/// 8 KiB of bits stay in the fastest cache.
-const MAP_BITS_MAX: u32 = 16;
+/// Bytes of a literal that are compared in one go.
+const HEAD: usize = 8;
+/// 16 KiB of bits stay in the fastest cache.
+const MAP_BITS_MAX: u32 = 17;
 const ENDS_BITS_MAX: u32 = 13;
 /// Bits for each literal: so many that few others are set by chance.
 const SPREAD: usize = 32;
@@ -39,6 +43,15 @@ const fn hash(gram: u32) -> u32 {
 
 fn gram_of(bytes: &[u8]) -> u32 {
     bytes.iter().take(GRAM).rev().fold(0, |gram, byte| gram << 8 | u32::from(*byte))
+}
+
+/// The first bytes, the first lowest; beyond the end, and beyond `length`, there are zeros.
+fn head_of(bytes: &[u8], length: usize) -> u64 {
+    let whole = match bytes.first_chunk::<HEAD>() {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => bytes.iter().rev().fold(0, |head, byte| head << 8 | u64::from(*byte)),
+    };
+    if length >= HEAD { whole } else { whole & ((1 << (8 * length)) - 1) }
 }
 
 impl Grams {
@@ -62,9 +75,10 @@ impl Grams {
             let bit = hash >> out.map_shift;
             out.map[bit as usize / 64] |= 1 << (bit % 64);
             let start = out.text.len() as u32;
-            out.text.extend_from_slice(literal);
+            out.text.extend_from_slice(literal.get(HEAD..).unwrap_or_default());
+            let head = head_of(literal, literal.len());
             // Literals are cut far below 255 bytes.
-            let entry = Entry { start, length: literal.len() as u8, offset: offset as u8, literal: at as u32 };
+            let entry = Entry { head, start, length: literal.len() as u8, offset: offset as u8, literal: at as u32 };
             entries.push((hash >> out.ends_shift, entry));
         }
         entries.sort_by_key(|(bucket, entry)| (*bucket, entry.literal));
@@ -92,17 +106,25 @@ impl Grams {
             let bucket = (hash >> self.ends_shift) as usize;
             let start = if bucket == 0 { 0 } else { self.ends[bucket - 1] };
             for entry in &self.entries[start as usize..self.ends[bucket] as usize] {
-                if found[entry.literal as usize] {
+                let Some(here) = at.checked_sub(usize::from(entry.offset)).and_then(|from| lower.get(from..)) else {
                     continue;
-                }
-                let Some(from) = at.checked_sub(usize::from(entry.offset)) else { continue };
-                let wanted = &self.text[entry.start as usize..entry.start as usize + usize::from(entry.length)];
-                if lower.get(from..from + wanted.len()) == Some(wanted) {
-                    found[entry.literal as usize] = true;
-                    tell(entry.literal as usize);
+                };
+                let length = usize::from(entry.length);
+                if head_of(here, length) == entry.head && here.len() >= length && self.goes_on(entry, here) {
+                    let found = &mut found[entry.literal as usize];
+                    if !std::mem::replace(found, true) {
+                        tell(entry.literal as usize);
+                    }
                 }
             }
         }
+    }
+
+    /// Whether what follows the literal's head is there too.
+    fn goes_on(&self, entry: &Entry, here: &[u8]) -> bool {
+        let more = usize::from(entry.length).saturating_sub(HEAD);
+        let start = entry.start as usize;
+        more == 0 || self.text.get(start..start + more) == here.get(HEAD..HEAD + more)
     }
 }
 

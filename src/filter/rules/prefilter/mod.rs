@@ -12,7 +12,7 @@ use grams::Grams;
 use windows::Windows;
 
 /// What many patterns need of a text.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Prefilter {
     literals: Grams,
     /// For each literal: whom it counts for, as a range of `counts_for`.
@@ -66,7 +66,7 @@ const EDGES_MAX: usize = 2;
 const SETS_MAX: usize = 3;
 
 /// Patterns to look for, one after the other: nothing of them is kept but what their matches need.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Builder {
     always: Vec<usize>,
     windows: windows::Builder,
@@ -76,15 +76,15 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Patterns are known by their position.
-    pub fn add(&mut self, hir: &Hir) {
+    /// Patterns are known by their position. True if literals tell most texts that cannot match.
+    pub fn add(&mut self, hir: &Hir) -> bool {
         let pattern = self.patterns;
         self.patterns += 1;
         let Some(required) = required(hir) else {
             if !self.windows.add(pattern, hir) {
                 self.always.push(pattern);
             }
-            return;
+            return false;
         };
         for sets in required {
             let mut wanted = 0;
@@ -95,6 +95,7 @@ impl Builder {
             }
             self.ways.push(Way { pattern, wanted });
         }
+        true
     }
 
     pub fn build(self) -> Prefilter {
@@ -383,7 +384,9 @@ mod tests {
     fn candidates_are_never_too_few() {
         let patterns = [r"free (?:money|gold)", r"\d{3}", "GOLD", r"x[yz]{2}w", r"gold.*coin|silver\d"];
         let mut builder = Builder::default();
-        patterns.iter().for_each(|pattern| builder.add(&hir(pattern)));
+        for pattern in patterns {
+            builder.add(&hir(pattern));
+        }
         let prefilter = builder.build();
         assert_eq!(prefilter.always, [1]);
         let mut scratch = Scratch::default();

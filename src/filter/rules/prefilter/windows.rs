@@ -20,7 +20,7 @@ struct Block {
     open: [u64; LEAD_MAX],
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Builder {
     found: Vec<(usize, Lead)>,
 }
@@ -61,11 +61,13 @@ impl Builder {
     }
 
     /// Patterns for which a pass would not pay go to `always`.
-    pub fn build(self, always: &mut Vec<usize>) -> Windows {
+    pub fn build(mut self, always: &mut Vec<usize>) -> Windows {
         if self.found.len() < PATTERNS_MIN {
             always.extend(self.found.into_iter().map(|(pattern, _)| pattern));
             return Windows::default();
         }
+        // Those that begin alike are in one block: most places then mean nothing to a block.
+        self.found.sort_by_key(|(_, lead)| lead.sets.first().copied());
         Windows { blocks: self.found.chunks(64).map(Block::of).collect() }
     }
 }

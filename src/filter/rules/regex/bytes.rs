@@ -3,7 +3,7 @@
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 /// Any of the 256 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct ByteSet([u64; 4]);
 
 /// A search for one of up to three bytes.
@@ -60,6 +60,10 @@ impl ByteSet {
 
     pub fn union(self, other: Self) -> Self {
         Self(std::array::from_fn(|at| self.0[at] | other.0[at]))
+    }
+
+    pub fn common(self, other: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] & other.0[at]))
     }
 
     pub fn meets(self, other: Self) -> bool {
@@ -146,11 +150,29 @@ impl Lead {
         Self { sets }
     }
 
+    /// For each byte where the last of the sets would be: how many places further on a match may begin at the earliest.
+    /// `None` where that is mostly the next place.
+    pub fn skips(&self) -> Option<Box<[u8; 256]>> {
+        let (_, sets) = self.sets.split_last()?;
+        let mut skips = Box::new([1_u8; 256]);
+        let mut mean = 0;
+        for (byte, skip) in (0..=u8::MAX).zip(skips.iter_mut()) {
+            let nearest = sets.iter().rev().position(|set| set.has(byte)).unwrap_or(sets.len());
+            // A lead is at most eight bytes.
+            *skip = nearest as u8 + 1;
+            mean += weight(byte) * u32::from(*skip);
+        }
+        (f64::from(mean) / WEIGHTS >= SKIP_MIN).then_some(skips)
+    }
+
     /// How often the sets fit a place of ordinary text, from 0 to 1: a rough guess.
     pub fn frequency(&self) -> f64 {
         self.sets.iter().map(|set| set.frequency().min(1.0)).product()
     }
 }
+
+/// Shorter steps cost more than they save.
+const SKIP_MIN: f64 = 1.4;
 
 /// What [`Lead::of`] has to take for granted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

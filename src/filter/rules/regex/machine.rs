@@ -7,6 +7,7 @@ use std::ops::Range;
 use regex_syntax::hir::Look;
 
 use super::bytes::ByteSet;
+use super::onset::Onset;
 use super::program::{ANY, Anchor, AroundKind, Choice, Program, RunKind, Step};
 
 /// What to go back to.
@@ -14,8 +15,8 @@ use super::program::{ANY, Anchor, AroundKind, Choice, Program, RunKind, Step};
 enum Frame {
     /// Goes on at a step.
     Retry { step: u32, at: usize },
-    /// The alternatives from `next` on.
-    Next { choice: u32, next: u32, at: usize },
+    /// The alternatives of the step from `next` on.
+    Next { step: u32, choice: u32, next: u32, at: usize },
     /// A run gives back a byte, down to `least`.
     GiveBack { step: u32, least: usize, at: usize },
     /// A run takes `left` more bytes at most.
@@ -29,6 +30,8 @@ enum Frame {
 pub struct Memory {
     frames: Vec<Frame>,
     slots: Vec<usize>,
+    /// Places where a match was looked for.
+    pub starts: u32,
 }
 
 /// The budget was not enough.
@@ -49,11 +52,12 @@ const FRAMES_MAX: usize = 1 << 18;
 const BYTES_FOR_STEP: usize = 32;
 
 impl Program {
-    /// The first match that begins at or after `from`. `budget` is in steps, and loses those that were taken.
+    /// The first match that begins at or after `from`. `budget` is in steps, and loses those that were taken; `onset` is of
+    /// the same pattern.
     pub fn find(
         &self,
-        text: &[u8],
-        from: usize,
+        onset: Option<&Onset>,
+        (text, from): (&[u8], usize),
         budget: &mut usize,
         memory: &mut Memory,
     ) -> Result<Option<Match>, Exhausted> {
@@ -63,6 +67,11 @@ impl Program {
         let mut from = from;
         while let Some(start) = self.next_start(text, from) {
             machine.spend(1)?;
+            from = start + 1;
+            if start > 0 && onset.is_some_and(|onset| !onset.allows(text, start)) {
+                continue;
+            }
+            machine.memory.starts = machine.memory.starts.saturating_add(1);
             if let Some(end) = machine.run(0, start, None)? {
                 let slots = &machine.memory.slots;
                 let group = |at: usize| slots.get(at).copied().filter(|place| *place != UNSET);
@@ -70,7 +79,6 @@ impl Program {
                 machine.memory.frames.clear();
                 return Ok(Some(Match { range: start..end, first_group }));
             }
-            from = start + 1;
         }
         Ok(None)
     }
@@ -106,6 +114,9 @@ impl Program {
     fn next_lead(&self, text: &[u8], from: usize) -> Option<usize> {
         let Some((first, rest)) = self.lead.sets.split_first() else { return (from <= text.len()).then_some(from) };
         let places = text.len().checked_sub(rest.len())?;
+        if let Some(skips) = &self.skips {
+            return self.next_by_last(text, from, skips);
+        }
         let window = text.get(from..places)?;
         let second = rest.first();
         for (at, byte) in window.iter().enumerate() {
@@ -121,6 +132,21 @@ impl Program {
             }
         }
         None
+    }
+}
+
+impl Program {
+    /// The same, where looking at the last byte of the lead first tells how far to go on.
+    fn next_by_last(&self, text: &[u8], from: usize, skips: &[u8; 256]) -> Option<usize> {
+        let (last, before) = self.lead.sets.split_last()?;
+        let mut at = from;
+        loop {
+            let byte = *text.get(at + before.len())?;
+            if last.has(byte) && before.iter().zip(text.get(at..)?).all(|(set, byte)| set.has(*byte)) {
+                return Some(at);
+            }
+            at += usize::from(skips[usize::from(byte)]);
+        }
     }
 }
 
@@ -198,7 +224,7 @@ impl Machine<'_, '_> {
                     continue;
                 }
                 Step::Choose(choice) => {
-                    if let Some(found) = self.choose(choice, 0, at) {
+                    if let Some(found) = self.choose(step, choice, 0, at) {
                         step = found;
                         continue;
                     }
@@ -259,7 +285,9 @@ impl Machine<'_, '_> {
                 self.spend(1)?;
                 let next = match frame {
                     Frame::Retry { step, at } => Some((step, at)),
-                    Frame::Next { choice, next, at } => self.choose(choice, next, at).map(|step| (step, at)),
+                    Frame::Next { step, choice, next, at } => {
+                        self.choose(step, choice, next, at).map(|step| (step, at))
+                    }
                     Frame::GiveBack { step, least, at } => self.give_back(step, least, at)?,
                     Frame::TakeMore { step, left, at } => self.take_more(step, left, at)?,
                     Frame::Undo { .. } => None,
@@ -274,25 +302,25 @@ impl Machine<'_, '_> {
     }
 
     /// The first alternative from `next` on that the text allows.
-    fn choose(&mut self, choice: u32, next: u32, at: usize) -> Option<u32> {
+    fn choose(&mut self, step: u32, choice: u32, next: u32, at: usize) -> Option<u32> {
         let program = self.program;
         match &program.choices[choice as usize] {
             Choice::Table { by_byte, lists } => {
                 let by_byte = by_byte[self.text.get(at).map_or(256, |byte| usize::from(*byte))];
                 let list = &lists[usize::from(by_byte)];
-                let step = *list.get(next as usize)?;
+                let found = *list.get(next as usize)?;
                 if list.len() > next as usize + 1 {
-                    self.memory.frames.push(Frame::Next { choice, next: next + 1, at });
+                    self.memory.frames.push(Frame::Next { step, choice, next: next + 1, at });
                 }
-                Some(step)
+                Some(step + found)
             }
             Choice::Few(list) => {
                 let mut fitting = (next as usize..list.len()).filter(|which| self.fits(list[*which].0, at));
-                let step = list[fitting.next()?].1;
+                let found = list[fitting.next()?].1;
                 if let Some(other) = fitting.next() {
-                    self.memory.frames.push(Frame::Next { choice, next: other as u32, at });
+                    self.memory.frames.push(Frame::Next { step, choice, next: other as u32, at });
                 }
-                Some(step)
+                Some(step + found)
             }
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! A pattern is bytes, matched against bytes: `\w`, `\b` and case folding know ASCII only, as SpamAssassin's own
 //! matching of undecoded text does. A backtracking [`machine`] with a budget of steps goes first: most patterns fail within
-//! a few bytes of where they could begin. What exhausts it goes to linear-time engines, which take far more memory: as an
+//! a few bytes of where they could begin, which of those that are looked for often an [`onset`] tells sooner. What exhausts it goes to linear-time engines, which take far more memory: as an
 //! answer where they can give one, else (look-around, back-references, atomic groups) as a gate for a bigger budget.
 
 mod bytes;
 mod machine;
+mod onset;
 mod openings;
 mod program;
 mod translate;
@@ -22,7 +23,8 @@ pub use bytes::{LEAD_MAX, Lead, weight};
 pub use machine::Memory;
 
 use machine::{Exhausted, Match};
-use program::Program;
+use onset::Onset;
+use program::{Program, inside};
 use translate::Translated;
 
 /// A pattern as the rule file has it: characters are bytes (U+0000 to U+00FF), without delimiters.
@@ -53,6 +55,9 @@ pub struct Pattern {
 struct Engines {
     program: Program,
     linear: OnceLock<Option<Linear>>,
+    onset: OnceLock<Option<Onset>>,
+    /// Places where a match was looked for, until there is an onset.
+    starts: AtomicU32,
     /// Rises with each exhausted budget, falls slowly with each that was enough.
     strain: AtomicU32,
 }
@@ -82,6 +87,8 @@ const HEAVY_STEPS_MAX: usize = 50_000;
 /// With so much strain, linear-time engines go first.
 const STRAIN_MAX: u32 = 64;
 const STRAIN_FOR_EXHAUSTED: u32 = 16;
+/// An onset takes a millisecond to make and some KiB: what was looked for at so many places is worth it.
+const ONSET_STARTS_MIN: u32 = 4000;
 /// Bytes of one pattern after its macros are expanded.
 const PATTERN_BYTES_MAX: usize = 1 << 20;
 const NESTING_MAX: u32 = 200;
@@ -98,6 +105,11 @@ impl Pattern {
         Ok((pattern, hir))
     }
 
+    /// Bytes of the pattern after its macros are expanded.
+    pub fn bytes(&self) -> usize {
+        self.text.pattern.len()
+    }
+
     /// Makes the engines now; the error says why they cannot be made. Without this, such a pattern never matches.
     pub fn verify(&self) -> Result<(), String> {
         self.made()?;
@@ -105,10 +117,15 @@ impl Pattern {
     }
 
     fn made(&self) -> Result<Engines, String> {
+        let program = Program::of(&self.exact()?)?;
+        let (linear, onset, starts, strain) = Default::default();
+        Ok(Engines { program, linear, onset, starts, strain })
+    }
+
+    /// All that it says, with marks.
+    fn exact(&self) -> Result<Hir, String> {
         let perl = Translated::of(&self.text)?;
-        let hir = parsed(&perl, perl.marked.as_ref().unwrap_or(&perl.relaxed))?;
-        let program = Program::of(&hir)?;
-        Ok(Engines { program, linear: OnceLock::new(), strain: AtomicU32::new(0) })
+        parsed(&perl, perl.marked.as_ref().unwrap_or(&perl.relaxed))
     }
 
     fn made_linear(&self) -> Result<Linear, String> {
@@ -130,6 +147,14 @@ impl Pattern {
         Ok(Linear { gate, whole })
     }
 
+    /// `None` until it was looked for often, and where an onset would tell little.
+    fn onset<'e>(&self, engines: &'e Engines) -> Option<&'e Onset> {
+        if engines.starts.load(Ordering::Relaxed) < ONSET_STARTS_MIN {
+            return None;
+        }
+        engines.onset.get_or_init(|| Onset::of(&self.exact().ok()?, inside)).as_ref()
+    }
+
     fn engines(&self) -> Option<&Engines> {
         self.engines.get_or_init(|| self.made().ok().map(Box::new)).as_deref()
     }
@@ -139,7 +164,10 @@ impl Pattern {
         let engines = self.engines()?;
         if !engines.is_strained() {
             let mut budget = LIGHT_STEPS + LIGHT_STEPS_FOR_BYTE * length;
-            match engines.program.find(text, from, &mut budget, memory) {
+            let onset = self.onset(engines);
+            let outcome = engines.program.find(onset, (text, from), &mut budget, memory);
+            engines.count(std::mem::take(&mut memory.starts));
+            match outcome {
                 Ok(found) => {
                     engines.note(true);
                     return found;
@@ -159,7 +187,10 @@ impl Pattern {
             }
             Some(linear) if linear.whole.find_at(text, from).is_none() => None,
             // A match that needs more steps than the limit counts as none.
-            Some(_) | None => engines.program.find(text, from, &mut { HEAVY_STEPS_MAX }, memory).ok().flatten(),
+            Some(_) | None => {
+                let onset = self.onset(engines);
+                engines.program.find(onset, (text, from), &mut { HEAVY_STEPS_MAX }, memory).ok().flatten()
+            }
         }
     }
 
@@ -191,6 +222,13 @@ impl Pattern {
 impl Engines {
     fn is_strained(&self) -> bool {
         self.strain.load(Ordering::Relaxed) >= STRAIN_MAX
+    }
+
+    fn count(&self, starts: u32) {
+        let so_far = self.starts.load(Ordering::Relaxed);
+        if so_far < ONSET_STARTS_MIN {
+            self.starts.store(so_far.saturating_add(starts), Ordering::Relaxed);
+        }
     }
 
     /// Counts roughly: threads may overwrite each other's notes.

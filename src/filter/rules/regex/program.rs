@@ -88,8 +88,9 @@ pub enum AroundKind {
     Atomic,
 }
 
-/// Alternatives: where each begins, and with which bytes.
-#[derive(Debug)]
+/// Alternatives: where each begins, and with which bytes. Steps are counted from the choice's own, so that what is written
+/// often in a pattern is there once.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Choice {
     /// A set, or [`ANY`], and a step for each.
     Few(Vec<(u32, u32)>),
@@ -120,6 +121,8 @@ pub struct Program {
     pub lead: Lead,
     pub few_first: Option<Few>,
     pub openings: Option<Openings>,
+    /// Where neither `few_first` nor `openings` can be looked for.
+    pub skips: Option<Box<[u8; 256]>>,
     /// For each set, the bytes that it lacks, if these are few.
     pub stops: Vec<Option<Few>>,
 }
@@ -176,7 +179,7 @@ fn opaque(hir: &Hir) -> Option<Opaque> {
 }
 
 /// What a part is to matches that do not begin where the text does.
-fn inside(hir: &Hir) -> Option<Opaque> {
+pub fn inside(hir: &Hir) -> Option<Opaque> {
     match hir.kind() {
         HirKind::Look(Look::Start) => Some(Opaque::Never),
         _ => opaque(hir),
@@ -201,8 +204,14 @@ impl Program {
         if program.anchor == Anchor::Nowhere && program.lead.frequency() > OFTEN {
             program.openings = Openings::of(hir, inside);
         }
+        if program.few_first.is_none() && program.openings.is_none() {
+            program.skips = program.lead.skips();
+        }
         program.stops = program.sets.iter().map(|set| set.complement().few()).collect();
         program.steps.shrink_to_fit();
+        program.choices.shrink_to_fit();
+        program.sets.shrink_to_fit();
+        program.runs.shrink_to_fit();
         Ok(program)
     }
 }
@@ -221,6 +230,7 @@ impl Default for Program {
             lead: Lead { sets: Vec::new() },
             few_first: None,
             openings: None,
+            skips: None,
             stops: Vec::new(),
         }
     }
@@ -230,6 +240,7 @@ impl Default for Program {
 struct Compiler {
     program: Program,
     sets: HashMap<ByteSet, u32>,
+    choices: HashMap<Choice, u32>,
     /// Groups whose places are noted.
     kept: Vec<u32>,
 }
@@ -271,6 +282,14 @@ impl Compiler {
         *self.sets.entry(set).or_insert_with(|| {
             sets.push(set);
             sets.len() as u32 - 1
+        })
+    }
+
+    fn choice(&mut self, choice: Choice) -> u32 {
+        let choices = &mut self.program.choices;
+        *self.choices.entry(choice).or_insert_with_key(|choice| {
+            choices.push(choice.clone());
+            choices.len() as u32 - 1
         })
     }
 
@@ -317,12 +336,10 @@ impl Compiler {
 
     /// `None` is an alternative that takes nothing.
     fn choose(&mut self, parts: &[Option<&Hir>], follow: Follow) -> Result<(), String> {
-        let choice = self.program.choices.len();
-        self.program.choices.push(Choice::Few(Vec::new()));
-        self.push(Step::Choose(choice as u32))?;
+        let step = self.push(Step::Choose(0))?;
         let (mut begins, mut ends) = (Vec::new(), Vec::new());
         for part in parts {
-            begins.push((part.map_or(follow, |part| first(part, follow)), self.here()));
+            begins.push((part.map_or(follow, |part| first(part, follow)), self.here() - step));
             if let Some(part) = part {
                 self.part(part, follow)?;
             }
@@ -332,11 +349,12 @@ impl Compiler {
         for end in ends {
             self.program.steps[end as usize] = Step::Jump(after);
         }
-        self.program.choices[choice] = if begins.len() < TABLE_MIN {
+        let choice = if begins.len() < TABLE_MIN {
             Choice::Few(begins.into_iter().map(|(first, step)| (self.follow(first), step)).collect())
         } else {
             table(&begins)
         };
+        self.program.steps[step as usize] = Step::Choose(self.choice(choice));
         Ok(())
     }
 

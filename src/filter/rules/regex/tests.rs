@@ -190,24 +190,28 @@ impl Dice {
 fn the_machine_agrees_with_the_automaton() {
     let mut dice = Dice(0x5DEE_CE66_D9B4_71A3);
     let mut memory = Memory::default();
-    let (mut matches, mut exhausted) = (0, 0);
+    let (mut matches, mut exhausted, mut onsets) = (0, 0, 0);
     for _ in 0..4000 {
         let flags = ["", "i", "m", "s"][dice.throw(4) as usize].to_owned();
         let text = PatternText { pattern: dice.pattern(2), flags };
         let (pattern, _) = Pattern::compile(&text).unwrap();
         let linear = pattern.made_linear().unwrap();
         let program = pattern.made().unwrap().program;
+        let onset = Onset::of(&pattern.exact().unwrap(), inside);
+        onsets += usize::from(onset.is_some());
         for _ in 0..6 {
             let subject = dice.text();
             let from = (dice.throw(3) as usize).min(subject.len());
-            let Ok(found) = program.find(&subject, from, &mut { 100_000 }, &mut memory) else {
+            let Ok(found) = program.find(None, (&subject, from), &mut { 100_000 }, &mut memory) else {
                 exhausted += 1;
                 continue;
             };
+            let sooner = program.find(onset.as_ref(), (&subject, from), &mut { 100_000 }, &mut memory).unwrap();
             let expected = linear.whole.captures_at(&subject, from);
             let range = |at: usize| expected.as_ref().and_then(|groups| groups.get(at)).map(|group| group.range());
             let said = format!("{text:?} on {:?} from {from}", String::from_utf8_lossy(&subject));
             assert_eq!(found.as_ref().map(|found| found.range.clone()), range(0), "{said}");
+            assert_eq!(sooner, found, "{said}");
             assert_eq!(found.and_then(|found| found.first_group), range(1), "{said}");
             if let Some(gate) = &linear.gate {
                 assert!(expected.is_none() || gate.is_match_at(&subject, from), "{said}");
@@ -215,7 +219,8 @@ fn the_machine_agrees_with_the_automaton() {
             matches += usize::from(expected.is_some());
         }
     }
-    assert!(matches > 4000 && exhausted < 50, "{matches} matches, {exhausted} exhausted");
+    let said = format!("{matches} matches, {exhausted} exhausted, {onsets} onsets");
+    assert!(matches > 4000 && exhausted < 50 && onsets > 500, "{said}");
 }
 
 /// A prefilter never leaves out a pattern that matches.
