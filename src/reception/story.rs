@@ -2,13 +2,8 @@
 
 use base::{MessageId, SessionId, UtcMillis};
 use directory::{Account, Recipient};
-<<<<<<< HEAD
-use filter::Judgement;
-use mail::{Address, ForwardPath, ReversePath, Status};
-=======
 use filter::{Country, Judgement};
-use mail::{ForwardPath, ReversePath, Status};
->>>>>>> rest5
+use mail::{Address, ForwardPath, ReversePath, Status};
 use policy::{Decision, Disposition, Finding};
 use serde_json::{Value, json};
 use trail::{Event, Kind, Outcome, Party, Trail};
