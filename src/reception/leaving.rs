@@ -102,9 +102,9 @@ impl Intake {
             HoldWish::For(span) => story.at.plus(span),
             HoldWish::Until(at) => at,
         });
-        let mut groups: BTreeMap<(Option<&str>, &str), Vec<(u32, &Leaving<'_>)>> = BTreeMap::new();
+        let mut groups: BTreeMap<_, Vec<(u32, &Leaving<'_>)>> = BTreeMap::new();
         for (nth, one) in (0..).zip(leaving) {
-            groups.entry((one.tag.as_deref(), &one.spam)).or_default().push((nth, one));
+            groups.entry((one.tag.as_deref(), one.spam.as_str())).or_default().push((nth, one));
         }
         let mut entries = Vec::with_capacity(groups.len());
         for (variant, ((tag, spam), copies)) in (0..).zip(groups) {

@@ -87,7 +87,7 @@ async fn deliver_here(relay: &Relay, jobs: Vec<QueueJob>) -> Attempted {
 async fn send(relay: &Relay, plan: &Plan, site: &Arc<Site>, jobs: Vec<QueueJob>) -> Attempted {
     let Some(first) = jobs.first() else { return Attempted { outcomes: Vec::new(), done: Done::Nothing } };
     let item = Arc::clone(&first.item);
-    let _turn = site.turn().await;
+    let _turn = site.turn(&*relay.parts.clock).await;
     // The semaphore is never closed.
     let _place = relay.attempts.acquire().await;
     let _share = relay.memory.take(item.size_bytes).await;
@@ -168,7 +168,7 @@ fn name_of(target: &Target) -> String {
 fn told(
     relay: &Relay,
     site: &Arc<Site>,
-    mut conversation: Conversation,
+    conversation: Conversation,
     jobs: Vec<QueueJob>,
     answers: Vec<Answer>,
 ) -> Attempted {
@@ -180,14 +180,7 @@ fn told(
         site.went_well();
     }
     let is_final = conversation.target.transport == crate::client::Transport::Lmtp;
-    if let Some(mut over) = if conversation.is_open() {
-        site.keep_idle(conversation, now)
-    } else {
-        conversation.messages = usize::MAX;
-        None
-    } {
-        tokio::spawn(async move { over.quit().await });
-    }
+    site.keep(conversation, now);
     let outcomes = jobs.into_iter().zip(answers).map(|(job, Answer { status, tells })| {
         let conclusion = match (status.is_success(), status.is_permanent()) {
             (true, _) => Conclusion::Delivered { status, tells, is_final },

@@ -38,6 +38,13 @@ pub(crate) enum Conclusion {
     Late(Status),
 }
 
+/// Recipients of an item of whom the same is told.
+struct Group<'a> {
+    action: Action,
+    item: &'a QueueItem,
+    told: Vec<Told>,
+}
+
 impl Relay {
     /// Writes outcomes of a lane down; false if it is another's: then nothing was written.
     pub(crate) async fn conclude(&self, claim: &LaneClaim, outcomes: &[Outcome]) -> Result<bool, StoreError> {
@@ -85,7 +92,7 @@ impl Relay {
 
     /// What senders are told, put where the queue finds it.
     async fn notices(&self, outcomes: &[Outcome], changed: &[QueueRecipient]) -> Result<Vec<Enqueued>, StoreError> {
-        let mut groups: BTreeMap<(base::MessageId, u32, u8), (Action, &QueueItem, Vec<Told>)> = BTreeMap::new();
+        let mut groups: BTreeMap<_, Group<'_>> = BTreeMap::new();
         for (outcome, is) in outcomes.iter().zip(changed) {
             let Outcome { job, conclusion, host, .. } = outcome;
             let notify = job.recipient.notify;
@@ -98,10 +105,11 @@ impl Relay {
             };
             let key = (job.item.message, job.item.variant, action as u8);
             let told = Told { recipient: is.clone(), status: status.clone(), host: host.clone() };
-            groups.entry(key).or_insert_with(|| (action, &job.item, Vec::new())).2.push(told);
+            let new = || Group { action, item: &job.item, told: Vec::new() };
+            groups.entry(key).or_insert_with(new).told.push(told);
         }
         let mut out = Vec::new();
-        for (action, item, told) in groups.into_values() {
+        for Group { action, item, told } in groups.into_values() {
             let content: Bytes = match self.content(item).await {
                 Ok(pieces) => pieces.concat().into(),
                 Err(StoreError::Damaged { .. }) => Bytes::new(),

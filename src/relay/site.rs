@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base::Clock;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::Notify;
@@ -127,6 +128,8 @@ struct State {
     tokens: u64,
     counted_at: Instant,
     idle: Vec<(Instant, Conversation)>,
+    /// Open, but of no more use: they are said farewell to.
+    over: Vec<Conversation>,
 }
 
 /// Connections that wait for the next message.
@@ -155,15 +158,16 @@ impl Site {
             tokens: u64::from(rule.messages_per_minute) * 1000,
             counted_at: now,
             idle: Vec::new(),
+            over: Vec::new(),
         };
         Self { rule, state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Waits for a turn. Cancel safe.
-    pub async fn turn(self: &Arc<Self>) -> Turn {
+    pub async fn turn(self: &Arc<Self>, clock: &dyn Clock) -> Turn {
         loop {
             let waiting = self.changed.notified();
-            match self.try_turn(tokio::time::Instant::now().into_std()) {
+            match self.try_turn(clock.now()) {
                 Ok(turn) => return turn,
                 Err(wait) => {
                     let _ = tokio::time::timeout(wait, waiting).await;
@@ -234,20 +238,20 @@ impl Site {
         Some(state.idle.swap_remove(at).1)
     }
 
-    /// Keeps a conversation for the next message; what has no place comes back, to be ended.
-    pub fn keep_idle(&self, conversation: Conversation, now: Instant) -> Option<Conversation> {
-        if !conversation.is_open() || conversation.messages >= self.rule.messages_per_connection {
-            return Some(conversation);
+    /// Keeps a conversation for the next message, or until it is said farewell to.
+    pub fn keep(&self, conversation: Conversation, now: Instant) {
+        if !conversation.is_open() {
+            return;
         }
         let mut state = self.state.lock();
-        if state.idle.len() >= IDLE_MAX {
-            return Some(conversation);
+        if conversation.messages >= self.rule.messages_per_connection || state.idle.len() >= IDLE_MAX {
+            state.over.push(conversation);
+        } else {
+            state.idle.push((now, conversation));
         }
-        state.idle.push((now, conversation));
-        None
     }
 
-    /// Conversations that waited in vain.
+    /// Conversations that waited in vain, or are over.
     pub fn take_stale(&self, now: Instant) -> Vec<Conversation> {
         let mut state = self.state.lock();
         let (stale, fresh) = std::mem::take(&mut state.idle)
@@ -255,12 +259,13 @@ impl Site {
             .partition(|(since, _)| now.saturating_duration_since(*since) >= IDLE_FOR);
         state.idle = fresh;
         let stale: Vec<(Instant, Conversation)> = stale;
-        stale.into_iter().map(|(_, conversation)| conversation).collect()
+        let over = std::mem::take(&mut state.over);
+        stale.into_iter().map(|(_, conversation)| conversation).chain(over).collect()
     }
 
     fn is_at_rest(&self) -> bool {
         let state = self.state.lock();
-        state.active == 0 && state.idle.is_empty() && state.pause_until.is_none()
+        state.active == 0 && state.idle.is_empty() && state.over.is_empty() && state.pause_until.is_none()
     }
 }
 
@@ -303,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_site_is_given_no_more_than_it_takes() {
-        let now = Instant::now();
+        let now = base::SystemClock.now();
         let site = site(4, 0, now);
         let turns: Vec<_> = (0..4).map(|_| site.try_turn(now).ok().unwrap()).collect();
         assert!(site.try_turn(now).is_err());
@@ -327,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_kept() {
-        let begun = Instant::now();
+        let begun = base::SystemClock.now();
         let site = site(1000, 60, begun);
         let mut taken = 0;
         for ms in 0..180_000u64 {

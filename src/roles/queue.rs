@@ -176,7 +176,7 @@ pub async fn execute(engines: &Engines, request: QueueRequest) -> anyhow::Result
                 let left = limit.min(ROWS_MAX).saturating_sub(rows.len());
                 rows.extend(queue.queued(&filter, after, left).await.map_err(|error| explain(&error))?);
             }
-            Ok(rows.iter().map(|job| row(job)).collect())
+            Ok(rows.iter().map(row).collect())
         }
         QueueRequest::Show { id } => {
             let (message, nth) = key(&id)?;
@@ -184,7 +184,7 @@ pub async fn execute(engines: &Engines, request: QueueRequest) -> anyhow::Result
             let found = queue.queued(&filter, None, ROWS_MAX).await.map_err(|error| explain(&error))?;
             let first =
                 found.first().with_context(|| format!("{id} is not in the queue; `ortler trace` tells its story"))?;
-            let recipients: Vec<Value> = found.iter().map(|job| recipient(job)).collect();
+            let recipients: Vec<Value> = found.iter().map(recipient).collect();
             let item = &first.item;
             Ok(json!({
                 "id": item.message.to_string(),

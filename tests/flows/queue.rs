@@ -8,7 +8,7 @@ use base::{Clock as _, SystemClock};
 use mailauth::stub::StubServer;
 use serde_json::Value;
 
-use crate::harness::{Node, Reaction, Receiver, base64, dns_address, letter};
+use crate::harness::{Node, Reaction, Receiver, base64, dns_address, letter, ortler, ortler_fails, report};
 
 /// All of these lead to the receiver.
 const ZONE: &str = "
@@ -62,10 +62,10 @@ fn waiting(node: &Node) -> Vec<Value> {
 
 /// What the story of a message says: kinds, with the recipient where there is one.
 fn story(node: &Node, id: &str) -> Vec<String> {
-    let told = node.json(&["trace", id]);
-    told.as_array()
-        .unwrap()
-        .iter()
+    // The log is written within a moment.
+    let told = ortler(&["trace", id, "--json", "--config", node.config().to_str().unwrap()]).stdout;
+    let told: Vec<Value> = serde_json::from_slice(&told).unwrap_or_default();
+    told.iter()
         .map(|event| {
             let party = event["party"].as_str().unwrap_or_default();
             format!("{} {party}", event["kind"].as_str().unwrap()).trim_end().to_owned()
@@ -136,8 +136,7 @@ fn a_server_that_puts_off_is_asked_again() {
     assert_eq!((&shown["from"], &shown["subject"]), (&"<user1@example.test>".into(), &"Grey".into()));
     assert_eq!(receiver.wait_for(2)[1].rcpt, ["RCPT TO:<grey@a.test>"]);
     wait_until("an empty queue", || waiting(&node).is_empty());
-    let told = story(&node, &id);
-    assert!(told.contains(&"deferred grey@a.test".to_owned()), "{told:?}");
+    wait_until("the refusal in the story", || story(&node, &id).contains(&"deferred grey@a.test".to_owned()));
     assert_eq!(receiver.taken().len(), 2, "nobody got it twice");
 }
 
@@ -170,7 +169,7 @@ fn senders_are_told_of_what_does_not_arrive() {
         );
     }
     assert_eq!(receiver.taken().iter().filter(|one| one.rcpt == ["RCPT TO:<fine@a.test>"]).count(), 1);
-    assert!(story(&node, &id).contains(&"bounced nobody@a.test".to_owned()));
+    wait_until("the story's end", || story(&node, &id).contains(&"bounced nobody@a.test".to_owned()));
     // One that is late is told of once, and then given up by somebody's word.
     let late = submit(&node, &["late@a.test"], &letter("Late", "text"));
     wait_until("a notice of the delay", || notices(&node, "user1").iter().any(|text| text.contains("Action: delayed")));
@@ -288,10 +287,10 @@ fn a_node_that_dies_loses_no_mail_that_it_took() {
     got.dedup();
     assert_eq!(got.len(), sent);
     // What a server took while its answer was on its way is sent again: no standard can avoid it.
-    crate::harness::report(&format!("{} of {sent} messages twice after four kills", copies - sent));
+    report(&format!("{} of {sent} messages twice after four kills", copies - sent));
     assert!(copies - sent <= 4 * 28, "{} copies", copies - sent);
     node.stop();
-    let told = crate::harness::ortler(&["audit", "--config", node.config().to_str().unwrap(), "--json"]);
+    let told = ortler(&["audit", "--config", node.config().to_str().unwrap(), "--json"]);
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
 }
 
@@ -324,28 +323,17 @@ fn staff_hold_and_send_and_stop() {
     let held = &waiting(&node)[0];
     assert_eq!((&held["state"], &held["status"]), (&"held".into(), &"a question".into()));
     wait_until("the new routes are known", || {
-        let output = crate::harness::ortler(&[
-            "queue",
-            "reroute",
-            &second,
-            "--by",
-            "detour",
-            "--config",
-            node.config().to_str().unwrap(),
-        ]);
+        let output =
+            ortler(&["queue", "reroute", &second, "--by", "detour", "--config", node.config().to_str().unwrap()]);
         output.status.success()
     });
     assert_eq!(waiting(&node)[0]["lane"], ":via:detour");
     node.command(&["queue", "release", "--state", "held"]);
     assert_eq!(receiver.wait_for(2)[1].rcpt, ["RCPT TO:<two@a.test>"]);
     wait_until("an empty queue", || waiting(&node).is_empty());
-    crate::harness::ortler_fails(&["queue", "retry", "--config", node.config().to_str().unwrap()], 2, "say which");
-    crate::harness::ortler_fails(
-        &["queue", "show", &first, "--config", node.config().to_str().unwrap()],
-        1,
-        "not in the queue",
-    );
-    let told = crate::harness::ortler(&["queue", "suspend", "x y", "--config", node.config().to_str().unwrap()]);
+    ortler_fails(&["queue", "retry", "--config", node.config().to_str().unwrap()], 2, "say which");
+    ortler_fails(&["queue", "show", &first, "--config", node.config().to_str().unwrap()], 1, "not in the queue");
+    let told = ortler(&["queue", "suspend", "x y", "--config", node.config().to_str().unwrap()]);
     assert!(!told.status.success());
 }
 

@@ -490,7 +490,7 @@ mod tests {
         for (pattern, text, expected) in [
             (r"(?i)\byour (?:name|mail)", "my your NAME", vec![3]),
             (r"(?i)\byour (?:name|mail)", "myour name youx name", vec![]),
-            (r"(?:^|\s)[fp]o{2}d", "xfood food", vec![4]),
+            (r"(?:^|\s)[fp]o{2}d", "xfood food", vec![5]),
             (r"(?m)^ab", "xab\nab", vec![4]),
             (r"(?:e ){2}c", " e e c e c", vec![1]),
             (r"a\B.\b.", "xab- a b", vec![1]),
