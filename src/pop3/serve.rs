@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use cluster::Handoff;
 use directory::{Directory, Elsewhere, Login, LoginError, Protocol, Rights};
 use store::{BlobStore, Entry, EntryContent, FlagChange, Flags, MailStore, MailboxName, StoreError, SystemFlags};
+use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::parse;
@@ -68,6 +69,9 @@ enum Next {
     Lead,
 }
 
+/// The last word of a session that we end.
+const CLOSING: &[u8] = b"-ERR [SYS/TEMP] Closing\r\n";
+const FAREWELL_WAIT: Duration = Duration::from_secs(2);
 /// Octets of a message held at once.
 const STEP: u64 = 256 * 1024;
 
@@ -146,20 +150,28 @@ async fn live(mut connection: Connection, cancel: &CancellationToken) {
                         Some(Led::Node(mut led)) => {
                             let cluster::Led { link, lost } = &mut *led;
                             tokio::select! {
-                                () = net::splice(&mut stream, link) => {}
-                                () = lost.wait() => {}
+                                () = net::splice(&mut stream, link) => false,
+                                () = lost.wait() => true,
                             }
                         }
                         Some(Led::Legacy(opened)) => {
                             let mut server = opened.stream;
                             net::splice_after(ahead, &mut stream, &mut server).await;
+                            false
                         }
-                        None => {}
+                        None => false,
                     }
                 };
-                tokio::select! {
-                    () = carried => {}
-                    () = cancel.cancelled() => {}
+                let is_cut = tokio::select! {
+                    is_lost = carried => is_lost,
+                    () = cancel.cancelled() => true,
+                };
+                if is_cut {
+                    let farewell = async {
+                        stream.write_all(CLOSING).await?;
+                        stream.shutdown().await
+                    };
+                    let _ = tokio::time::timeout(FAREWELL_WAIT, farewell).await;
                 }
                 tracing::debug!(event = SESSION_CLOSED, session = %id, protocol = "pop3", reason = "led");
                 return;
@@ -173,7 +185,7 @@ async fn live(mut connection: Connection, cancel: &CancellationToken) {
     };
     connection.mark_seen().await;
     if matches!(closed, Some(Closed::Silent | Closed::Stopping | Closed::Revoked)) {
-        connection.wire.out.extend_from_slice(b"-ERR [SYS/TEMP] Closing\r\n");
+        connection.wire.out.extend_from_slice(CLOSING);
     }
     if closed != Some(Closed::Gone) {
         connection.wire.close().await;
