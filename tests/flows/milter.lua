@@ -41,7 +41,8 @@ local function message(subject, text)
     { "From", "Anna Gruber <anna@sender.example>" },
     { "To", "user1@example.test" },
     { "Subject", subject },
-    { "Date", "Mon, 23 Nov 2026 10:00:00 +0000" },
+    -- Of today: rules look at the age of a letter.
+    { "Date", os.date("!%a, %d %b %Y %H:%M:%S +0000", os.time() - 3600) },
     { "Message-ID", "<1@sender.example>" },
     { "X-Spam-Flag", "NO" },
   }

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 
 use super::browser::{button, hostile, row, sign_in, signed_in};
-use crate::harness::{Browser, Node, Trap, letter, ortler, skip, wants_all};
+use crate::harness::{Browser, Node, Trap, letter, ortler, skip, wants_all, written};
 
 const ENTER: char = '\u{e007}';
 const ESCAPE: char = '\u{e00c}';
@@ -171,7 +171,8 @@ fn junk_is_undone_whole_and_a_forward_takes_pictures_along() {
         Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: multipart/related; boundary=b\r\n\r\n\
         --b\r\nContent-Type: text/html\r\n\r\n<p>Words of a letter to a friend.</p><img src=\"cid:logo@x\">\r\n\
         --b\r\nContent-Type: image/png; name=logo.png\r\nContent-ID: <logo@x>\r\nContent-Disposition: inline; filename=logo.png\r\n\
-        Content-Transfer-Encoding: base64\r\n\r\niVBORw0KGgo=\r\n--b--\r\n";
+        Content-Transfer-Encoding: base64\r\n\r\niVBORw0KGgo=\r\n--b--\r\n"
+        .replace("Mon, 23 Nov 2026 10:00:00 +0000", written());
     assert!(node.send("anna@sender.example", &["user1@example.test"], mail.as_bytes()).starts_with("250"));
     browser.find(&row("With a picture"));
     let mut imap = node.sign_in("user1");

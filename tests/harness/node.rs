@@ -331,9 +331,16 @@ pub fn run_program(command: &mut Command, patience: Duration) -> (bool, String) 
 pub fn letter(subject: &str, text: &str) -> Vec<u8> {
     format!(
         "From: Anna Gruber <anna@sender.example>\r\nTo: user1@example.test\r\nSubject: {subject}\r\n\
-         Date: Mon, 23 Nov 2026 10:00:00 +0000\r\nMessage-ID: <{}@sender.example>\r\nMIME-Version: 1.0\r\n\
+         Date: {}\r\nMessage-ID: <{}@sender.example>\r\nMIME-Version: 1.0\r\n\
          Content-Type: text/plain; charset=utf-8\r\n\r\nDear colleague,\r\n\r\n{text}\r\n\r\nKind regards, Anna\r\n",
+        written(),
         subject.replace(' ', ".")
     )
     .into_bytes()
+}
+
+/// When letters were written: an hour before the tests began, for rules look at the age of a letter.
+pub fn written() -> &'static str {
+    static WRITTEN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    WRITTEN.get_or_init(|| mail::date::format_rfc5322(SystemClock.utc().minus(Duration::from_secs(3600))))
 }
