@@ -64,6 +64,11 @@ fn recipient(row: &Row<'_>, from: usize) -> Result<QueueRecipient> {
     })
 }
 
+/// Values for what is asked of one lane: its name, the time, the most rows.
+fn of_lane(lane: &str, now: UtcMillis, limit: usize) -> [Value; 3] {
+    [Value::Text(lane.to_owned()), Value::Integer(now.0), Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX))]
+}
+
 fn jobs(sql: &Connection, rest: &str, values: &[Value]) -> Result<Vec<QueueJob>> {
     let mut query = sql.prepare_cached(&format!("SELECT {ITEM}, {RECIPIENT} {FROM} {rest}"))?;
     let mut rows = query.query(params_from_iter(values))?;
@@ -418,11 +423,7 @@ impl QueueStore for SqliteStore {
     async fn due(&self, lane: Lane, limit: usize) -> std::result::Result<Vec<QueueJob>, StoreError> {
         let now = self.clock.utc();
         self.read(move |sql| {
-            let values = [
-                Value::Text(lane.to_string()),
-                Value::Integer(now.0),
-                Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)),
-            ];
+            let values = of_lane(&lane, now, limit);
             let rest = "WHERE r.lane = ?1 AND r.state = 0 AND r.next_at <= ?2
                 ORDER BY r.priority, r.next_at, r.message_id, r.nth LIMIT ?3";
             jobs(sql, rest, &values)
@@ -433,11 +434,7 @@ impl QueueStore for SqliteStore {
     async fn alarms(&self, lane: Lane, limit: usize) -> std::result::Result<Vec<QueueJob>, StoreError> {
         let now = self.clock.utc();
         self.read(move |sql| {
-            let values = [
-                Value::Text(lane.to_string()),
-                Value::Integer(now.0),
-                Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)),
-            ];
+            let values = of_lane(&lane, now, limit);
             let returning = "WHERE r.lane = ?1 AND r.state = 2 AND r.next_at <= ?2 ORDER BY r.next_at LIMIT ?3";
             let mut found = jobs(sql, returning, &values)?;
             let late = "WHERE r.lane = ?1 AND r.state = 0 AND r.alarm_at <= ?2 ORDER BY r.alarm_at LIMIT ?3";
