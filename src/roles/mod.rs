@@ -35,6 +35,7 @@ pub const DEMO_CONFIG: &str = "ortler.toml";
 /// What `ortler config check` looks at beyond the file itself: what it names and how servers are to be reached, but no
 /// server.
 pub fn check(config: &Config) -> anyhow::Result<()> {
+    queue::outgoing(config)?;
     if let Some(files) = &config.tls {
         net::Tls::from_files(&files.certificate, &files.key)?;
     }

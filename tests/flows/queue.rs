@@ -300,6 +300,12 @@ fn staff_hold_and_send_and_stop() {
     let node = node_prepared(&zone, receiver.port(), "routes = \"routes.toml\"", |dir| {
         std::fs::write(dir.join("routes.toml"), "").unwrap();
     });
+    // One that is wrong is told before the node is started with it.
+    let config = node.config();
+    std::fs::write(node.dir().join("routes.toml"), "[[route]]\nname = \"x\"\nhost = [\"a.test\"]\n").unwrap();
+    let checked = ortler(&["config", "check", "--config", config.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(!checked.status.success() && said.contains("routes.toml") && said.contains("line 3"), "{said}");
     // Read while the node runs.
     let route = "[[route]]\nname = \"detour\"\nsenders = [\"nobody@x.test\"]\nhosts = [\"none://127.0.0.1:PORT\"]\n";
     std::fs::write(node.dir().join("routes.toml"), route.replace("PORT", &receiver.port().to_string())).unwrap();
