@@ -24,9 +24,20 @@ pub const MESSAGE_DEFERRED: &str = "message.deferred";
 pub const MESSAGE_QUEUED: &str = "message.queued";
 pub const MESSAGE_SENT: &str = "message.sent";
 pub const MESSAGE_BOUNCED: &str = "message.bounced";
+/// A key cannot be used, or the DNS shows another one; or keys took turns.
+pub const SIGNING_FAILED: &str = "signing.failed";
+pub const SIGNING_KEY: &str = "signing.key";
+/// A domain announces a policy of MTA-STS that cannot be had.
+pub const STS_FAILED: &str = "sts.failed";
+/// A report to or from another mail system.
+pub const REPORT_READ: &str = "report.read";
+pub const REPORT_FAILED: &str = "report.failed";
 pub const ROUTES_FAILED: &str = "routes.failed";
 pub const ROUTES_READ: &str = "routes.read";
 pub const DNS_DOWN: &str = "dns.down";
+/// Whether name servers let answers be proven; and one that ought to be and is not.
+pub const DNS_PROOFS: &str = "dns.proofs";
+pub const DNS_UNPROVEN: &str = "dns.unproven";
 pub const DNS_UP: &str = "dns.up";
 /// A DNS list is not believed, or not asked, for now; or again.
 pub const LIST_ASIDE: &str = "dns_list.aside";

@@ -17,5 +17,8 @@ mod value;
 
 pub use listener::{Listener, Service};
 pub use load::ConfigError;
-pub use model::{Config, LogFormat, Network, ObjectStore, Postgres, PostgresTls, Queue, Role, TlsFiles, Way, WhenDown};
+pub use model::{
+    Config, LogFormat, Network, ObjectStore, Postgres, PostgresTls, Queue, Reports, Role, SendingLimits, TlsFiles, Way,
+    WhenDown,
+};
 pub use reference::reference;

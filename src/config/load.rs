@@ -12,7 +12,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::listener::{Listener, Service};
-use crate::model::{Config, LogFormat, ObjectStore, Postgres, PostgresTls, Queue, Role, TlsFiles, Way, WhenDown};
+use crate::model::{
+    Config, LogFormat, ObjectStore, Postgres, PostgresTls, Queue, Reports, Role, SendingLimits, TlsFiles, Way, WhenDown,
+};
 use crate::option::{Kind, OPTIONS, OptionSpec, find};
 use crate::value::{Value, check};
 
@@ -232,6 +234,9 @@ impl Reader<'_> {
     fn count(&mut self, path: &'static str) -> usize {
         self.take(path).map(Value::into_count).unwrap_or_default()
     }
+    fn flag(&mut self, path: &'static str) -> bool {
+        matches!(self.take(path), Some(Value::Flag(true)))
+    }
     fn down(&mut self, path: &'static str) -> WhenDown {
         if self.text(path) == "pass" { WhenDown::Pass } else { WhenDown::Defer }
     }
@@ -269,6 +274,32 @@ impl Reader<'_> {
             warn_after: self.span("queue.warn_after"),
             expire_after: self.span("queue.expire_after"),
             expire_notices_after: self.span("queue.expire_notices_after"),
+            dane: self.flag("queue.dane"),
+            mta_sts: self.flag("queue.mta_sts"),
+            mta_sts_port: u16::try_from(self.count("queue.mta_sts_port")).unwrap_or(443),
+            authorities: self.take("queue.authorities").map(|value| folder.join(value.into_text())),
+        }
+    }
+
+    fn sending(&mut self) -> SendingLimits {
+        let mut limit = |option| u64::try_from(self.count(option)).ok().filter(|limit| *limit > 0);
+        SendingLimits {
+            account_hour: limit("sending.recipients_per_hour"),
+            account_day: limit("sending.recipients_per_day"),
+            domain_hour: limit("sending.domain_recipients_per_hour"),
+        }
+    }
+
+    fn reports(&mut self) -> Reports {
+        Reports {
+            from: match self.take("reports.from") {
+                Some(Value::MailAddress(address)) => Some(address),
+                _ => None,
+            },
+            organization: self.take("reports.organization").map(Value::into_text),
+            dmarc: self.flag("reports.dmarc"),
+            tls: self.flag("reports.tls"),
+            read: self.texts("reports.read"),
         }
     }
 
@@ -287,11 +318,12 @@ impl Reader<'_> {
 
     fn finish(mut self, folder: &Path) -> Config {
         let postgres = self.postgres(folder);
-        let queue = self.queue(folder);
+        let (queue, reports, sending) = (self.queue(folder), self.reports(), self.sending());
         let object_store = self.object_store(folder).filter(|_| postgres.is_some());
         let mut path = |option| self.take(option).map(|value| folder.join(value.into_text()));
         let (data, policy) = (path("node.data").unwrap_or_default(), path("filter.policy"));
         let countries = path("filter.countries");
+        let dns_trust_anchor = path("dns.trust_anchor");
         let tls = path("tls.certificate").zip(path("tls.key"));
         let roles = self.texts("node.roles").into_iter().map(|name| match name.as_str() {
             "filter" => Role::Filter,
@@ -329,6 +361,7 @@ impl Reader<'_> {
                 _ => Vec::new(),
             },
             dns_timeout: self.take("dns.timeout").map(Value::into_span).unwrap_or_default(),
+            dns_trust_anchor,
             message_size_max: self.take("smtp.message_size_max").map(Value::into_size).unwrap_or_default(),
             recipients_max: self.count("smtp.recipients_max"),
             smtp_sessions_max: self.count("smtp.sessions_max"),
@@ -341,6 +374,8 @@ impl Reader<'_> {
             web_sessions_max: self.count("web.sessions_max"),
             plaintext_on_loopback: self.text("login.plaintext") == "loopback",
             queue,
+            reports,
+            sending,
             rules: self
                 .take("filter.rules")
                 .map(Value::into_paths)

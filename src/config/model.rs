@@ -91,6 +91,33 @@ pub struct Queue {
     pub warn_after: Duration,
     pub expire_after: Duration,
     pub expire_notices_after: Duration,
+    /// Certificates are compared with what DNSSEC proves.
+    pub dane: bool,
+    /// Domains are asked over HTTPS.
+    pub mta_sts: bool,
+    pub mta_sts_port: u16,
+    /// Authorities, PEM; `None`: the system's.
+    pub authorities: Option<PathBuf>,
+}
+
+/// Recipients that own users may write to; `None`: no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SendingLimits {
+    pub account_hour: Option<u64>,
+    pub account_day: Option<u64>,
+    pub domain_hour: Option<u64>,
+}
+
+/// What mail systems tell each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reports {
+    /// `None`: the postmaster.
+    pub from: Option<Address>,
+    pub organization: Option<String>,
+    pub dmarc: bool,
+    pub tls: bool,
+    /// Addresses whose mail is read for reports.
+    pub read: Vec<String>,
 }
 
 /// An S3-compatible object store beside the PostgreSQL server.
@@ -124,6 +151,8 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     pub dns_servers: Vec<SocketAddr>,
     pub dns_timeout: Duration,
+    /// Keys of a zone that is trusted, in the place of the root's.
+    pub dns_trust_anchor: Option<PathBuf>,
     pub message_size_max: ByteSize,
     pub recipients_max: usize,
     pub smtp_sessions_max: usize,
@@ -137,6 +166,8 @@ pub struct Config {
     /// Passwords are taken without TLS from loopback clients.
     pub plaintext_on_loopback: bool,
     pub queue: Queue,
+    pub reports: Reports,
+    pub sending: SendingLimits,
     pub rules: Vec<PathBuf>,
     pub policy: Option<PathBuf>,
     pub judged: Vec<Way>,

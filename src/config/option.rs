@@ -125,6 +125,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         "\"2 s\"",
         "Longest wait for one answer of one server; asked at most twice. While no server answers, lookups fail at once.",
     ),
+    optional(
+        "dns.trust_anchor",
+        Kind::Path,
+        "File with all DNSKEY records, as in a zone's file, of a zone whose signatures are believed, in the place of the root's keys that the program knows. For DANE.",
+    ),
     with(
         "smtp.message_size_max",
         size(ByteSize::kib(64), ByteSize::mib(1024)),
@@ -243,6 +248,24 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Routing file (TOML): ways for domains, senders or all mail, limits of providers, source addresses; read again when it changes. Without it mail goes where the DNS says.",
     ),
     with("queue.port", count(1, 65_535), "25", "Port where servers of the world take mail."),
+    with(
+        "queue.dane",
+        Kind::Flag,
+        "true",
+        "Whether certificates of mail servers are compared with what the DNS, proven by DNSSEC, says of them (RFC 7672). Name servers must answer with DNSSEC; where they do not, nothing is compared.",
+    ),
+    with(
+        "queue.mta_sts",
+        Kind::Flag,
+        "true",
+        "Whether domains are asked over HTTPS which mail servers they have, and that TLS with those is a must (RFC 8461).",
+    ),
+    with("queue.mta_sts_port", count(1, 65_535), "443", "Port where their web servers listen."),
+    optional(
+        "queue.authorities",
+        Kind::Path,
+        "PEM file with the authorities that sign certificates of mail servers and of web servers with policies, in the place of those that the system knows.",
+    ),
     with("queue.connections_max", count(1, 20_000), "500", "Connections to servers elsewhere at a time."),
     with(
         "queue.first_wait",
@@ -263,6 +286,43 @@ pub const OPTIONS: &[OptionSpec] = &[
         span(60, 60 * DAY_SECS),
         "\"2 d\"",
         "A notice to a sender that cannot be delivered is given up.",
+    ),
+    with(
+        "sending.recipients_per_hour",
+        count(0, 10_000_000),
+        "1000",
+        "Recipients that an account may write to within an hour, on all nodes together, by submission and webmail; beyond, it is asked to try again later. 0: no limit.",
+    ),
+    with("sending.recipients_per_day", count(0, 100_000_000), "10000", "The same within a day."),
+    with(
+        "sending.domain_recipients_per_hour",
+        count(0, 100_000_000),
+        "0",
+        "The same within an hour for all accounts of a domain together.",
+    ),
+    optional(
+        "reports.from",
+        Kind::MailAddress,
+        "Address that reports to other mail systems come from, and where answers go; by itself node.postmaster. Without either none are sent.",
+    ),
+    optional("reports.organization", Kind::Text, "Who reports; by itself the domain of reports.from."),
+    with(
+        "reports.dmarc",
+        Kind::Flag,
+        "true",
+        "Whether domains that ask for it are told each day what was seen of mail in their name (RFC 9990).",
+    ),
+    with(
+        "reports.tls",
+        Kind::Flag,
+        "true",
+        "Whether domains that ask for it are told each day how TLS with their mail servers went (RFC 8460).",
+    ),
+    with(
+        "reports.read",
+        Kind::Texts,
+        "[]",
+        "Addresses here whose mail is read for reports of others: those in `rua=` and `ruf=` of own domains' records, and of feedback loops. It is delivered as well. `ortler reports` shows what they say.",
     ),
     with(
         "storage.engine",

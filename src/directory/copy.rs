@@ -56,10 +56,20 @@ const LEGACY_SERVER: Columns = &[
 ];
 const ACCOUNT_LEGACY: Columns = &[("account", Int), ("server", Int)];
 const SENDING_LOCK: Columns = &[("account", Int), ("locked_at", Int), ("reason", Text)];
+const DOMAIN_KEY: Columns = &[
+    ("domain", Text),
+    ("selector", Text),
+    ("kind", Text),
+    ("state", Text),
+    ("private_key", Bytes),
+    ("public_key", Text),
+    ("created_at", Int),
+    ("changed_at", Int),
+];
 const DOMAIN_LEGACY: Columns = &[("domain", Int), ("server", Int)];
 
 /// Each after those that it refers to.
-pub(crate) fn tables() -> [Table; 10] {
+pub(crate) fn tables() -> [Table; 11] {
     [
         Table::plain("tenant", ("tenant", "directory_tenant"), TENANT, 1, false),
         Table::plain("domain", ("domain", "directory_domain"), DOMAIN, 1, false),
@@ -70,6 +80,7 @@ pub(crate) fn tables() -> [Table; 10] {
         Table::plain("legacy_server", ("legacy_server", "directory_legacy_server"), LEGACY_SERVER, 1, false),
         Table::plain("account_legacy", ("account_legacy", "directory_account_legacy"), ACCOUNT_LEGACY, 1, false),
         Table::plain("sending_lock", ("sending_lock", "directory_sending_lock"), SENDING_LOCK, 1, false),
+        Table::plain("domain_key", ("domain_key", "directory_domain_key"), DOMAIN_KEY, 2, false),
         Table::plain("domain_legacy", ("domain_legacy", "directory_domain_legacy"), DOMAIN_LEGACY, 1, false),
     ]
 }

@@ -9,6 +9,7 @@ use base::{AccountId, Secret};
 use mail::{Address, ForwardPath};
 
 use crate::account::{Account, Resolution};
+use crate::domain_key::DomainKey;
 use crate::error::{DirectoryError, LoginError};
 use crate::hold::{Hold, Rights};
 use crate::legacy::{Elsewhere, LegacyServer};
@@ -85,6 +86,10 @@ pub trait Directory: Send + Sync {
     /// Lets an account read but not send, until it gets a new password or an administrator allows it. It stays as it was
     /// if it is locked already; gives whether it was not.
     async fn lock_sending(&self, account: &Account, reason: &str) -> Result<bool, DirectoryError>;
+
+    /// The keys that mail of a domain is signed by: its own, else those of the nearest domain that it lies in. Empty: it is
+    /// not signed.
+    async fn signing_keys(&self, domain: &str) -> Result<Arc<[DomainKey]>, DirectoryError>;
 
     /// The legacy server of this name.
     async fn legacy(&self, name: &str) -> Result<Option<Arc<LegacyServer>>, DirectoryError>;

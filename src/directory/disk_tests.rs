@@ -6,11 +6,14 @@ use engine::fixture::Fixture;
 use engine::postgres::{PgSettings, Pool, Server};
 
 use crate::tests::{account, address, embedded, leads_to, on_server, sign_in};
-use crate::{AccountChange, Listing, Registry, postgres, schema};
+use crate::{AccountChange, Directory as _, Listing, Registry, postgres, schema};
 
 /// Versions that know of legacy servers.
 const LEGACY_SQLITE: usize = 5;
 const LEGACY_POSTGRES: usize = 3;
+/// Versions that know of keys.
+const KEYS_SQLITE: usize = 7;
+const KEYS_POSTGRES: usize = 5;
 
 /// All that the fixtures hold, but for quotas.
 async fn holds_everything(directory: &Registry) {
@@ -66,6 +69,14 @@ async fn has_a_legacy_server(directory: &Registry) {
     directory.set_account(&bert, change).await.unwrap();
 }
 
+async fn has_a_key(directory: &Registry) {
+    let keys = directory.signing_keys("mail.example.test").await.unwrap();
+    let [key] = &keys[..] else { panic!("{keys:?}") };
+    let told = (key.name(), key.kind.as_str(), key.private.reveal().as_slice(), key.public.as_str());
+    assert_eq!(told, ("s202611a-ed25519._domainkey.example.test".to_owned(), "ed25519", &[1, 2][..], "AQI="));
+    assert_eq!((key.created_at.0, key.changed_at.0), (1_795_482_184_000, 1_795_482_185_000));
+}
+
 /// It works on as one that was made today.
 async fn goes_on(directory: &Registry) {
     assert_eq!(directory.add_account(account("new")).await.unwrap().0, 10, "a number is never given twice");
@@ -95,6 +106,9 @@ async fn every_version_of_the_file_opens_with_all_it_holds() {
         if version >= LEGACY_SQLITE {
             has_a_legacy_server(&directory).await;
         }
+        if version >= KEYS_SQLITE {
+            has_a_key(&directory).await;
+        }
         assert_eq!(directory.audit(true, false).await.unwrap(), []);
         goes_on(&directory).await;
         assert_eq!(directory.audit(true, false).await.unwrap(), []);
@@ -115,6 +129,9 @@ async fn every_version_in_postgresql_opens_with_all_it_holds() {
         has_quotas(&directory).await;
         if version >= LEGACY_POSTGRES {
             has_a_legacy_server(&directory).await;
+        }
+        if version >= KEYS_POSTGRES {
+            has_a_key(&directory).await;
         }
         goes_on(&directory).await;
     }

@@ -12,17 +12,20 @@ mod copy;
 mod directory;
 #[cfg(test)]
 mod disk_tests;
+mod domain_key;
 mod error;
 mod guard;
 mod hold;
 mod legacy;
 mod password;
 mod postgres;
+mod postgres_keys;
 mod postgres_legacy;
 mod quota;
 mod registry;
 mod schema;
 mod sqlite;
+mod sqlite_keys;
 mod sqlite_legacy;
 mod tables;
 #[cfg(test)]
@@ -34,6 +37,7 @@ pub use account::{
 };
 pub use audit::Damage;
 pub use directory::{Directory, Login, Protocol, SignIn};
+pub use domain_key::{DomainKey, KeyState};
 pub use error::{DirectoryError, LoginError, RegistryError};
 pub use guard::{Failures, LoginGuard};
 pub use hold::{Hold, Holds, Rights};
@@ -41,5 +45,5 @@ pub use legacy::{DeliveryEndpoint, DeliveryProtocol, Elsewhere, LegacyChange, Le
 pub use password::{InvalidHash, PasswordHash};
 pub use quota::{Limits, QuotaChange};
 pub use registry::Registry;
-pub use tables::{AccountChange, Listing};
+pub use tables::{AccountChange, KeyListing, Listing};
 pub use web_session::WebSession;

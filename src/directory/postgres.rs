@@ -13,14 +13,16 @@ use engine::table::Place;
 use mail::{Address, Domain};
 
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, SendingLock, Tenant, TenantKind};
+use crate::domain_key::DomainKey;
 use crate::error::RegistryError;
 use crate::hold::Rights;
 use crate::legacy::LegacyServer;
 use crate::password::PasswordHash;
+use crate::postgres_keys as keys;
 use crate::postgres_legacy as legacy;
 use crate::quota::{Limits, QuotaChange};
 use crate::tables::{
-    AccountChange, Hits, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
+    AccountChange, Hits, KeyListing, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
     parent_is_customer, tenant_in_use,
 };
 use crate::web_session::WebSession;
@@ -35,6 +37,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { text: include_str!("postgres-2.sql"), oldest: 1 },
     LEGACY,
     Migration { text: include_str!("lock-postgres.sql"), oldest: 1 },
+    Migration { text: include_str!("key-postgres.sql"), oldest: 1 },
 ];
 
 /// Legacy servers.
@@ -449,6 +452,21 @@ impl Tables for PgTables {
                         AND EXISTS (SELECT 1 FROM directory_account_legacy WHERE account = $1)";
             Ok(sql.execute(text, &[&count(id.0), &was.to_stored(), &is.to_stored()]).await? > 0)
         })
+    }
+
+    async fn put_key(&self, key: DomainKey, replace: bool) -> Result<(), RegistryError> {
+        change!(self, sql => keys::put(sql, &key, replace).await)
+    }
+
+    async fn delete_key(&self, domain: &str, selector: &str) -> Result<(), RegistryError> {
+        change!(self, sql => keys::delete(sql, domain, selector).await)
+    }
+
+    async fn keys(&self, which: KeyListing) -> Result<Vec<DomainKey>, EngineError> {
+        let state = which.state.map(|state| state.as_str());
+        let (domain, selector) = &which.after;
+        let params: Params<'_> = &[&which.domain, &state, domain, selector, &i64::from(which.limit)];
+        self.rows(&keys::select(), params).await?.iter().map(keys::read).collect()
     }
 
     async fn find(&self, keys: Vec<String>) -> Result<Hits, EngineError> {

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::account::{Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind};
 use crate::directory::{Directory, Login, SignIn};
+use crate::domain_key::{DomainKey, KeyState};
 use crate::error::{DirectoryError, LoginError, RegistryError};
 use crate::guard::LoginGuard;
 use crate::hold::{Hold, Holds, Rights};
@@ -27,7 +28,7 @@ use crate::password::PasswordHash;
 use crate::postgres::PgTables;
 use crate::quota::{Limits, QuotaChange};
 use crate::sqlite::SqliteTables;
-use crate::tables::{AccountChange, Hits, Listing, NewAlias, Owner, Tables, missing, refused};
+use crate::tables::{AccountChange, Hits, KeyListing, Listing, NewAlias, Owner, Tables, missing, refused};
 
 /// Tenants, domains, accounts and aliases of this system: [`Directory`] for mail flow, and what administrators do. Every
 /// change made here empties the caches of this node at once; one of another node does when [`Registry::refresh`] sees it.
@@ -40,6 +41,8 @@ pub struct Registry {
     accounts: Cache<AccountId, Account>,
     logins: Cache<String, (Account, PasswordHash)>,
     legacies: Cache<String, Option<Arc<LegacyServer>>>,
+    /// Active keys by the domain that was asked for.
+    signing_keys: Cache<String, Arc<[DomainKey]>>,
     /// Rises when the caches are emptied: an answer asked for before is not kept after.
     epoch: AtomicU64,
     /// [`Tables::version`] that the caches are no older than.
@@ -101,6 +104,7 @@ impl Registry {
             accounts: cache(CACHED_FOR),
             logins: cache(CACHED_FOR),
             legacies: cache(CACHED_FOR),
+            signing_keys: cache(CACHED_FOR),
             epoch: AtomicU64::new(0),
             version: AtomicU64::new(0),
             holds: Arc::default(),
@@ -162,6 +166,7 @@ impl Registry {
         self.accounts.invalidate_all();
         self.logins.invalidate_all();
         self.legacies.invalidate_all();
+        self.signing_keys.invalidate_all();
     }
 
     /// Keeps an answer that was asked for in `epoch`, unless something changed since.
@@ -324,6 +329,55 @@ impl Registry {
     /// Where new accounts of the domain begin; `None` for here.
     pub async fn set_domain_legacy(&self, name: Domain, server: Option<String>) -> Result<(), RegistryError> {
         self.changed(self.tables.set_domain_legacy(name, server).await)
+    }
+
+    /// # Errors
+    /// [`RegistryError::Refused`] for a selector that is no name, [`RegistryError::Exists`].
+    pub async fn add_key(&self, key: DomainKey) -> Result<(), RegistryError> {
+        key.check()?;
+        self.changed(self.tables.put_key(key, false).await)
+    }
+
+    /// One that is retired forgets its private half.
+    ///
+    /// # Errors
+    /// [`RegistryError::Refused`] for a retired one: it has none.
+    pub async fn set_key_state(&self, domain: &str, selector: &str, state: KeyState) -> Result<(), RegistryError> {
+        let which = KeyListing { domain: Some(domain.to_owned()), ..KeyListing::default() };
+        let found = self.tables.keys(which).await?.into_iter().find(|key| key.selector == selector);
+        let mut key = found.ok_or_else(|| missing("the key", &format!("{selector}._domainkey.{domain}")))?;
+        if key.state == KeyState::Retired && state != KeyState::Retired {
+            return Err(refused(format!("the key {} is retired; make a new one", key.name())));
+        }
+        if state == KeyState::Retired {
+            key.private = Secret::new(Vec::new());
+        }
+        (key.state, key.changed_at) = (state, self.clock.utc());
+        self.changed(self.tables.put_key(key, true).await)
+    }
+
+    pub async fn delete_key(&self, domain: &str, selector: &str) -> Result<(), RegistryError> {
+        self.changed(self.tables.delete_key(domain, selector).await)
+    }
+
+    pub async fn keys(&self, which: KeyListing) -> Result<Vec<DomainKey>, EngineError> {
+        self.tables.keys(which).await
+    }
+
+    /// The active keys of a domain, else of the nearest one that it lies in.
+    async fn nearest_keys(&self, domain: &str) -> Result<Arc<[DomainKey]>, EngineError> {
+        let mut rest = domain;
+        // A top-level domain has none.
+        while rest.contains('.') {
+            let which =
+                KeyListing { domain: Some(rest.to_owned()), state: Some(KeyState::Active), ..KeyListing::default() };
+            let found = self.tables.keys(which).await?;
+            if !found.is_empty() {
+                return Ok(found.into());
+            }
+            rest = rest.split_once('.').map_or("", |(_, parent)| parent);
+        }
+        Ok(Arc::new([]))
     }
 
     async fn login_entry(&self, name: &str) -> Result<Option<(Account, PasswordHash)>, DirectoryError> {
@@ -502,6 +556,17 @@ impl Directory for Registry {
             Err(RegistryError::Unavailable(error)) => Err(error.into()),
             Err(_gone) => Ok(false),
         }
+    }
+
+    async fn signing_keys(&self, domain: &str) -> Result<Arc<[DomainKey]>, DirectoryError> {
+        let domain = domain.to_ascii_lowercase();
+        if let Some(found) = self.signing_keys.get(&domain) {
+            return Ok(found);
+        }
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let found = self.nearest_keys(&domain).await?;
+        self.keep(&self.signing_keys, epoch, domain, Arc::clone(&found));
+        Ok(found)
     }
 
     async fn legacy(&self, name: &str) -> Result<Option<Arc<LegacyServer>>, DirectoryError> {

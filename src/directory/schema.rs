@@ -55,6 +55,7 @@ ALTER TABLE tenant ADD COLUMN quota_messages INTEGER;
     include_str!("schema-4.sql"),
     LEGACY,
     include_str!("lock-sqlite.sql"),
+    include_str!("key-sqlite.sql"),
 ];
 
 /// Legacy servers.

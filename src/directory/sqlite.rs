@@ -11,15 +11,17 @@ use mail::{Address, Domain};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, SendingLock, Tenant, TenantKind};
+use crate::domain_key::DomainKey;
 use crate::error::RegistryError;
 use crate::hold::Rights;
 use crate::legacy::LegacyServer;
 use crate::password::PasswordHash;
 use crate::quota::{Limits, QuotaChange};
 use crate::schema::MIGRATIONS;
+use crate::sqlite_keys as keys;
 use crate::sqlite_legacy as legacy;
 use crate::tables::{
-    AccountChange, Hits, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
+    AccountChange, Hits, KeyListing, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
     parent_is_customer, tenant_in_use,
 };
 use crate::web_session::WebSession;
@@ -539,6 +541,19 @@ impl Tables for SqliteTables {
             Ok(Ok(sql.execute(text, params![id.0, was, is])? > 0))
         })
         .await
+    }
+
+    async fn put_key(&self, key: DomainKey, replace: bool) -> Result<(), RegistryError> {
+        self.change(move |sql| keys::put(sql, &key, replace)).await
+    }
+
+    async fn delete_key(&self, domain: &str, selector: &str) -> Result<(), RegistryError> {
+        let (domain, selector) = (domain.to_owned(), selector.to_owned());
+        self.change(move |sql| keys::delete(sql, &domain, &selector)).await
+    }
+
+    async fn keys(&self, which: KeyListing) -> Result<Vec<DomainKey>, EngineError> {
+        self.database.read(move |sql| keys::list(sql, &which)).await
     }
 
     async fn find(&self, keys: Vec<String>) -> Result<Hits, EngineError> {

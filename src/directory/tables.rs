@@ -9,6 +9,7 @@ use engine::table::Place;
 use mail::{Address, Domain};
 
 use crate::account::{Access, Account, Alias, DomainEntry, NewAccount, SendingLock, Tenant, TenantKind};
+use crate::domain_key::{DomainKey, KeyState};
 use crate::error::RegistryError;
 use crate::legacy::LegacyServer;
 use crate::password::PasswordHash;
@@ -41,6 +42,21 @@ pub struct Listing {
 impl Default for Listing {
     fn default() -> Self {
         Self { search: String::new(), domain: None, after: String::new(), limit: 10_000 }
+    }
+}
+
+/// Keys that are asked for: those after `after` (a domain and a selector), at most `limit`.
+#[derive(Clone, Debug)]
+pub struct KeyListing {
+    pub domain: Option<String>,
+    pub state: Option<KeyState>,
+    pub after: (String, String),
+    pub limit: u32,
+}
+
+impl Default for KeyListing {
+    fn default() -> Self {
+        Self { domain: None, state: None, after: (String::new(), String::new()), limit: 10_000 }
     }
 }
 
@@ -143,6 +159,12 @@ pub(crate) trait Tables: Send + Sync {
     async fn set_domain_legacy(&self, name: Domain, server: Option<String>) -> Result<(), RegistryError>;
     /// Changes the password of an account that is on a legacy server, unless somebody changed it meanwhile.
     async fn capture(&self, id: AccountId, was: &PasswordHash, is: &PasswordHash) -> Result<bool, RegistryError>;
+
+    /// Makes a key, or with `replace` changes it.
+    async fn put_key(&self, key: DomainKey, replace: bool) -> Result<(), RegistryError>;
+    async fn delete_key(&self, domain: &str, selector: &str) -> Result<(), RegistryError>;
+    /// Of one domain, or in one state, or all; at most `limit`, by domain and selector, after this one.
+    async fn keys(&self, which: KeyListing) -> Result<Vec<DomainKey>, EngineError>;
 
     async fn find(&self, keys: Vec<String>) -> Result<Hits, EngineError>;
 

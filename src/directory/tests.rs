@@ -1,13 +1,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use base::{Secret, SystemClock};
+use base::{Secret, SystemClock, UtcMillis};
 use engine::postgres::{PgSettings, Pool, Server};
 use mail::{Address, ForwardPath};
 
 use crate::{
-    Access, Account, AccountChange, Directory, LegacyChange, Listing, Login, LoginError, LoginGuard, NewAccount,
-    Placement, Protocol, QuotaChange, Registry, RegistryError, Resolution, TenantKind,
+    Access, Account, AccountChange, Directory, DomainKey, KeyListing, KeyState, LegacyChange, Listing, Login,
+    LoginError, LoginGuard, NewAccount, Placement, Protocol, QuotaChange, Registry, RegistryError, Resolution,
+    TenantKind,
 };
 
 pub(crate) fn address(text: &str) -> Address {
@@ -80,6 +81,7 @@ contract!(
     what_a_password_opened_ends_with_it,
     browsers_stay_signed_in_until_something_ends_it,
     accounts_on_a_legacy_server_are_known_there,
+    keys_come_and_go_with_their_domain,
     a_password_is_captured_where_that_is_wanted,
     an_account_that_may_not_send_is_let_again_by_a_new_password,
 );
@@ -335,6 +337,65 @@ fn legacy(capture: bool) -> LegacyChange {
 
 fn on(server: Option<&str>) -> AccountChange {
     AccountChange { legacy: Some(server.map(str::to_owned)), ..AccountChange::default() }
+}
+
+fn key(selector: &str, domain: &str) -> DomainKey {
+    DomainKey {
+        domain: domain.to_owned(),
+        selector: selector.to_owned(),
+        kind: "rsa".to_owned(),
+        state: KeyState::Prepared,
+        private: Secret::new(vec![7, 7]),
+        public: "cHVi".to_owned(),
+        created_at: UtcMillis(1),
+        changed_at: UtcMillis(1),
+    }
+}
+
+async fn signs(directory: &Registry, domain: &str) -> String {
+    let keys = directory.signing_keys(domain).await.unwrap();
+    keys.iter().map(DomainKey::name).collect::<Vec<_>>().join(" ")
+}
+
+async fn keys_come_and_go_with_their_domain(directory: &Registry) {
+    directory.add_key(key("one", "example.test")).await.unwrap();
+    directory.add_key(key("two", "example.test")).await.unwrap();
+    directory.add_key(key("one", "mx.isp.test")).await.unwrap();
+    assert!(matches!(directory.add_key(key("one", "example.test")).await, Err(RegistryError::Exists { .. })));
+    for selector in ["", "A", "a b", "-a", "a..b", &"a".repeat(64)] {
+        let refused = directory.add_key(key(selector, "example.test")).await;
+        assert!(matches!(refused, Err(RegistryError::Refused { .. })), "{selector}");
+    }
+    assert_eq!(signs(directory, "example.test").await, "");
+    directory.set_key_state("example.test", "two", KeyState::Active).await.unwrap();
+    directory.set_key_state("mx.isp.test", "one", KeyState::Active).await.unwrap();
+    assert_eq!(signs(directory, "Example.test").await, "two._domainkey.example.test");
+    assert_eq!(signs(directory, "a.b.example.test").await, "two._domainkey.example.test");
+    assert_eq!(signs(directory, "otherexample.test").await, "");
+    assert_eq!(signs(directory, "isp.test").await, "");
+    let which = KeyListing { state: Some(KeyState::Prepared), ..KeyListing::default() };
+    assert_eq!(directory.keys(which).await.unwrap()[0].name(), "one._domainkey.example.test");
+    let after = ("example.test".to_owned(), "one".to_owned());
+    let page = directory.keys(KeyListing { after, limit: 1, ..KeyListing::default() }).await.unwrap();
+    assert_eq!(page.iter().map(DomainKey::name).collect::<Vec<_>>(), ["two._domainkey.example.test"]);
+    // What is retired cannot sign again.
+    directory.set_key_state("example.test", "two", KeyState::Retired).await.unwrap();
+    assert_eq!(signs(directory, "example.test").await, "");
+    let which = KeyListing { state: Some(KeyState::Retired), ..KeyListing::default() };
+    assert!(directory.keys(which).await.unwrap()[0].private.reveal().is_empty());
+    assert!(directory.set_key_state("example.test", "two", KeyState::Active).await.is_err());
+    assert!(matches!(
+        directory.set_key_state("example.test", "no", KeyState::Active).await,
+        Err(RegistryError::Missing { .. })
+    ));
+    directory.delete_key("example.test", "two").await.unwrap();
+    assert!(matches!(directory.delete_key("example.test", "two").await, Err(RegistryError::Missing { .. })));
+    directory.add_domain("fresh.test".parse().unwrap(), None).await.unwrap();
+    directory.add_key(key("one", "fresh.test")).await.unwrap();
+    directory.delete_domain("fresh.test".parse().unwrap()).await.unwrap();
+    let of_gone = KeyListing { domain: Some("fresh.test".to_owned()), ..KeyListing::default() };
+    assert!(directory.keys(of_gone).await.unwrap().is_empty());
+    assert_eq!(directory.keys(KeyListing::default()).await.unwrap().len(), 2);
 }
 
 async fn accounts_on_a_legacy_server_are_known_there(directory: &Registry) {

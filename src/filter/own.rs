@@ -129,7 +129,12 @@ mod tests {
         AuthOutcome {
             spf: Some(SpfOutcome { result: spf, identity: SpfIdentity::MailFrom, domain: "here.test".into() }),
             dkim: dkim.map(signature).into_iter().collect(),
-            dmarc: DmarcOutcome { result: AuthResult::None, domain: author.into(), policy: DmarcPolicy::None },
+            dmarc: DmarcOutcome {
+                result: AuthResult::None,
+                domain: author.into(),
+                policy: DmarcPolicy::None,
+                ..DmarcOutcome::default()
+            },
             ..AuthOutcome::default()
         }
     }

@@ -148,6 +148,7 @@ mod tests {
                 result: AuthResult::Pass,
                 domain: "example.test".into(),
                 policy: DmarcPolicy::Reject,
+                ..DmarcOutcome::default()
             },
             ..AuthOutcome::default()
         };
@@ -164,6 +165,7 @@ mod tests {
                 result: AuthResult::Fail,
                 domain: "example.test".into(),
                 policy: DmarcPolicy::Reject,
+                ..DmarcOutcome::default()
             },
             iprev: Some(IprevOutcome { result: AuthResult::PermError, ip: "192.0.2.1".parse().unwrap(), name: None }),
             ..AuthOutcome::default()
@@ -187,6 +189,7 @@ mod tests {
                 result: AuthResult::Fail,
                 domain: "example.test".into(),
                 policy: DmarcPolicy::Reject,
+                ..DmarcOutcome::default()
             },
             is_vouched: true,
             ..AuthOutcome::default()

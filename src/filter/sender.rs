@@ -93,7 +93,12 @@ mod tests {
             identity: SpfIdentity::MailFrom,
             domain: domain.into(),
         };
-        let dmarc = |result| DmarcOutcome { result, domain: "mail.shop.test".into(), policy: DmarcPolicy::None };
+        let dmarc = |result| DmarcOutcome {
+            result,
+            domain: "mail.shop.test".into(),
+            policy: DmarcPolicy::None,
+            ..DmarcOutcome::default()
+        };
         let proven = |dmarc_result, dkim: Vec<DkimOutcome>, spf| {
             let auth = AuthOutcome { dmarc: dmarc(dmarc_result), dkim, spf, ..AuthOutcome::default() };
             is_proven(&auth, "mail.shop.test")

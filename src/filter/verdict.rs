@@ -235,7 +235,12 @@ mod tests {
                 identity: SpfIdentity::MailFrom,
                 domain: "example.test".into(),
             }),
-            dmarc: DmarcOutcome { result: dmarc, domain: "example.test".into(), policy: DmarcPolicy::Reject },
+            dmarc: DmarcOutcome {
+                result: dmarc,
+                domain: "example.test".into(),
+                policy: DmarcPolicy::Reject,
+                ..DmarcOutcome::default()
+            },
             ..AuthOutcome::default()
         };
         let facts = |dmarc| judge(Seen { auth: Some(auth(dmarc)), ..Seen::default() }).facts();

@@ -7,9 +7,11 @@
 
 pub mod cache;
 pub mod chain;
+pub mod dnssec;
 pub mod outage;
 pub mod resolver;
 pub mod results;
+pub mod sign;
 pub mod verify;
 
 #[cfg(any(test, feature = "stub"))]
@@ -17,8 +19,10 @@ pub mod verify;
 pub mod stub;
 
 pub use chain::SealedSet;
+pub use dnssec::{ProofSettings, Proven};
 pub use resolver::{Resolver, ResolverError, ResolverSettings, Unresolved};
 pub use results::{authentication_results, is_forged};
+pub use sign::{KeyError, KeyKind, KeyPair, Published, Signer};
 pub use verify::{
     ArcOutcome, AuthOutcome, AuthResult, Begun, ConnectionFacts, DkimOutcome, DmarcOutcome, DmarcPolicy, IprevOutcome,
     SpfIdentity, SpfOutcome, verify,

@@ -14,6 +14,7 @@ use hickory_resolver::system_conf::read_system_conf;
 use mail_auth::{DnsError, Error, MessageAuthenticator, Parameters, ResolverCache as _};
 
 use crate::cache::{AnswerCache, Answers};
+use crate::dnssec::{ProofSettings, Prover};
 use crate::outage::Outage;
 
 /// How names are resolved.
@@ -27,6 +28,7 @@ pub struct ResolverSettings {
     pub negative_ttl_max: Duration,
     /// Per kind of record.
     pub cache_entries_max: u64,
+    pub proofs: ProofSettings,
 }
 
 impl Default for ResolverSettings {
@@ -36,6 +38,7 @@ impl Default for ResolverSettings {
             query_timeout: Duration::from_secs(2),
             negative_ttl_max: Duration::from_secs(300),
             cache_entries_max: 50_000,
+            proofs: ProofSettings::default(),
         }
     }
 }
@@ -49,6 +52,7 @@ pub struct Resolver {
     cache: Arc<AnswerCache>,
     outage: Arc<Outage>,
     negative_ttl_max: Duration,
+    pub(crate) prover: Option<Arc<Prover>>,
 }
 
 /// Records of one name that are looked at; more are left out.
@@ -78,12 +82,18 @@ impl Resolver {
             let made = MessageAuthenticator::new(config, options.clone());
             made.map_err(|error| ResolverError { reason: error.to_string() })
         };
+        let proofs = &settings.proofs;
+        let prover = match proofs.is_on {
+            true => Some(Arc::new(Prover::new(config.clone(), options.clone(), proofs.trust_anchor.as_deref())?)),
+            false => None,
+        };
         Ok(Self {
             offline: made(ResolverConfig::from_parts(None, Vec::new(), Vec::new()))?,
             online: made(config)?.with_max_negative_ttl(settings.negative_ttl_max),
             cache: Arc::new(AnswerCache::of_at_most(settings.cache_entries_max)),
             outage,
             negative_ttl_max: settings.negative_ttl_max,
+            prover,
         })
     }
 
@@ -130,6 +140,13 @@ impl Resolver {
     /// the query timeout.
     pub async fn lookup_texts(&self, name: &str) -> Result<Arc<[Box<str>]>, Unresolved> {
         self.lookup(name, RecordType::TXT, &self.cache.texts).await
+    }
+
+    /// The same as the name servers have it now, whatever is remembered.
+    pub async fn ask_texts(&self, name: &str) -> Result<Arc<[Box<str>]>, Unresolved> {
+        let key = name.trim_end_matches('.').to_ascii_lowercase();
+        let _ = self.cache.texts.remove::<str>(&key);
+        self.lookup_texts(name).await
     }
 
     /// The name servers of a zone: lower case, without a final dot. Bounded by the query timeout.

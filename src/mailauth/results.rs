@@ -149,7 +149,12 @@ mod tests {
                 algorithm: "rsa-sha256",
                 reason: Some("no \"match\"".into()),
             }],
-            dmarc: DmarcOutcome { result: AuthResult::Fail, domain: "example.org".into(), policy: DmarcPolicy::Reject },
+            dmarc: DmarcOutcome {
+                result: AuthResult::Fail,
+                domain: "example.org".into(),
+                policy: DmarcPolicy::Reject,
+                ..DmarcOutcome::default()
+            },
             arc: ArcOutcome {
                 result: AuthResult::Pass,
                 sets: 1,

@@ -20,7 +20,7 @@ pub struct StubServer {
 }
 
 struct Shared {
-    zone: Vec<Record>,
+    zone: Mutex<Vec<Record>>,
     stop: AtomicBool,
     questions: AtomicUsize,
     asked: Mutex<Vec<String>>,
@@ -62,7 +62,7 @@ impl StubServer {
             .expect("a free port on loopback");
         let address = udp.local_addr().expect("bound above");
         let shared = Arc::new(Shared {
-            zone: zone.lines().filter_map(parse_line).collect(),
+            zone: Mutex::new(zone.lines().filter_map(parse_line).collect()),
             stop: AtomicBool::new(false),
             questions: AtomicUsize::new(0),
             asked: Mutex::new(Vec::new()),
@@ -79,6 +79,12 @@ impl StubServer {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Serves these records as well from now on.
+    pub fn add(&self, zone: &str) {
+        let mut known = self.shared.zone.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(zone.lines().filter_map(parse_line));
     }
 
     /// How many questions have come.
@@ -145,7 +151,8 @@ fn reply(question: &[u8], shared: &Shared, udp: bool) -> Option<Vec<u8>> {
     }
     drop(known);
     let kind = u16::from_be_bytes([*question.get(end)?, *question.get(end + 1)?]);
-    let exactly = |name: &str| shared.zone.iter().filter(|r| r.name == name).map(|r| &r.answer).collect::<Vec<_>>();
+    let zone = shared.zone.lock().unwrap_or_else(PoisonError::into_inner);
+    let exactly = |name: &str| zone.iter().filter(|r| r.name == name).map(|r| &r.answer).collect::<Vec<_>>();
     let below = |name: &str| {
         let parents = std::iter::successors(name.split_once('.'), |(_, parent)| parent.split_once('.'));
         parents.map(|(_, parent)| exactly(&format!("*.{parent}"))).find(|found| !found.is_empty()).unwrap_or_default()
@@ -170,7 +177,7 @@ fn reply(question: &[u8], shared: &Shared, udp: bool) -> Option<Vec<u8>> {
         }
     }
     let is_above = |record: &Record| record.name.ends_with(&format!(".{name}"));
-    if records.is_empty() && answers.is_empty() && !shared.zone.iter().any(is_above) {
+    if records.is_empty() && answers.is_empty() && !zone.iter().any(is_above) {
         flags |= 3; // NXDOMAIN
     }
     if flags & 0x0200 != 0 {

@@ -140,11 +140,23 @@ pub struct DmarcOutcome {
     /// The author's domain; empty if there is none or more than one.
     pub domain: String,
     pub policy: DmarcPolicy,
+    /// A signature, or SPF, passed for the author's domain.
+    pub dkim: bool,
+    pub spf: bool,
+    /// The domain asks for reports (RFC 9990).
+    pub wants_reports: bool,
 }
 
 impl Default for DmarcOutcome {
     fn default() -> Self {
-        Self { result: AuthResult::None, domain: String::new(), policy: DmarcPolicy::None }
+        Self {
+            result: AuthResult::None,
+            domain: String::new(),
+            policy: DmarcPolicy::None,
+            dkim: false,
+            spf: false,
+            wants_reports: false,
+        }
     }
 }
 
@@ -373,7 +385,7 @@ async fn dmarc(resolver: &Resolver, input: DmarcParameters<'_>, limit: Duration)
     let author = input.message.first_from_address().rsplit_once('@').map(|(_, domain)| domain.to_owned());
     let Ok(output) = timeout(limit, resolver.authenticator().verify_dmarc(resolver.cached(input))).await else {
         let domain = author.unwrap_or_default();
-        return DmarcOutcome { result: AuthResult::TempError, domain, policy: DmarcPolicy::None };
+        return DmarcOutcome { result: AuthResult::TempError, domain, ..DmarcOutcome::default() };
     };
     let result = match output.result() {
         DmarcResult::Pass => AuthResult::Pass,
@@ -387,7 +399,10 @@ async fn dmarc(resolver: &Resolver, input: DmarcParameters<'_>, limit: Duration)
         Policy::Quarantine => DmarcPolicy::Quarantine,
         Policy::None | Policy::Unspecified => DmarcPolicy::None,
     };
-    DmarcOutcome { result, domain: output.into_domain(), policy }
+    let dkim = *output.dkim_result() == DmarcResult::Pass;
+    let spf = *output.spf_result() == DmarcResult::Pass;
+    let wants_reports = output.record().is_some_and(|record| !record.rua().is_empty());
+    DmarcOutcome { result, domain: output.into_domain(), policy, dkim, spf, wants_reports }
 }
 
 fn of_spf(result: SpfResult) -> AuthResult {

@@ -13,8 +13,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -99,6 +100,54 @@ pub enum Trust {
     Anything,
 }
 
+/// What the DNS says of a server's certificate (RFC 6698 §2.1).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Tlsa {
+    /// 2: it is signed by what is named; 3: it is what is named.
+    pub usage: u8,
+    /// 0: the whole certificate; 1: its public key.
+    pub selector: u8,
+    /// 0: as it is; 1: SHA-256; 2: SHA-512.
+    pub matching: u8,
+    pub data: Vec<u8>,
+}
+
+impl Tlsa {
+    /// False for what mail servers do not look at (RFC 7672 §3.1.3), and for what is not known.
+    pub fn is_usable(&self) -> bool {
+        let length_fits = match self.matching {
+            0 => !self.data.is_empty(),
+            1 => self.data.len() == 32,
+            2 => self.data.len() == 64,
+            _ => false,
+        };
+        matches!(self.usage, 2 | 3) && self.selector <= 1 && length_fits
+    }
+
+    fn matches(&self, certificate: &CertificateDer<'_>) -> bool {
+        let selected = match self.selector {
+            0 => certificate.to_vec(),
+            _ => match ParsedCertificate::try_from(certificate) {
+                Ok(parsed) => parsed.subject_public_key_info().to_vec(),
+                Err(_) => return false,
+            },
+        };
+        match self.matching {
+            0 => selected == self.data,
+            1 => Sha256::digest(&selected).as_slice() == self.data,
+            2 => Sha512::digest(&selected).as_slice() == self.data,
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Tlsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} ", self.usage, self.selector, self.matching)?;
+        self.data.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl Trust {
     /// # Errors
     /// Says what is wrong with the authorities.
@@ -108,9 +157,6 @@ impl Trust {
 
     fn config(&self) -> Result<ClientConfig, String> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
         let verifier: Arc<dyn ServerCertVerifier> = match self {
             Self::System => {
                 let found = rustls_native_certs::load_native_certs();
@@ -123,8 +169,16 @@ impl Trust {
             Self::Fingerprint(wanted) => Arc::new(Pinned { wanted: Some(*wanted), provider }),
             Self::Anything => Arc::new(Pinned { wanted: None, provider }),
         };
-        Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
+        config(verifier)
     }
+}
+
+fn config(verifier: Arc<dyn ServerCertVerifier>) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
 fn webpki(
@@ -190,6 +244,90 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
+/// Takes what the DNS names (RFC 7672 §3.1).
+#[derive(Debug)]
+struct Dane {
+    records: Arc<[Tlsa]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Dane {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let usable = || self.records.iter().filter(|record| record.is_usable());
+        // Neither its name nor its dates matter: the DNS says which it is.
+        if usable().any(|record| record.usage == 3 && record.matches(end_entity)) {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let mut anchors: Vec<CertificateDer<'static>> = Vec::new();
+        for record in usable().filter(|record| record.usage == 2) {
+            let named = intermediates.iter().filter(|certificate| record.matches(certificate));
+            anchors.extend(named.map(|certificate| certificate.clone().into_owned()));
+            if (record.selector, record.matching) == (0, 0) {
+                anchors.push(CertificateDer::from(record.data.clone()));
+            }
+        }
+        let none = || rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+        let verifier = webpki(anchors, Arc::clone(&self.provider)).map_err(|_| none())?;
+        verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Why a certificate is not believed, or TLS does not come about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlsTrouble {
+    /// The server has no TLS.
+    NotOffered,
+    Expired,
+    WrongName,
+    /// Nobody who is believed stands for it.
+    NotTrusted,
+    Other,
+}
+
+impl TlsTrouble {
+    pub fn of(error: &io::Error) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let Some(rustls::Error::InvalidCertificate(wrong)) = inner else { return Self::Other };
+        match wrong {
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => Self::Expired,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::WrongName,
+            _ => Self::NotTrusted,
+        }
+    }
+}
+
 /// Who is named by a PROXY header at the beginning of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Announce {
@@ -249,6 +387,16 @@ impl Connectors {
         Ok(Outbound::Tls(Box::new(stream)))
     }
 
+    /// The same with a host whose certificate is one that these records, proven by DNSSEC, name (RFC 7672).
+    pub async fn secure_by_dns(&self, stream: TcpStream, host: &str, records: &Arc<[Tlsa]>) -> io::Result<Outbound> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = Arc::new(Dane { records: Arc::clone(records), provider });
+        let connector = TlsConnector::from(Arc::new(config(verifier).map_err(io::Error::other)?));
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let stream = within(HANDSHAKE_WAIT, connector.connect(name, stream)).await?;
+        Ok(Outbound::Tls(Box::new(stream)))
+    }
+
     fn connector(&self, trust: &Trust) -> io::Result<TlsConnector> {
         if let Some((_, connector)) = self.known.lock().iter().find(|(known, _)| known == trust) {
             return Ok(connector.clone());
@@ -294,10 +442,12 @@ mod tests {
         }
     }
 
-    /// What the server hears of a client that trusts it so.
-    async fn heard(listener: &TcpListener, tls: &Tls, trust: &Trust, connectors: &Connectors) -> io::Result<String> {
-        let port = listener.local_addr().unwrap().port();
-        let to = Endpoint { host: "localhost".to_owned(), port, security: Security::Tls };
+    /// What the server hears of a client.
+    async fn heard(
+        listener: &TcpListener,
+        tls: &Tls,
+        connect: impl Future<Output = io::Result<Outbound>>,
+    ) -> io::Result<String> {
         let server = async {
             let (stream, _) = listener.accept().await.unwrap();
             let mut heard = String::new();
@@ -305,7 +455,7 @@ mod tests {
             io::Result::Ok(heard)
         };
         let client = async {
-            let mut stream = connectors.open(&to, trust, Announce::Nothing).await?;
+            let mut stream = connect.await?;
             stream.write_all(b"hello").await?;
             stream.shutdown().await
         };
@@ -336,10 +486,62 @@ mod tests {
         ] {
             // Again with what was kept of the first time.
             for _ in 0..2 {
-                let heard = heard(&listener, &tls, &trust, &connectors).await;
+                let port = listener.local_addr().unwrap().port();
+                let to = Endpoint { host: "localhost".to_owned(), port, security: Security::Tls };
+                let heard = heard(&listener, &tls, connectors.open(&to, &trust, Announce::Nothing)).await;
                 assert_eq!(heard.is_ok_and(|heard| heard == "hello"), is_believed, "{trust:?}");
             }
         }
         assert!(Trust::Authorities("no PEM".to_owned()).check().is_err());
+    }
+
+    #[tokio::test]
+    async fn the_dns_names_certificates() {
+        let folder = tempfile::tempdir().unwrap();
+        // An authority, and a server's certificate that it signed.
+        let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let authority_certificate = authority.self_signed(&authority_key).unwrap();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = |name: &str| {
+            rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connectors = Connectors::default();
+        for (name, is_named) in [("localhost", true), ("other.test", false)] {
+            let certificate = made(name);
+            let chain = format!("{}{}", certificate.pem(), authority_certificate.pem());
+            let (file, key_file) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+            std::fs::write(&file, chain).unwrap();
+            std::fs::write(&key_file, key.serialize_pem()).unwrap();
+            let tls = Tls::from_files(&file, &key_file).unwrap();
+            let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
+            let sha256 = |bytes: &[u8]| Sha256::digest(bytes).to_vec();
+            let record = |usage, selector, matching, data: Vec<u8>| Tlsa { usage, selector, matching, data };
+            let of_authority = authority_certificate.der().to_vec();
+            for (records, is_believed) in [
+                (vec![record(3, 0, 0, certificate.der().to_vec())], true),
+                (vec![record(3, 1, 1, sha256(&spki))], true),
+                (vec![record(3, 1, 2, Sha512::digest(&spki).to_vec())], true),
+                (vec![record(3, 1, 1, vec![7; 32])], false),
+                (vec![record(3, 1, 1, vec![7; 32]), record(3, 0, 1, sha256(certificate.der()))], true),
+                // Signed by who is named: then its name counts.
+                (vec![record(2, 0, 1, sha256(&of_authority))], is_named),
+                (vec![record(2, 0, 0, of_authority.clone())], is_named),
+                (vec![record(2, 0, 1, sha256(certificate.der()))], false),
+                // Not for mail.
+                (vec![record(1, 1, 1, sha256(&spki))], false),
+            ] {
+                let records: Arc<[Tlsa]> = records.into();
+                let connect = async {
+                    let stream = TcpStream::connect(listener.local_addr().unwrap()).await?;
+                    connectors.secure_by_dns(stream, "localhost", &records).await
+                };
+                let heard = heard(&listener, &tls, connect).await;
+                assert_eq!(heard.is_ok_and(|heard| heard == "hello"), is_believed, "{name} {records:?}");
+            }
+        }
     }
 }

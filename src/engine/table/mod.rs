@@ -138,6 +138,13 @@ impl Table {
         (text, values)
     }
 
+    /// Asks for the row with a key, whose values are marked `mark` and a number each.
+    fn one(&self, (from, mark): (&str, char)) -> String {
+        let names = self.columns.iter().take(self.key).map(|(name, _)| name);
+        let bounds: Vec<String> = names.zip(1..).map(|(name, nth)| format!("{name} = {mark}{nth}")).collect();
+        format!("SELECT {} FROM {from} WHERE {}", self.list(), bounds.join(" AND "))
+    }
+
     fn compare_keys(&self, a: &Row, b: &Row) -> Ordering {
         a.iter().take(self.key).cmp(b.iter().take(self.key))
     }
@@ -173,6 +180,15 @@ impl Place {
             Self::Sqlite(database) => sqlite::rows(database, table, owner, after, limit).await,
             Self::Postgres(pool) => postgres::rows(pool, table, owner, after, limit).await,
         }
+    }
+
+    /// The row with this key.
+    pub async fn row(&self, table: &Table, key: &[Value]) -> Result<Option<Row>, EngineError> {
+        let found = match self {
+            Self::Sqlite(database) => sqlite::row(database, table, key).await?,
+            Self::Postgres(pool) => postgres::row(pool, table, key).await?,
+        };
+        Ok(found.into_iter().next())
     }
 
     /// Rows of a query that both engines understand; it has these columns.

@@ -41,6 +41,15 @@ pub(super) async fn rows(
     found.iter().map(|row| read(row, table.columns.iter().map(|(_, kind)| *kind))).collect()
 }
 
+pub(super) async fn row(pool: &Pool, table: &Table, key: &[Value]) -> Result<Vec<Row>, EngineError> {
+    let text = table.one((&table.postgres.from, '$'));
+    let kinds = table.columns.iter().map(|(_, kind)| *kind);
+    let values: Vec<Param> =
+        kinds.clone().zip(key).filter_map(|(kind, value)| column(kind, std::iter::once(value), false)).collect();
+    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value.as_ref() as _).collect();
+    pool.query(&text, &values).await?.iter().map(|row| read(row, kinds.clone())).collect()
+}
+
 /// Text sorts by its octets, whatever the database's language.
 fn sorted(name: &str, kind: Kind) -> String {
     match kind {

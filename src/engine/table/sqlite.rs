@@ -59,6 +59,12 @@ pub(super) async fn rows(
     database.read(move |sql| collect(sql, &text, &values, columns)).await
 }
 
+pub(super) async fn row(database: &Database, table: &Table, key: &[Value]) -> Result<Vec<Row>, EngineError> {
+    let text = table.one((&table.sqlite.from, '?'));
+    let (key, columns) = (key.to_vec(), table.columns.len());
+    database.read(move |sql| collect(sql, &text, &key, columns)).await
+}
+
 /// What the writer thread is asked to do next.
 enum Op {
     Each { statements: Vec<String>, rows: Vec<Row> },
