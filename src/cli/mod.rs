@@ -4,6 +4,7 @@
 mod cluster;
 mod config;
 mod directory;
+mod dkim;
 mod export;
 mod import;
 mod learn;
@@ -13,6 +14,7 @@ mod node;
 mod print;
 mod queue;
 mod report;
+mod reports;
 mod rules;
 mod run;
 mod scan;
@@ -61,9 +63,15 @@ enum Command {
     /// Mailboxes of an account: lists them, brings removed messages back.
     #[command(subcommand)]
     Mailbox(mailbox::Command),
+    /// Keys by which domains sign their mail.
+    #[command(subcommand)]
+    Dkim(dkim::Command),
     /// Mail on its way to somewhere else.
     #[command(subcommand)]
     Queue(queue::Command),
+    /// Reports that mail systems send each other: DMARC, TLS, complaints.
+    #[command(subcommand)]
+    Reports(reports::Command),
     /// Judges messages without delivering them.
     Scan(scan::Scan),
     /// Teaches the classifier what is spam and what is not.
@@ -109,7 +117,9 @@ pub fn run() -> ExitCode {
         Command::Tenant(command) => command.run(),
         Command::Legacy(command) => command.run(),
         Command::Mailbox(command) => command.run(),
+        Command::Dkim(command) => command.run(),
         Command::Queue(command) => command.run(),
+        Command::Reports(command) => command.run(),
         Command::Scan(command) => command.run(),
         Command::Learn(command) => command.run(),
         Command::Rules(command) => command.run(),

@@ -189,7 +189,7 @@ async fn judge(filter: &Filter, message: Vec<u8>) -> Judgement {
 }
 
 /// Files mostly have LF; mail on the wire has CRLF, and the filter reads mail.
-fn with_crlf(message: Vec<u8>) -> Vec<u8> {
+pub fn with_crlf(message: Vec<u8>) -> Vec<u8> {
     let bare = message.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || message[at - 1] != b'\r'));
     if !bare {
         return message;

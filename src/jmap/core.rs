@@ -15,7 +15,7 @@ use crate::error::{MethodError, RequestError};
 use crate::id::account_id;
 use crate::mime::Mime;
 use crate::reference::{Invocation, resolve};
-use crate::submission::Submitter;
+use crate::submission::{DELAY_MAX, Submitter};
 
 /// What JMAP is built from.
 pub struct JmapServices {
@@ -97,7 +97,7 @@ impl Jmap {
                             ["receivedAt", "sentAt", "from", "to", "subject", "size", "hasKeyword"],
                         "mayCreateTopLevelMailbox": true,
                     },
-                    SUBMISSION: { "maxDelayedSend": 0, "submissionExtensions": {} },
+                    SUBMISSION: { "maxDelayedSend": DELAY_MAX.as_secs(), "submissionExtensions": { "FUTURERELEASE": [] } },
                     QUOTA: {},
                 },
             }},
@@ -193,10 +193,7 @@ impl Jmap {
             "Identity/changes" | "EmailSubmission/changes" | "Quota/changes" => {
                 self.no_changes(account, &arguments).await?
             }
-            "EmailSubmission/get" => {
-                let ids = arguments.ids()?.unwrap_or_default();
-                json!({ "list": [], "notFound": ids, "state": self.state(account).await? })
-            }
+            "EmailSubmission/get" => self.submission_get(account, &arguments).await?,
             "EmailSubmission/query" => json!({
                 "queryState": self.state(account).await?, "canCalculateChanges": false, "position": 0, "ids": [],
             }),

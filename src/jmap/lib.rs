@@ -31,4 +31,4 @@ pub use error::RequestError;
 pub use id::{account_id, email_id, parse_email_id, part_blob_id};
 pub use mime::{Mime, PartText, Readable, inline_part};
 pub use push::Watch;
-pub use submission::Submitter;
+pub use submission::{Submitted, Submitter};

@@ -1,11 +1,14 @@
-//! EmailSubmission/set (RFC 8621 §7): mail leaves at once, nothing is kept to be undone.
+//! EmailSubmission (RFC 8621 §7): mail leaves at once, or later as its sender wishes (RFC 4865); until then it can be undone.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
-use base::UtcMillis;
+use base::{AccountId, MessageId, UtcMillis};
 use bytes::Bytes;
 use directory::Account;
-use mail::{Address, BodyKind, Envelope, ForwardPath, HeaderFields, ReversePath, Status, date};
+use mail::{Address, BodyKind, Envelope, ForwardPath, HeaderFields, HoldWish, ReversePath, Status, Wishes, date};
 use serde_json::{Map, Value, json};
+use store::StoreError;
 
 use crate::arguments::{Arguments, OBJECTS_MAX};
 use crate::core::{Context, Jmap};
@@ -15,9 +18,26 @@ use crate::id::{email_id, parse_email_id, thread_id};
 /// Takes a message on its way, with the same checks as submission over SMTP.
 #[async_trait]
 pub trait Submitter: Send + Sync {
-    /// One status for each forward path of the envelope, in order. A success means that the message is durable.
-    async fn submit(&self, account: &Account, envelope: Envelope, message: Bytes) -> Vec<Status>;
+    /// A success means that the message is durable.
+    async fn submit(&self, account: &Account, envelope: Envelope, message: Bytes) -> Submitted;
+
+    /// When the first copy of a message leaves, if the account sent it and none has left yet.
+    async fn pending(&self, account: AccountId, message: MessageId) -> Result<Option<UtcMillis>, StoreError>;
+
+    /// Takes a message back; false if a copy of it may have left.
+    async fn cancel(&self, account: AccountId, message: MessageId) -> Result<bool, StoreError>;
 }
+
+/// What became of a submission.
+#[derive(Clone, Debug)]
+pub struct Submitted {
+    pub message: MessageId,
+    /// One for each forward path of the envelope, in order.
+    pub statuses: Vec<Status>,
+}
+
+/// Mail waits at most so long for its sender's wish.
+pub const DELAY_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 const RECIPIENTS_MAX: usize = 1000;
 
@@ -56,13 +76,19 @@ impl Jmap {
         let refuse = |ids: Vec<String>, kind: &'static str| -> Map<String, Value> {
             ids.into_iter().map(|id| (id, SetError::new(kind, "").to_json())).collect()
         };
-        let updates = arguments.object("update")?.map(|update| update.keys().cloned().collect()).unwrap_or_default();
+        let (mut updated, mut not_updated) = (Map::new(), Map::new());
+        for (id, patch) in arguments.object("update")?.into_iter().flatten() {
+            match self.cancel(account, context.id(id).as_deref().unwrap_or(id), patch).await? {
+                None => drop(updated.insert(id.clone(), Value::Null)),
+                Some(error) => drop(not_updated.insert(id.clone(), error.to_json())),
+            }
+        }
         let destroys = arguments.texts("destroy")?.unwrap_or_default();
         let answer = json!({
             "accountId": crate::id::account_id(account),
             "oldState": before.to_string(), "newState": self.state(account).await?,
             "created": created, "notCreated": not_created,
-            "updated": {}, "notUpdated": refuse(updates, "notFound"),
+            "updated": updated, "notUpdated": not_updated,
             "destroyed": [], "notDestroyed": refuse(destroys, "notFound"),
         });
         let mut answers = vec![("EmailSubmission/set".to_owned(), answer)];
@@ -99,7 +125,9 @@ impl Jmap {
         check_from(&message, &own)?;
         let envelope = envelope(submission.get("envelope"), &message, &identity, &own)?;
         let recipients = envelope.forward_paths.clone();
-        let statuses = self.services.submitter.submit(account, envelope, without_bcc(&message)).await;
+        let hold = envelope.wishes.hold;
+        let Submitted { message, statuses } =
+            self.services.submitter.submit(account, envelope, without_bcc(&message)).await;
         if !statuses.iter().any(Status::is_success) {
             let why = statuses.first().map_or_else(String::new, ToString::to_string);
             return Err(SetError::new("forbiddenToSend", why));
@@ -114,13 +142,54 @@ impl Jmap {
             })
             .collect();
         let now: UtcMillis = self.services.clock.utc();
+        let send_at = match hold {
+            Some(HoldWish::For(span)) => now.plus(span),
+            Some(HoldWish::Until(at)) => at.max(now),
+            None => now,
+        };
         let answer = json!({
-            "id": format!("S{}", self.services.ids.message(now)), "threadId": thread_id(entry.thread),
-            "sendAt": date::format_utc(now), "undoStatus": "final", "deliveryStatus": delivery,
+            "id": format!("S{message}"), "threadId": thread_id(entry.thread),
+            "sendAt": date::format_utc(send_at), "undoStatus": if send_at > now { "pending" } else { "final" },
+            "deliveryStatus": delivery,
             "dsnBlobIds": [], "mdnBlobIds": [],
         });
         Ok((answer, email_id(entry.email)))
     }
+}
+
+impl Jmap {
+    /// Submissions that can still be undone; others are not known any more.
+    pub(crate) async fn submission_get(&self, account: AccountId, arguments: &Arguments) -> Result<Value, MethodError> {
+        let (mut list, mut not_found) = (Vec::new(), Vec::new());
+        for id in arguments.ids()?.unwrap_or_default() {
+            let at = match message_of(&id) {
+                Some(message) => self.services.submitter.pending(account, message).await?,
+                None => None,
+            };
+            match at {
+                Some(at) => list.push(json!({ "id": id, "sendAt": date::format_utc(at), "undoStatus": "pending" })),
+                None => not_found.push(id),
+            }
+        }
+        Ok(json!({ "list": list, "notFound": not_found, "state": self.state(account).await? }))
+    }
+
+    /// Carries out `undoStatus: canceled`; gives what is wrong with another patch.
+    async fn cancel(&self, account: AccountId, id: &str, patch: &Value) -> Result<Option<SetError>, MethodError> {
+        let Some(message) = message_of(id) else { return Ok(Some(SetError::new("notFound", ""))) };
+        let is_cancel = patch
+            .as_object()
+            .is_some_and(|fields| fields.len() == 1 && fields.get("undoStatus") == Some(&json!("canceled")));
+        if !is_cancel {
+            return Ok(Some(SetError::property("undoStatus", "only canceled can be asked for")));
+        }
+        let is_undone = self.services.submitter.cancel(account, message).await?;
+        Ok((!is_undone).then(|| SetError::new("cannotUnsend", "it has left already")))
+    }
+}
+
+fn message_of(id: &str) -> Option<MessageId> {
+    id.strip_prefix('S')?.parse().ok()
 }
 
 /// The Email/set that `onSuccessUpdateEmail` and `onSuccessDestroyEmail` ask for, if anything was sent.
@@ -156,6 +225,10 @@ fn check_from(message: &[u8], own: &[Address]) -> Result<(), SetError> {
 
 fn envelope(given: Option<&Value>, message: &[u8], identity: &Address, own: &[Address]) -> Result<Envelope, SetError> {
     let given = given.filter(|value| !value.is_null());
+    let hold = match given.and_then(|envelope| envelope.get("mailFrom")?.get("parameters")?.as_object()) {
+        Some(parameters) => hold(parameters)?,
+        None => None,
+    };
     let (sender, recipients) = match given {
         None => (identity.to_string(), addresses(message, &["to", "cc", "bcc"])),
         Some(envelope) => {
@@ -193,7 +266,34 @@ fn envelope(given: Option<&Value>, message: &[u8], identity: &Address, own: &[Ad
     let has_utf8 = |path: &ForwardPath| matches!(path, ForwardPath::Address(a) if a.needs_smtputf8());
     let smtputf8 = forward_paths.iter().any(has_utf8) || !message.is_ascii();
     let body = if message.is_ascii() { BodyKind::SevenBit } else { BodyKind::EightBitMime };
-    Ok(Envelope { reverse_path, forward_paths, body, smtputf8, wishes: mail::Wishes::default() })
+    let wishes = Wishes { hold, ..Wishes::default() };
+    Ok(Envelope { reverse_path, forward_paths, body, smtputf8, wishes })
+}
+
+/// RFC 4865 §4: names in any case.
+fn hold(parameters: &Map<String, Value>) -> Result<Option<HoldWish>, SetError> {
+    let wrong = |why: &str| SetError::property("envelope", why);
+    let mut wish = None;
+    for (name, value) in parameters {
+        let value = value.as_str().unwrap_or_default();
+        let new = match name.to_ascii_uppercase().as_str() {
+            "HOLDFOR" => {
+                let seconds = value.parse().map_err(|_| wrong("HOLDFOR is a number of seconds"))?;
+                let span = Duration::from_secs(seconds);
+                if span > DELAY_MAX {
+                    return Err(wrong("HOLDFOR is longer than maxDelayedSend"));
+                }
+                HoldWish::For(span)
+            }
+            "HOLDUNTIL" => HoldWish::Until(date::parse_utc(value).ok_or_else(|| wrong("HOLDUNTIL is a time"))?),
+            "BODY" | "SIZE" | "SMTPUTF8" => continue,
+            _ => return Err(wrong("mailFrom has a parameter that is not known")),
+        };
+        if wish.replace(new).is_some() {
+            return Err(wrong("HOLDFOR and HOLDUNTIL exclude each other"));
+        }
+    }
+    Ok(wish)
 }
 
 /// Addresses in the header fields of these names.

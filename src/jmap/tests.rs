@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use base::{AccountId, Clock, FakeClock, IdSource, Secret, UtcMillis};
+use base::{AccountId, Clock, FakeClock, IdSource, MessageId, Secret, UtcMillis};
 use bytes::Bytes;
 use directory::{
     Access, Account, Directory, DirectoryError, Elsewhere, LegacyServer, Login, LoginError, PasswordHash, Recipient,
@@ -11,10 +11,10 @@ use directory::{
 };
 use mail::{Address, Enhanced, Envelope, ForwardPath, Status};
 use serde_json::{Value, json};
-use store::{NewEntry, Storage, StorageSettings};
+use store::{NewEntry, Storage, StorageSettings, StoreError};
 
 use crate::plain_mime::PlainMime;
-use crate::{Jmap, JmapServices, Submitter};
+use crate::{Jmap, JmapServices, Submitted, Submitter};
 
 const NOW: UtcMillis = UtcMillis(1_793_443_327_000); // 2026-10-31 10:42:07 UTC
 
@@ -65,6 +65,10 @@ impl Directory for OnlyAnna {
         Ok(false)
     }
 
+    async fn signing_keys(&self, _: &str) -> Result<Arc<[directory::DomainKey]>, DirectoryError> {
+        Ok(Arc::new([]))
+    }
+
     async fn legacy(&self, _: &str) -> Result<Option<Arc<LegacyServer>>, DirectoryError> {
         Ok(None)
     }
@@ -76,7 +80,7 @@ struct Outbox(Mutex<Vec<(Envelope, Bytes)>>);
 
 #[async_trait]
 impl Submitter for Outbox {
-    async fn submit(&self, _: &Account, envelope: Envelope, message: Bytes) -> Vec<Status> {
+    async fn submit(&self, _: &Account, envelope: Envelope, message: Bytes) -> Submitted {
         let status = |path: &ForwardPath| {
             if path.to_string().starts_with("nobody@") {
                 Status::fixed(550, Enhanced(5, 1, 1), "no such user")
@@ -86,7 +90,16 @@ impl Submitter for Outbox {
         };
         let statuses = envelope.forward_paths.iter().map(status).collect();
         self.0.lock().unwrap().push((envelope, message));
-        statuses
+        Submitted { message: IdSource::system().message(NOW), statuses }
+    }
+
+    async fn pending(&self, _: AccountId, _: MessageId) -> Result<Option<UtcMillis>, StoreError> {
+        let known = self.0.lock().unwrap();
+        Ok(known.last().filter(|(envelope, _)| envelope.wishes.hold.is_some()).map(|_| NOW))
+    }
+
+    async fn cancel(&self, _: AccountId, _: MessageId) -> Result<bool, StoreError> {
+        Ok(self.0.lock().unwrap().pop().is_some_and(|(envelope, _)| envelope.wishes.hold.is_some()))
     }
 }
 
@@ -213,6 +226,48 @@ async fn methods_fail_one_by_one() {
         assert_eq!((answers[0].0.as_str(), &answers[0].1["type"]), ("error", &json!(kind)), "{name} {}", answers[0].1);
         assert_eq!(answers[1], ("Core/echo".to_owned(), json!({ "a": 1 })));
     }
+}
+
+#[tokio::test]
+async fn a_message_can_wait_and_be_taken_back() {
+    let fixture = Fixture::new();
+    let drafts = fixture.mailbox("drafts").await;
+    let email = fixture.import(&drafts, &PLAIN.replace("Bert <bert@b.test>", "anna@a.test")).await;
+    let identities = fixture.call("Identity/get", json!({})).await;
+    let identity = identities["list"][0]["id"].clone();
+    let submission = |parameters: Value| {
+        let envelope = json!({ "mailFrom": { "email": "anna@a.test", "parameters": parameters }, "rcptTo": [{ "email": "x@b.test" }] });
+        json!({ "create": { "s": { "emailId": email, "identityId": identity, "envelope": envelope } } })
+    };
+    for (parameters, expected) in [
+        (json!({ "HOLDFOR": "soon" }), "HOLDFOR is a number"),
+        (json!({ "HOLDFOR": "99999999" }), "maxDelayedSend"),
+        (json!({ "HOLDFOR": "1", "holduntil": "2026-12-01T00:00:00Z" }), "exclude each other"),
+        (json!({ "MT-PRIORITY": "3" }), "not known"),
+    ] {
+        let answer = fixture.call("EmailSubmission/set", submission(parameters)).await;
+        let said = answer["notCreated"]["s"]["description"].as_str().unwrap().to_owned();
+        assert!(said.contains(expected), "{answer}");
+    }
+    let at_once = fixture.call("EmailSubmission/set", submission(Value::Null)).await;
+    assert_eq!(at_once["created"]["s"]["undoStatus"], "final", "{at_once}");
+    let id = at_once["created"]["s"]["id"].clone();
+    let undo = |id: &Value| json!({ "update": { id.as_str().unwrap(): { "undoStatus": "canceled" } } });
+    let late = fixture.call("EmailSubmission/set", undo(&id)).await;
+    assert_eq!(late["notUpdated"][id.as_str().unwrap()]["type"], "cannotUnsend");
+    let waits = fixture.call("EmailSubmission/set", submission(json!({ "HOLDFOR": "60" }))).await;
+    let made = &waits["created"]["s"];
+    assert_eq!(made["undoStatus"], "pending", "{waits}");
+    let now = mail::date::format_utc(fixture.clock.utc());
+    assert!(made["sendAt"].as_str().unwrap() > now.as_str());
+    let got = fixture.call("EmailSubmission/get", json!({ "ids": [made["id"], "Sx", "y"] })).await;
+    assert_eq!((&got["list"][0]["undoStatus"], &got["notFound"]), (&json!("pending"), &json!(["Sx", "y"])));
+    let patched = json!({ "update": { made["id"].as_str().unwrap(): { "undoStatus": "final" } } });
+    let refused = fixture.call("EmailSubmission/set", patched).await;
+    assert_eq!(refused["notUpdated"][made["id"].as_str().unwrap()]["type"], "invalidProperties");
+    let undone = fixture.call("EmailSubmission/set", undo(&made["id"])).await;
+    assert!(undone["updated"].as_object().unwrap().contains_key(made["id"].as_str().unwrap()), "{undone}");
+    assert_eq!(undone["notUpdated"], json!({}));
 }
 
 #[tokio::test]

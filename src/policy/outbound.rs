@@ -41,6 +41,12 @@ impl fmt::Display for Sending {
 /// The answer while an account is asked to go slowly.
 pub const SLOW: Status =
     Status::fixed(450, Enhanced(4, 7, 1), "You are sending much more than usual, try again in some minutes");
+/// The answer to an account that has sent as much as it may.
+pub const LIMITED: Status = Status::fixed(
+    450,
+    Enhanced(4, 7, 1),
+    "You have written to as many recipients as are allowed for now, try again later",
+);
 /// The answer to an account that may not send.
 pub const LOCKED: Status = Status::fixed(
     550,

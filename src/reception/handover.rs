@@ -1,12 +1,13 @@
 //! Mail for accounts that are still on an old server, handed over while its sender waits.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use base::event;
+use base::{MessageId, event};
 use bytes::Bytes;
 use directory::{DeliveryProtocol, Recipient};
 use legacy::{Outgoing, Place, Transport};
-use mail::{Enhanced, Status};
+use mail::{Address, Enhanced, ReversePath, Status};
 use moka::sync::Cache;
 use smtp::Protocol;
 use trail::Outcome;
@@ -28,6 +29,19 @@ pub(crate) struct Handover<'a> {
     /// For the subject.
     pub tag: Option<std::sync::Arc<str>>,
     pub is_junk: bool,
+}
+
+/// What accounts on one old server get.
+pub(crate) struct Batch<'a> {
+    /// Name of the legacy server.
+    pub server: &'a str,
+    pub reverse_path: &'a ReversePath,
+    /// At least one.
+    pub recipients: Vec<Address>,
+    pub smtputf8: bool,
+    pub content: Bytes,
+    /// Whom the server is told of, and as what it greeted.
+    pub client: Option<(SocketAddr, &'a str)>,
 }
 
 /// Who has a message although its sender was told to come again, because somebody else could not have it. It comes again
@@ -82,27 +96,8 @@ impl Intake {
 
     async fn hand_over_alike(&self, incoming: &Incoming<'_>, alike: &[&Handover<'_>], whole: &Bytes) -> Vec<Status> {
         let Some(first) = alike.first() else { return Vec::new() };
-        let server = match self.parts.directory.legacy(first.server).await {
-            Ok(Some(server)) => server,
-            // Gone since RCPT.
-            Ok(None) => return vec![UNAVAILABLE; alike.len()],
-            Err(error) => {
-                tracing::error!(event = event::STORE_FAILED, what = "directory", %error);
-                return vec![UNAVAILABLE; alike.len()];
-            }
-        };
-        let Some(to) = &server.delivery else {
-            let id = incoming.id;
-            tracing::error!(event = event::LEGACY_FAILED, queue_id = %id, server = server.name, error = "no address for mail");
-            return vec![NOWHERE; alike.len()];
-        };
         let tagged = first.tag.as_deref().map(|tag| content::with_subject_tag(whole, tag));
         let content = tagged.as_ref().unwrap_or(whole);
-        let content = Bytes::from([first.spam.as_bytes(), content].concat());
-        let transport = match to.protocol {
-            DeliveryProtocol::Lmtp => Transport::Lmtp,
-            DeliveryProtocol::Smtp => Transport::Smtp,
-        };
         let client = match &incoming.way {
             // A submitter's address is nobody's business but ours, and a relay's says nothing.
             Way::Session(facts) if facts.protocol == Protocol::Smtp && facts.identity.is_none() => {
@@ -110,13 +105,39 @@ impl Intake {
             }
             Way::Session(_) | Way::Web => None,
         };
-        let message = Outgoing {
+        let batch = Batch {
+            server: first.server,
             reverse_path: &incoming.envelope.reverse_path,
             recipients: alike.iter().map(|handover| handover.recipient.address.clone()).collect(),
             smtputf8: incoming.envelope.smtputf8,
-            content,
+            content: Bytes::from([first.spam.as_bytes(), content].concat()),
             client,
         };
+        self.deliver_batch(incoming.id, batch).await
+    }
+
+    /// One status for each recipient.
+    pub(crate) async fn deliver_batch(&self, id: MessageId, batch: Batch<'_>) -> Vec<Status> {
+        let Batch { server, reverse_path, recipients, smtputf8, content, client } = batch;
+        let count = recipients.len();
+        let server = match self.parts.directory.legacy(server).await {
+            Ok(Some(server)) => server,
+            // Gone since the recipient was looked up.
+            Ok(None) => return vec![UNAVAILABLE; count],
+            Err(error) => {
+                tracing::error!(event = event::STORE_FAILED, what = "directory", %error);
+                return vec![UNAVAILABLE; count];
+            }
+        };
+        let Some(to) = &server.delivery else {
+            tracing::error!(event = event::LEGACY_FAILED, queue_id = %id, server = server.name, error = "no address for mail");
+            return vec![NOWHERE; count];
+        };
+        let transport = match to.protocol {
+            DeliveryProtocol::Lmtp => Transport::Lmtp,
+            DeliveryProtocol::Smtp => Transport::Smtp,
+        };
+        let message = Outgoing { reverse_path, recipients, smtputf8, content, client };
         let place = Place { endpoint: &to.endpoint, trust: &server.trust, proxy_protocol: server.proxy_protocol };
         self.parts.legacy.deliver(transport, place, message).await
     }

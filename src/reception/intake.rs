@@ -12,8 +12,10 @@ use filter::headers::{Keeps, without_own_fields};
 use filter::{Filter, Judgement, Source, Stages};
 use mail::mime::Summary;
 use mail::{Address, Enhanced, Envelope, ForwardPath, Status};
+use mailauth::Resolver;
 use moka::sync::Cache;
 use net::{MemoryBudget, SpoolSettings};
+use peers::Peers;
 use policy::{Decision, Disposition};
 use relay::Outgoing;
 use reputation::Reputation;
@@ -26,6 +28,7 @@ use crate::handover::{Handed, Handover};
 use crate::judging::Unasked;
 use crate::leaving::Leaving;
 use crate::received::{self, Way};
+use crate::seen::Done;
 use crate::story::Story;
 
 /// What the flow is built from.
@@ -38,8 +41,18 @@ pub struct IntakeParts {
     pub filter: Arc<Filter>,
     pub classifier: Arc<Classifier>,
     pub reputation: Arc<Reputation>,
+    /// What own users may send.
+    pub limits: SendingLimits,
+    /// Is told what was seen of other systems.
+    pub peers: Arc<Peers>,
+    /// Takes messages that came to `report_addresses`; `None`: they are only delivered.
+    pub reports: Option<mpsc::Sender<Bytes>>,
+    /// Lower case.
+    pub report_addresses: Vec<String>,
     /// The way out.
     pub outgoing: Arc<Outgoing>,
+    /// For seals; `None`: nothing is sealed.
+    pub resolver: Option<Resolver>,
     /// Takes messages to learn without anybody's word; `None`: none are.
     pub lessons: Option<mpsc::Sender<Unasked>>,
     /// Mail that the filter sees; the rest is delivered as it is.
@@ -49,6 +62,16 @@ pub struct IntakeParts {
     pub budget: MemoryBudget,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
+}
+
+/// Recipients that own users may write to; `None`: no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SendingLimits {
+    /// One account within an hour, and within a day.
+    pub account_hour: Option<u64>,
+    pub account_day: Option<u64>,
+    /// All accounts of a domain within an hour.
+    pub domain_hour: Option<u64>,
 }
 
 /// Mail that is judged, by the way it came.
@@ -244,7 +267,12 @@ impl Intake {
         let decided = self.decide(&incoming, &judgement, resolved);
         let mut destinations = match decided {
             Ok(destinations) => destinations,
-            Err((resolved, status)) => return turn_away(&story, &resolved, &status),
+            Err((resolved, status)) => {
+                if status.is_permanent() {
+                    self.saw(&incoming, &judgement, Done::Refused);
+                }
+                return turn_away(&story, &resolved, &status);
+            }
         };
         if let Some(watched) = &watched {
             Self::hold(watched, &mut destinations);
@@ -257,6 +285,12 @@ impl Intake {
         }
         if let Some(watched) = watched.filter(|_| statuses.iter().any(Status::is_success)) {
             self.sent(&watched);
+        }
+        if statuses.iter().all(|status| !status.is_transient()) {
+            self.saw(&incoming, &judgement, Done::of(&destinations));
+        }
+        if statuses.iter().any(Status::is_success) {
+            self.pass_on_reports(&incoming);
         }
         if incoming.answers_each { statuses } else { unanimous(statuses) }
     }

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base::{BlobId, MessageId, event};
 use bytes::Bytes;
-use directory::Resolution;
+use directory::{Recipient, Resolution};
 use mail::mime::Summary;
 use mail::mime::decode::decode_header_text;
 use mail::{
-    Address, Enhanced, Envelope, ForwardPath, HeaderFields, HoldWish, NotifyWish, RecipientWish, Returns, Status,
-    Wishes,
+    Address, Enhanced, Envelope, ForwardPath, HeaderFields, HoldWish, NotifyWish, RecipientWish, Returns, ReversePath,
+    Status, Wishes,
 };
 use relay::{Action, Home, Notices, Posting, Told, Wish};
 use store::{AppendError, Delivery, Enqueued, Flags, Needs, Notify, QueueItem, Role, Target};
 
+use crate::content;
+use crate::handover::Batch;
 use crate::intake::{Incoming, Intake, UNAVAILABLE, UNKNOWN, Variants, queued, settle};
 use crate::story::Story;
 
@@ -59,8 +61,7 @@ impl Intake {
         }
         let entries = match self.entries(incoming, leaving, whole, variants, story).await {
             Ok(entries) => entries,
-            Err(error) => {
-                let status = self.failed(&error, incoming.id);
+            Err(status) => {
                 leaving.iter().for_each(|one| settle(statuses, one.at, status.clone()));
                 return;
             }
@@ -93,7 +94,7 @@ impl Intake {
         whole: &Bytes,
         variants: &mut Variants,
         story: &Story<'_>,
-    ) -> Result<Vec<Enqueued>, store::StoreError> {
+    ) -> Result<Vec<Enqueued>, Status> {
         let sender = incoming.envelope.reverse_path.address().map(ToString::to_string).unwrap_or_default();
         let subject = subject(incoming);
         let needs = needs(&incoming.envelope);
@@ -104,11 +105,19 @@ impl Intake {
         });
         let mut groups: BTreeMap<_, Vec<(u32, &Leaving<'_>)>> = BTreeMap::new();
         for (nth, one) in (0..).zip(leaving) {
-            groups.entry((one.tag.as_deref(), one.spam.as_str())).or_default().push((nth, one));
+            groups.entry((one.tag.as_deref(), one.spam.as_str(), one.is_here)).or_default().push((nth, one));
         }
         let mut entries = Vec::with_capacity(groups.len());
-        for (variant, ((tag, spam), copies)) in (0..).zip(groups) {
-            let (blob, _summary) = variants.get(&self.parts.storage, whole, tag).await?;
+        for (variant, ((tag, spam, is_here), copies)) in (0..).zip(groups) {
+            let stored = variants.get(&self.parts.storage, whole, tag).await;
+            let (blob, _summary) = stored.map_err(|error| self.failed(&error, incoming.id))?;
+            let signature = if is_here {
+                String::new()
+            } else {
+                let content = tag.map_or_else(|| whole.clone(), |tag| content::with_subject_tag(whole, tag));
+                self.signature(incoming, &content).await?
+            };
+            let prefix = format!("{signature}{spam}");
             let recipients = copies.into_iter().map(|(nth, one)| {
                 let posting =
                     Posting { sender: &sender, created_at: story.at, not_before, held: one.held.as_deref(), needs };
@@ -123,8 +132,8 @@ impl Intake {
                 message: incoming.id,
                 variant,
                 blob: blob.id(),
-                size_bytes: blob.size_bytes() + spam.len() as u64,
-                prefix: Bytes::from(spam.to_owned()),
+                size_bytes: blob.size_bytes() + prefix.len() as u64,
+                prefix: Bytes::from(prefix),
                 sender: sender.clone(),
                 account: incoming.submitter.as_ref().map(|submitter| submitter.account),
                 needs,
@@ -219,6 +228,22 @@ fn subject(incoming: &Incoming<'_>) -> String {
     subject.chars().filter(|c| !c.is_control()).take(SUBJECT_MAX).collect()
 }
 
+impl Intake {
+    /// Hands what the system itself says to the old server where the recipient's mailbox is.
+    async fn deliver_there(&self, id: MessageId, sender: &str, recipient: &Recipient, content: &Bytes) -> Status {
+        let reverse_path = sender.parse().map_or(ReversePath::Null, ReversePath::Address);
+        let batch = Batch {
+            server: recipient.legacy.as_deref().unwrap_or_default(),
+            reverse_path: &reverse_path,
+            recipients: vec![recipient.address.clone()],
+            smtputf8: !content.is_ascii() && !recipient.address.to_string().is_ascii(),
+            content: content.clone(),
+            client: None,
+        };
+        self.deliver_batch(id, batch).await.pop().unwrap_or(UNAVAILABLE)
+    }
+}
+
 #[async_trait]
 impl Home for Intake {
     async fn is_ours(&self, address: &str) -> Option<bool> {
@@ -237,14 +262,29 @@ impl Home for Intake {
             Ok(Resolution::UnknownAddress | Resolution::ForeignDomain) => return UNKNOWN,
             Err(_) => return UNAVAILABLE,
         };
+        let at = self.parts.clock.utc();
+        let story = Story { trail: &self.parts.trail, session: None, message, at };
+        let mut worst = Status::fixed(250, Enhanced(2, 0, 0), "Delivered");
+        let (there, here): (Vec<Recipient>, Vec<Recipient>) =
+            recipients.into_iter().partition(|recipient| recipient.legacy.is_some());
+        for recipient in &there {
+            let status = self.deliver_there(message, sender, recipient, &content).await;
+            if status.is_success() {
+                let server = recipient.legacy.as_deref().unwrap_or_default();
+                story.handed_over(recipient, trail::Outcome::Delivered, server, &status);
+            } else {
+                worst = status;
+            }
+        }
+        if here.is_empty() {
+            return worst;
+        }
         let summary: Arc<[u8]> = Summary::of(&content).encode().into();
         let blob = match self.parts.storage.blobs.put(vec![content]).await {
             Ok(blob) => blob,
             Err(error) => return self.failed(&error, message),
         };
-        let at = self.parts.clock.utc();
-        let story = Story { trail: &self.parts.trail, session: None, message, at };
-        let deliveries = recipients.iter().map(|recipient| Delivery {
+        let deliveries = here.iter().map(|recipient| Delivery {
             account: recipient.account,
             message,
             target: Target::Role(Role::Inbox),
@@ -255,8 +295,7 @@ impl Home for Intake {
             received_at: at,
         });
         let outcomes = self.parts.storage.mail.deliver(deliveries.collect()).await;
-        let mut worst = Status::fixed(250, Enhanced(2, 0, 0), "Delivered");
-        for (recipient, outcome) in recipients.iter().zip(outcomes) {
+        for (recipient, outcome) in here.iter().zip(outcomes) {
             let status = match outcome {
                 Ok(committed) => {
                     let (mailbox, uid) = (committed.mailbox_name().as_str(), committed.uid().as_raw());

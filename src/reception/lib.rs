@@ -13,10 +13,12 @@ mod judging;
 mod leaving;
 mod notice;
 mod received;
+mod seen;
 mod sending;
+mod signing;
 mod story;
 mod submit;
 
 pub use handler::Reception;
-pub use intake::{Intake, IntakeParts, Judged};
+pub use intake::{Intake, IntakeParts, Judged, SendingLimits};
 pub use judging::Unasked;

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use base::{AccountId, event};
 use directory::Account;
-use filter::Judgement;
 use filter::history::network;
 use filter::sending::{SendingFacts, findings};
+use filter::{Judgement, Source};
 use mail::{ForwardPath, Status};
-use policy::outbound::{LOCKED, SLOW};
-use policy::{Cause, Disposition, Sending, decide_outbound};
+use policy::outbound::{LIMITED, LOCKED, SLOW};
+use policy::{Cause, Disposition, Origin, Sending, decide_outbound};
 use reputation::{Amount, Kind, Record, Subject};
 
 use crate::intake::{Destination, Incoming, Intake, Submitter};
@@ -25,6 +25,10 @@ pub(crate) struct Watched {
     /// What is done with the message, and what decided it.
     pub done: Sending,
     cause: Cause,
+    /// It has sent as much as it may.
+    is_over: bool,
+    /// All accounts of its domain together.
+    domain: Subject,
     recipients: u32,
     strangers: u32,
     /// Whom it writes to.
@@ -35,16 +39,17 @@ pub(crate) struct Watched {
 }
 
 impl Intake {
-    /// Adds to the judgement what the account's way of sending says; `None` for mail that none of our users sends, or that is
-    /// not judged. Without what is known of earlier sending, only what is sent counts.
+    /// Adds to the judgement, if there is one, what the account's way of sending says; `None` for mail that none of our users
+    /// sends. Without what is known of earlier sending, only what is sent counts.
     pub(crate) async fn watch(&self, incoming: &Incoming<'_>, judgement: &mut Judgement) -> Option<Watched> {
-        let submitter = incoming.submitter.as_ref().filter(|_| self.parts.judged.holds(&incoming.source))?;
+        let submitter = incoming.submitter.as_ref()?;
         let account = submitter.account.0.to_string();
         let paths = &incoming.envelope.forward_paths;
         let contacts: Vec<Subject> = paths.iter().map(|path| contact(submitter.account, path)).collect();
         let place = submitter.ip.map(|ip| Subject::of(Kind::Place, &[&account, &network(ip)]));
         let of = |kind| Subject::of(kind, &[&account]);
-        let mut asked = vec![of(Kind::SentHour), of(Kind::SentDay), of(Kind::Unknown), of(Kind::NewPlace)];
+        let domain = of_domain(&incoming.source);
+        let mut asked = vec![of(Kind::SentHour), of(Kind::SentDay), of(Kind::Unknown), of(Kind::NewPlace), domain];
         let country = submitter.ip.and_then(|ip| self.parts.filter.country(ip));
         let in_country = |kind| country.map(|country| Subject::of(kind, &[&account, country.as_str()]));
         let (of_country, lately) = (in_country(Kind::Country), in_country(Kind::CountryLately));
@@ -81,13 +86,27 @@ impl Intake {
             countries: record_of(of_countries).sum().0 + u64::from(is_new(lately)),
         };
         let policy = self.parts.filter.policy();
-        judgement.add(findings(&facts), &policy);
-        let (done, origin) = decide_outbound(&policy, judgement.score);
+        let (mut done, mut origin) = (Sending::Passes, Origin::Default);
+        if self.parts.judged.holds(&incoming.source) {
+            judgement.add(findings(&facts), &policy);
+            (done, origin) = decide_outbound(&policy, judgement.score);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "numbers of recipients")]
+        let is_over = {
+            let is_above = |sent: f64, limit: Option<u64>| limit.is_some_and(|limit| sent > limit as f64);
+            let limits = &self.parts.limits;
+            let new = paths.len() as f64;
+            is_above(hour + new, limits.account_hour)
+                || is_above(record(1).within_slot(Kind::SentDay, now).0 + new, limits.account_day)
+                || is_above(record(4).within_slot(Kind::SentHour, now).0 + new, limits.domain_hour)
+        };
         metrics::counter!("ortler_sending_total", "done" => done.as_str()).increment(1);
         Some(Watched {
             account: submitter.account,
             done,
             cause: Cause::Sending { score: judgement.score, origin },
+            is_over,
+            domain,
             recipients: u32::try_from(paths.len()).unwrap_or(u32::MAX),
             strangers: u32::try_from(strangers).unwrap_or(u32::MAX),
             contacts,
@@ -104,6 +123,7 @@ impl Intake {
         story: &Story<'_>,
     ) -> Option<Status> {
         match watched.done {
+            Sending::Passes | Sending::Hold if watched.is_over => Some(LIMITED),
             Sending::Passes | Sending::Hold => None,
             Sending::Slow => Some(SLOW),
             Sending::Lock => {
@@ -165,6 +185,7 @@ impl Intake {
         let amount = Amount { good: watched.recipients, bad: watched.strangers };
         reputation.add(Subject::of(Kind::SentHour, &[&account]), amount);
         reputation.add(Subject::of(Kind::SentDay, &[&account]), amount);
+        reputation.add(watched.domain, amount);
         if let Some((place, is_new)) = watched.place {
             reputation.add(place, Amount::GOOD);
             if is_new {
@@ -184,6 +205,13 @@ impl Intake {
     pub(crate) fn named_nobody(&self, account: AccountId) {
         self.parts.reputation.add(Subject::of(Kind::Unknown, &[&account.0.to_string()]), Amount::GOOD);
     }
+}
+
+/// All accounts of a submitter's domain; no account has such a name.
+fn of_domain(source: &Source) -> Subject {
+    let address = if let Source::Submitter { account, .. } = source { account.as_str() } else { "" };
+    let domain = address.rsplit_once('@').map_or("", |(_, domain)| domain);
+    Subject::of(Kind::SentHour, &["@", &domain.to_lowercase()])
 }
 
 /// Somebody to whom an account writes.

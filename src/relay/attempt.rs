@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mail::{Enhanced, Status};
-use net::TlsFacts;
+use net::{TlsFacts, TlsTrouble};
 use store::{Needs, QueueItem, QueueJob, StoreError};
 
 use crate::client::{Answer, ConnectError, Conversation, Parcel, ParcelRecipient, Target};
-use crate::hosts::Plan;
+use crate::hosts::{Plan, failure};
 use crate::outcome::{Conclusion, Outcome};
 use crate::site::Site;
 use crate::worker::Relay;
@@ -117,15 +117,28 @@ async fn send(relay: &Relay, plan: &Plan, site: &Arc<Site>, jobs: Vec<QueueJob>)
             return told(relay, site, known, jobs, answers);
         }
     }
-    match connect(relay, plan, site).await {
-        Ok(mut new) => {
-            let answers = new.deliver(&parcel).await;
-            told(relay, site, new, jobs, answers)
-        }
-        Err((status, host)) => {
-            let deferred =
-                |job| Outcome { job, conclusion: Conclusion::Deferred(status.clone()), host: host.clone(), tls: None };
-            Attempted { outcomes: jobs.into_iter().map(deferred).collect(), done: Done::Away(status) }
+    let mut from = 0;
+    loop {
+        match connect(relay, plan, site, from).await {
+            Ok((at, mut new)) => {
+                let answers = new.deliver(&parcel).await;
+                from = at + 1;
+                // Another server may take it (RFC 5321 §5.1).
+                if new.is_unwilling && !new.is_turned_away && from < plan.targets.len() {
+                    site.keep(new, now());
+                    continue;
+                }
+                return told(relay, site, new, jobs, answers);
+            }
+            Err((status, host)) => {
+                let deferred = |job| Outcome {
+                    job,
+                    conclusion: Conclusion::Deferred(status.clone()),
+                    host: host.clone(),
+                    tls: None,
+                };
+                return Attempted { outcomes: jobs.into_iter().map(deferred).collect(), done: Done::Away(status) };
+            }
         }
     }
 }
@@ -138,13 +151,21 @@ fn fits(idle: &Conversation, plan: &Plan) -> bool {
     })
 }
 
-/// The first of the servers that answers.
-async fn connect(relay: &Relay, plan: &Plan, site: &Site) -> Result<Conversation, (Status, String)> {
+/// The first of the servers from `from` on that answers, and its place.
+async fn connect(
+    relay: &Relay,
+    plan: &Plan,
+    site: &Site,
+    from: usize,
+) -> Result<(usize, Conversation), (Status, String)> {
     let mut last = (Status::fixed(451, Enhanced(4, 4, 1), "No server"), String::new());
-    for target in &plan.targets {
+    for (at, target) in plan.targets.iter().enumerate().skip(from) {
         let host = name_of(target);
-        match Conversation::open(&relay.connectors, target, &relay.settings.host_name, relay.settings.waits).await {
-            Ok(conversation) => return Ok(conversation),
+        let opened =
+            Conversation::open(&relay.connectors, target, &relay.settings.host_name, relay.settings.waits).await;
+        tell(relay, plan, target, &opened);
+        match opened {
+            Ok(conversation) => return Ok((at, conversation)),
             Err(ConnectError::Refused(status)) => {
                 site.is_too_much(relay.parts.clock.now());
                 let text = format!("The server turned us away: {} {}", status.code(), status.text());
@@ -153,12 +174,33 @@ async fn connect(relay: &Relay, plan: &Plan, site: &Site) -> Result<Conversation
             Err(ConnectError::Unreachable(reason)) => {
                 last = (Status::with_text(451, Enhanced(4, 4, 1), &reason), host);
             }
-            Err(ConnectError::Tls(reason)) => {
+            Err(ConnectError::Tls { reason, .. }) => {
                 last = (Status::with_text(451, Enhanced(4, 7, 5), &format!("TLS: {reason}")), host);
             }
         }
     }
     Err(last)
+}
+
+/// Notes how TLS went, for a domain that wants to know.
+fn tell(relay: &Relay, plan: &Plan, target: &Target, opened: &Result<Conversation, ConnectError>) {
+    let Some(reporting) = &plan.reporting else { return };
+    let trouble = match opened {
+        Ok(conversation) => conversation.trouble.clone(),
+        Err(ConnectError::Tls { trouble, reason }) => Some((*trouble, reason.clone())),
+        // It did not come so far.
+        Err(ConnectError::Refused(_) | ConnectError::Unreachable(_)) => return,
+    };
+    let word = |trouble: TlsTrouble| match (trouble, reporting.policy) {
+        (TlsTrouble::NotOffered, _) => "starttls-not-supported",
+        (TlsTrouble::Expired, _) => "certificate-expired",
+        (TlsTrouble::WrongName, _) => "certificate-host-mismatch",
+        (TlsTrouble::NotTrusted, "tlsa") => "tlsa-invalid",
+        (TlsTrouble::NotTrusted, _) => "certificate-not-trusted",
+        (TlsTrouble::Other, _) => "validation-failure",
+    };
+    let failure = trouble.map(|(trouble, reason)| failure(word(trouble), &target.host, Some(target), &reason));
+    relay.parts.peers.saw_tls(&reporting.domain, &reporting.seen(failure));
 }
 
 fn name_of(target: &Target) -> String {

@@ -2,6 +2,7 @@
 //! and keep promises: PIPELINING, CHUNKING, SIZE, 8BITMIME, SMTPUTF8, DSN, REQUIRETLS, AUTH.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::Secret;
@@ -10,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use mail::reply::{Offers, REPLY_LINES_MAX, Reply, reply_line, stuff_dots};
 use mail::{Enhanced, Status};
-use net::{Connectors, Outbound, TlsFacts, Trust};
+use net::{Connectors, Outbound, TlsFacts, TlsTrouble, Tlsa, Trust};
 use store::{Needs, Notify};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -29,8 +30,12 @@ pub enum Protection {
     None,
     /// TLS where it is offered, with whoever answers; in the clear where it fails.
     Opportunistic,
+    /// The same; that `Trust` does not believe the server is only noted (RFC 8461 §5, a policy being tested).
+    Tested(Trust),
     /// TLS, or not at all; `Trust` says whom it is believed.
     Required(Trust),
+    /// TLS with a certificate that the DNS names, or not at all (RFC 7672).
+    Dane(Arc<[Tlsa]>),
     /// TLS from the first octet.
     Implicit(Trust),
 }
@@ -60,6 +65,17 @@ pub struct Waits {
     pub message: Duration,
 }
 
+impl Protection {
+    /// Nobody in between reads along.
+    pub fn is_verified(&self) -> bool {
+        match self {
+            Self::Required(trust) | Self::Implicit(trust) => *trust != Trust::Anything,
+            Self::Dane(_) => true,
+            Self::None | Self::Opportunistic | Self::Tested(_) => false,
+        }
+    }
+}
+
 impl Default for Waits {
     fn default() -> Self {
         let s = Duration::from_secs;
@@ -74,8 +90,8 @@ pub enum ConnectError {
     #[error("{0}")]
     Unreachable(String),
     /// TLS is required and cannot be had.
-    #[error("TLS: {0}")]
-    Tls(String),
+    #[error("TLS: {reason}")]
+    Tls { trouble: TlsTrouble, reason: String },
     /// The server turned us away.
     #[error("{0}")]
     Refused(Status),
@@ -117,12 +133,16 @@ pub struct Conversation {
     waits: Waits,
     pub target: Target,
     pub tls: Option<TlsFacts>,
+    /// What kept TLS from being as it was tried first; it goes on with less.
+    pub trouble: Option<(TlsTrouble, String)>,
     /// Messages that went through it.
     pub messages: usize,
     /// The server has been told of a message that it has not answered for, or broke off: of no more use.
     is_broken: bool,
     /// It said that it closes the connection (421).
     pub is_turned_away: bool,
+    /// It did not even take the sender, for now: another server may.
+    pub is_unwilling: bool,
     /// The last message was on its way when the conversation broke: the server may have it.
     pub may_have_it: bool,
 }
@@ -149,13 +169,32 @@ impl Conversation {
         host_name: &str,
         waits: Waits,
     ) -> Result<Self, ConnectError> {
-        let with_tls = target.protection != Protection::None;
-        match Self::try_to_open(connectors, target, host_name, waits, with_tls).await {
-            Err(ConnectError::Tls(_)) if target.protection == Protection::Opportunistic => {
-                Self::try_to_open(connectors, target, host_name, waits, false).await
-            }
-            other => other,
+        let first = match &target.protection {
+            Protection::None => Start::Plain,
+            Protection::Opportunistic => Start::IfOffered(Trust::Anything),
+            Protection::Tested(trust) => Start::Always(Belief::Trust(trust.clone())),
+            Protection::Required(trust) => Start::Always(Belief::Trust(trust.clone())),
+            Protection::Dane(records) => Start::Always(Belief::Dns(Arc::clone(records))),
+            Protection::Implicit(trust) => Start::AtOnce(trust.clone()),
+        };
+        // What is tried where that does not come about.
+        let less = match &target.protection {
+            Protection::Opportunistic => vec![Start::Plain],
+            Protection::Tested(_) => vec![Start::IfOffered(Trust::Anything), Start::Plain],
+            Protection::None | Protection::Required(_) | Protection::Dane(_) | Protection::Implicit(_) => Vec::new(),
+        };
+        let mut seen = None;
+        let mut opened = Self::try_to_open(connectors, target, host_name, waits, &first).await;
+        for start in &less {
+            let Err(ConnectError::Tls { trouble, reason }) = &opened else { break };
+            seen.get_or_insert((*trouble, reason.clone()));
+            opened = Self::try_to_open(connectors, target, host_name, waits, start).await;
         }
+        let mut opened = opened?;
+        let is_plain = opened.tls.is_none() && target.protection == Protection::Opportunistic;
+        let none = || (TlsTrouble::NotOffered, "the server does not offer STARTTLS".to_owned());
+        opened.trouble = seen.or_else(|| is_plain.then(none));
+        Ok(opened)
     }
 
     async fn try_to_open(
@@ -163,15 +202,15 @@ impl Conversation {
         target: &Target,
         host_name: &str,
         waits: Waits,
-        with_tls: bool,
+        start: &Start,
     ) -> Result<Self, ConnectError> {
         let stream = connect(target, waits.connect).await.map_err(ConnectError::Unreachable)?;
-        let stream = match &target.protection {
-            Protection::Implicit(trust) => {
+        let stream = match start {
+            Start::AtOnce(trust) => {
                 let secured = connectors.secure(stream, &target.host, trust).await;
-                secured.map_err(|error| ConnectError::Tls(error.to_string()))?
+                secured.map_err(|error| of_tls(&error))?
             }
-            _ => Outbound::Plain(stream),
+            Start::Plain | Start::IfOffered(_) | Start::Always(_) => Outbound::Plain(stream),
         };
         let tls = stream.tls_facts();
         let mut new = Self {
@@ -181,22 +220,28 @@ impl Conversation {
             waits,
             target: target.clone(),
             tls,
+            trouble: None,
             messages: 0,
             is_broken: false,
             is_turned_away: false,
+            is_unwilling: false,
             may_have_it: false,
         };
         new.greet(host_name).await?;
-        let (needs_tls, trust) = match &target.protection {
-            Protection::Required(trust) => (true, trust.clone()),
-            _ => (false, Trust::Anything),
+        let is_offered = new.offers.has("STARTTLS");
+        let belief = match start {
+            Start::Plain | Start::AtOnce(_) => None,
+            Start::IfOffered(trust) => is_offered.then(|| Belief::Trust(trust.clone())),
+            Start::Always(belief) if is_offered => Some(belief.clone()),
+            Start::Always(_) => {
+                new.quit().await;
+                let reason = "the server does not offer STARTTLS".to_owned();
+                return Err(ConnectError::Tls { trouble: TlsTrouble::NotOffered, reason });
+            }
         };
-        if with_tls && new.tls.is_none() && new.offers.has("STARTTLS") {
-            new.start_tls(connectors, &trust).await.map_err(ConnectError::Tls)?;
+        if let Some(belief) = belief {
+            new.start_tls(connectors, &belief).await?;
             new.hello(host_name).await?;
-        } else if needs_tls {
-            new.quit().await;
-            return Err(ConnectError::Tls("the server does not offer STARTTLS".to_owned()));
         }
         if let Some((login, password)) = target.login.clone() {
             new.sign_in(&login, &password).await?;
@@ -230,17 +275,24 @@ impl Conversation {
         Ok(())
     }
 
-    async fn start_tls(&mut self, connectors: &Connectors, trust: &Trust) -> Outcome<()> {
-        let answer = self.ask("STARTTLS").await?;
+    async fn start_tls(&mut self, connectors: &Connectors, belief: &Belief) -> Result<(), ConnectError> {
+        let other = |reason: String| ConnectError::Tls { trouble: TlsTrouble::Other, reason };
+        let answer = self.ask("STARTTLS").await.map_err(other)?;
         if answer.code != 220 {
-            return Err(format!("STARTTLS was refused: {}", answer.describe()));
+            return Err(other(format!("STARTTLS was refused: {}", answer.describe())));
         }
         // RFC 3207 §6: what was said in the clear is forgotten.
         if !self.input.is_empty() {
-            return Err("more was said before TLS began".to_owned());
+            return Err(other("more was said before TLS began".to_owned()));
         }
-        let Some(Outbound::Plain(stream)) = self.stream.take() else { return Err("TLS is on already".to_owned()) };
-        let secured = connectors.secure(stream, &self.target.host, trust).await.map_err(|error| error.to_string())?;
+        let Some(Outbound::Plain(stream)) = self.stream.take() else {
+            return Err(other("TLS is on already".to_owned()));
+        };
+        let secured = match belief {
+            Belief::Trust(trust) => connectors.secure(stream, &self.target.host, trust).await,
+            Belief::Dns(records) => connectors.secure_by_dns(stream, &self.target.host, records).await,
+        };
+        let secured = secured.map_err(|error| of_tls(&error))?;
         self.tls = secured.tls_facts();
         self.stream = Some(secured);
         Ok(())
@@ -299,9 +351,7 @@ impl Conversation {
         if !self.offers.has("SMTPUTF8") && (parcel.needs.smtputf8 || !is_ascii) {
             return Some(NEEDS_UTF8);
         }
-        let is_verified = self.tls.is_some()
-            && matches!(&self.target.protection, Protection::Required(trust) | Protection::Implicit(trust)
-                if *trust != Trust::Anything);
+        let is_verified = self.tls.is_some() && self.target.protection.is_verified();
         if parcel.needs.requiretls && !(is_verified && self.offers.has("REQUIRETLS")) {
             return Some(NEEDS_TLS);
         }
@@ -371,6 +421,7 @@ impl Conversation {
             self.say(format!("{}\r\n", commands.join("\r\n")).as_bytes()).await?;
         }
         let mail = self.answer_to(&commands[0], is_pipelined).await?;
+        self.is_unwilling = !mail.is_success() && !mail.is_permanent();
         if !mail.is_success() && !is_pipelined {
             answers.fill(Some(refusal(&mail)));
             return self.after_refusal(&mail);
@@ -574,6 +625,28 @@ async fn connect(target: &Target, wait: Duration) -> Outcome<TcpStream> {
         Ok(Err(error)) => Err(format!("{}: {error}", target.address)),
         Err(_elapsed) => Err(format!("{}: no answer in time", target.address)),
     }
+}
+
+/// How TLS begins.
+enum Start {
+    /// Not at all.
+    Plain,
+    /// Where it is offered.
+    IfOffered(Trust),
+    Always(Belief),
+    /// From the first octet.
+    AtOnce(Trust),
+}
+
+/// Which certificate is the server's.
+#[derive(Clone)]
+enum Belief {
+    Trust(Trust),
+    Dns(Arc<[Tlsa]>),
+}
+
+fn of_tls(error: &std::io::Error) -> ConnectError {
+    ConnectError::Tls { trouble: TlsTrouble::of(error), reason: error.to_string() }
 }
 
 fn refusal(reply: &Reply) -> Status {

@@ -1,13 +1,17 @@
 //! From a lane to the servers that are tried, in order.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use mail::{Enhanced, Status};
-use mailauth::{Resolver, Unresolved};
+use mailauth::{Proven, Resolver, Unresolved};
+use net::{Tlsa, Trust};
+use peers::{Peers, TlsFailure, TlsSeen};
 
 use crate::client::{Protection, Target, Transport};
 use crate::routes::{NextHop, Route, Routes};
 use crate::site::SiteRule;
+use crate::sts::{Known, Mode, Policies};
 
 /// Servers of a lane.
 #[derive(Clone, Debug)]
@@ -15,6 +19,25 @@ pub struct Plan {
     /// At least one, the best first.
     pub targets: Vec<Target>,
     pub rule: SiteRule,
+    /// What the domain asks of TLS, to be told how it went; `None`: it does not want to know.
+    pub reporting: Option<Arc<Reporting>>,
+}
+
+/// What a domain hears about TLS with its servers (RFC 8460).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reporting {
+    pub domain: String,
+    /// `sts`, `tlsa` or `no-policy-found`.
+    pub policy: &'static str,
+    pub strings: Vec<String>,
+    pub hosts: Vec<String>,
+}
+
+impl Reporting {
+    pub fn seen(&self, failure: Option<TlsFailure>) -> TlsSeen {
+        let Self { policy, strings, hosts, .. } = self;
+        TlsSeen { policy: (*policy).to_owned(), strings: strings.clone(), hosts: hosts.clone(), failure }
+    }
 }
 
 /// A server that is none: why nothing is tried.
@@ -27,7 +50,8 @@ pub enum NoPlan {
 
 /// What finding servers needs to know.
 pub struct Finder<'a> {
-    pub resolver: &'a Resolver,
+    /// Without one, only routes and literals lead anywhere.
+    pub resolver: Option<&'a Resolver>,
     pub routes: &'a Routes,
     /// Our own name: mail is never sent to ourselves.
     pub host_name: &'a str,
@@ -35,6 +59,34 @@ pub struct Finder<'a> {
     pub port: u16,
     /// Mixes servers that are as good as each other.
     pub turn: u64,
+    /// What domains say of their servers over HTTPS; `None`: nobody asks.
+    pub policies: Option<&'a Policies>,
+    /// Who signs certificates of servers that a policy names.
+    pub authorities: Trust,
+    /// Is told what keeps mail from a server.
+    pub peers: Option<&'a Peers>,
+}
+
+enum Promise {
+    /// By DNSSEC; the records as texts.
+    Dns(Protection, Vec<String>),
+    Other(Protection),
+}
+
+struct KeptOut {
+    /// RFC 8460 §4.3.
+    result: &'static str,
+    text: &'static str,
+}
+
+pub(crate) fn failure(result: &str, host: &str, target: Option<&Target>, reason: &str) -> TlsFailure {
+    TlsFailure {
+        result: result.to_owned(),
+        host: host.to_owned(),
+        ip: target.map(|target| target.address.ip()),
+        from: target.and_then(|target| target.source),
+        reason: reason.chars().filter(|c| !c.is_control()).take(200).collect(),
+    }
 }
 
 /// Addresses that are tried (RFC 5321 §5.1 wants two at least).
@@ -46,20 +98,34 @@ const NO_SERVER: Status = Status::fixed(550, Enhanced(5, 1, 2), "The domain has 
 const NO_ADDRESS: Status = Status::fixed(550, Enhanced(5, 4, 4), "The domain's mail servers have no address");
 const IS_US: Status =
     Status::fixed(554, Enhanced(5, 4, 6), "The domain's best mail server is this one, which does not know it");
+const NO_RESOLVER: Status = Status::fixed(451, Enhanced(4, 4, 3), "This system has no name servers");
 const NO_ANSWER: Status = Status::fixed(451, Enhanced(4, 4, 3), "The name servers of the domain do not answer");
 
 impl Finder<'_> {
-    /// The servers of a domain, as the DNS has them (RFC 5321 §5.1, RFC 7505).
+    /// The servers of a domain, as the DNS has them (RFC 5321 §5.1, RFC 7505), each under the protection that its domain
+    /// promises: what DNSSEC proves (RFC 7672) goes before what the domain says over HTTPS (RFC 8461).
     pub async fn of_domain(&self, domain: &str) -> Result<Plan, NoPlan> {
         if let Some(ip) = literal(domain) {
-            let targets = vec![self.target(domain, ip)];
-            return Ok(Plan { targets, rule: self.routes.sites.rule_for(domain) });
+            let targets = vec![self.target(domain, ip, Protection::Opportunistic)];
+            return Ok(Plan { targets, rule: self.routes.sites.rule_for(domain), reporting: None });
         }
-        let mut hosts = match self.resolver.lookup_mail_hosts(domain).await {
-            Ok(hosts) => hosts,
-            Err(Unresolved::Absent) => vec![(0, domain.to_owned())],
-            Err(Unresolved::Failed) => return Err(NoPlan::Later(NO_ANSWER)),
+        let Some(resolver) = self.resolver else { return Err(NoPlan::Later(NO_RESOLVER)) };
+        let sts = async {
+            match self.policies {
+                Some(policies) => policies.of(domain).await,
+                None => Known::Nothing,
+            }
         };
+        let wants_reports = async {
+            let texts = resolver.lookup_texts(&format!("_smtp._tls.{domain}")).await;
+            self.peers.is_some() && texts.is_ok_and(|texts| texts.iter().any(|text| text.starts_with("v=TLSRPTv1")))
+        };
+        let (found, sts, wants_reports) = tokio::join!(resolver.prove_mail_hosts(domain), sts, wants_reports);
+        let Proven { found: mut hosts, is_secure } = found.map_err(|_| NoPlan::Later(NO_ANSWER))?;
+        let is_implicit = hosts.is_empty();
+        if is_implicit {
+            hosts.push((0, domain.to_owned()));
+        }
         if hosts.iter().all(|(_, name)| name.is_empty()) {
             return Err(NoPlan::Never(TAKES_NONE));
         }
@@ -71,11 +137,40 @@ impl Finder<'_> {
         let Some((_, first)) = hosts.first() else { return Err(NoPlan::Never(IS_US)) };
         let rule = self.routes.sites.rule_for(first);
         self.mix(&mut hosts);
-        let (mut targets, mut is_open) = (Vec::new(), false);
-        let is_implicit = hosts.len() == 1 && hosts.first().is_some_and(|(_, name)| name == domain);
+        let mut reporting =
+            Reporting { domain: domain.to_owned(), policy: "no-policy-found", strings: Vec::new(), hosts: Vec::new() };
+        if let Known::Policy(policy) = &sts {
+            (reporting.policy, reporting.strings) = ("sts", policy.lines.clone());
+            reporting.hosts.clone_from(&policy.hosts);
+        }
+        let report = |reporting: &Reporting, result: &str, host: &str, reason: &str| {
+            if let Some(peers) = self.peers.filter(|_| wants_reports) {
+                peers.saw_tls(domain, &reporting.seen(Some(failure(result, host, None, reason))));
+            }
+        };
+        if let Known::Unfetched { result, reason } = &sts {
+            report(&Reporting { policy: "sts", ..reporting.clone() }, result, "", reason);
+        }
+        let (mut targets, mut is_open, mut kept_out) = (Vec::new(), false, None);
         for (_, host) in hosts.iter().take(HOSTS_MAX) {
-            match self.resolver.lookup_addresses(host).await {
-                Ok(found) => targets.extend(found.into_iter().map(|ip| self.target(host, ip))),
+            let protection = match self.protection(resolver, host, is_secure, &sts).await {
+                Ok(Promise::Dns(protection, records)) => {
+                    if reporting.policy != "tlsa" {
+                        (reporting.policy, reporting.strings, reporting.hosts) = ("tlsa", Vec::new(), Vec::new());
+                    }
+                    reporting.strings.extend(records);
+                    reporting.hosts.push(host.clone());
+                    protection
+                }
+                Ok(Promise::Other(protection)) => protection,
+                Err(KeptOut { result, text }) => {
+                    report(&reporting, result, host, text);
+                    kept_out = Some(format!("{host}: {text}"));
+                    continue;
+                }
+            };
+            match resolver.lookup_addresses(host).await {
+                Ok(found) => targets.extend(found.into_iter().map(|ip| self.target(host, ip, protection.clone()))),
                 Err(Unresolved::Absent) => {}
                 Err(Unresolved::Failed) => is_open = true,
             }
@@ -84,12 +179,48 @@ impl Finder<'_> {
             }
         }
         targets.truncate(TARGETS_MAX);
-        match (targets.is_empty(), is_open) {
-            (false, _) => Ok(Plan { targets, rule }),
-            (true, true) => Err(NoPlan::Later(NO_ANSWER)),
-            (true, false) if is_implicit => Err(NoPlan::Never(NO_SERVER)),
-            (true, false) => Err(NoPlan::Never(NO_ADDRESS)),
+        let reporting = wants_reports.then(|| Arc::new(reporting));
+        match (targets.is_empty(), is_open, kept_out) {
+            (false, ..) => Ok(Plan { targets, rule, reporting }),
+            (true, _, Some(why)) => Err(NoPlan::Later(Status::with_text(451, Enhanced(4, 7, 5), &why))),
+            (true, true, None) => Err(NoPlan::Later(NO_ANSWER)),
+            (true, false, None) if is_implicit => Err(NoPlan::Never(NO_SERVER)),
+            (true, false, None) => Err(NoPlan::Never(NO_ADDRESS)),
         }
+    }
+
+    /// What is promised of a server; an error: mail does not go there.
+    async fn protection(
+        &self,
+        resolver: &Resolver,
+        host: &str,
+        is_secure: bool,
+        sts: &Known,
+    ) -> Result<Promise, KeptOut> {
+        if is_secure {
+            let records = resolver.lookup_tlsa(host, self.port).await.map_err(|_| KeptOut {
+                result: "dnssec-invalid",
+                text: "what the DNS says of its certificate cannot be proven",
+            })?;
+            let texts: Vec<String> = records.iter().map(ToString::to_string).collect();
+            let usable: Vec<Tlsa> = records.into_iter().filter(Tlsa::is_usable).collect();
+            match (texts.is_empty(), usable.is_empty()) {
+                (true, _) => {}
+                // RFC 7672 §2.2: TLS, and with whoever answers.
+                (false, true) => return Ok(Promise::Dns(Protection::Required(Trust::Anything), texts)),
+                (false, false) => return Ok(Promise::Dns(Protection::Dane(usable.into()), texts)),
+            }
+        }
+        Ok(Promise::Other(match sts {
+            Known::Policy(policy) if policy.mode == Mode::Enforce => {
+                if !policy.holds(host) {
+                    return Err(KeptOut { result: "validation-failure", text: "the domain's policy does not name it" });
+                }
+                Protection::Required(self.authorities.clone())
+            }
+            Known::Policy(policy) if policy.mode == Mode::Testing => Protection::Tested(self.authorities.clone()),
+            Known::Policy(_) | Known::Nothing | Known::Unfetched { .. } => Protection::Opportunistic,
+        }))
     }
 
     /// Those of the same preference in a new order each time.
@@ -100,12 +231,12 @@ impl Finder<'_> {
         }
     }
 
-    fn target(&self, host: &str, ip: IpAddr) -> Target {
+    fn target(&self, host: &str, ip: IpAddr, protection: Protection) -> Target {
         Target {
             host: host.to_owned(),
             address: SocketAddr::new(ip, self.port),
             transport: Transport::Smtp,
-            protection: Protection::Opportunistic,
+            protection,
             source: source(&self.routes.sources, ip, self.turn),
             login: None,
         }
@@ -140,7 +271,7 @@ impl Finder<'_> {
         if targets.is_empty() {
             return Err(NoPlan::Later(Status::with_text(451, Enhanced(4, 4, 3), &why)));
         }
-        Ok(Plan { targets, rule: self.routes.sites.rule_for_route(&route.name) })
+        Ok(Plan { targets, rule: self.routes.sites.rule_for_route(&route.name), reporting: None })
     }
 }
 
@@ -216,7 +347,16 @@ mod tests {
         let server = StubServer::start(ZONE);
         let settings = ResolverSettings { name_servers: vec![server.address()], ..ResolverSettings::default() };
         let (resolver, routes) = (Resolver::new(&settings).unwrap(), Routes::default());
-        let mut finder = Finder { resolver: &resolver, routes: &routes, host_name: "us.test", port: 25, turn: 0 };
+        let mut finder = Finder {
+            resolver: Some(&resolver),
+            routes: &routes,
+            host_name: "us.test",
+            port: 25,
+            turn: 0,
+            policies: None,
+            authorities: Trust::System,
+            peers: None,
+        };
         for (domain, expected) in [
             ("many.test", "2001:db8::1 192.0.2.1 192.0.2.2 192.0.2.3"),
             ("plain.test", "192.0.2.9"),

@@ -173,11 +173,14 @@ impl LaneTask {
         let relay = Arc::clone(&self.relay);
         let routes = relay.parts.outgoing.routes.load_full();
         let finder = Finder {
-            resolver: &relay.parts.resolver,
+            resolver: relay.parts.resolver.as_ref(),
             routes: &routes,
             host_name: &relay.settings.host_name,
             port: relay.settings.port,
             turn: self.claim.fence.unsigned_abs(),
+            policies: relay.parts.policies.as_deref(),
+            authorities: relay.settings.authorities.clone(),
+            peers: relay.settings.reports_tls.then_some(&*relay.parts.peers),
         };
         let plan = match routes.way(&self.claim.lane) {
             Way::Local => {

@@ -1,6 +1,6 @@
 //! A notice to a sender, ready for the queue.
 
-use base::{IdSource, UtcMillis};
+use base::{IdSource, MessageId, UtcMillis};
 use bytes::Bytes;
 use engine::EngineError;
 use store::{BlobStore, Enqueued, Needs, Notify, QueueItem, QueueRecipient, QueueState, StoreError};
@@ -53,23 +53,48 @@ impl Notices<'_> {
         }
         let (now, id) = (self.at, self.ids.message(self.at));
         let report = Report { action, item: &item, told, content, host_name: self.host_name, id, at: now };
-        let (subject, message) = (report.subject(), report.message());
-        let lane = match self.home.is_ours(&item.sender).await {
-            Some(true) => LOCAL.into(),
-            Some(false) => self.outgoing.routes.load().lane("", &item.sender),
-            // Asked again, the directory may be back.
-            None => return Err(StoreError::Unavailable(EngineError::Closing)),
+        let letter = Letter {
+            id,
+            sender: "",
+            recipient: &item.sender,
+            signs: self.host_name,
+            subject: &report.subject(),
+            message: report.message(),
+            priority: NOTICE_PRIORITY,
+            smtputf8: item.needs.smtputf8,
         };
-        let size_bytes = message.len() as u64;
+        let notice = self.letter(letter).await?;
+        let about =
+            Event::new(now, Kind::Started).message(id).field("from", "<>").field("about", item.message.to_string());
+        self.trail.record(about);
+        Ok(Some(notice))
+    }
+
+    /// Something that the system itself says, ready for the queue; its content is stored on return.
+    ///
+    /// # Errors
+    /// The content cannot be stored, or the directory does not say whose the recipient is.
+    pub async fn letter(&self, letter: Letter<'_>) -> Result<Enqueued, StoreError> {
+        let Letter { id, sender, recipient, signs, subject, message, priority, smtputf8 } = letter;
+        let now = self.at;
+        let away = || StoreError::Unavailable(EngineError::Closing);
+        let lane = match self.home.is_ours(recipient).await {
+            Some(true) => LOCAL.into(),
+            Some(false) => self.outgoing.routes.load().lane(sender, recipient),
+            // Asked again, the directory may be back.
+            None => return Err(away()),
+        };
+        let signature = self.outgoing.keyring.sign(signs, &message).await.map_err(|_| away())?;
+        let size_bytes = (message.len() + signature.len()) as u64;
         let blob = self.blobs.put(vec![message]).await?;
         let expires_at = self.outgoing.schedule.expires_at(now, "");
-        let recipient = QueueRecipient {
+        let to = QueueRecipient {
             nth: 0,
-            address: item.sender.clone(),
+            address: recipient.to_owned(),
             original: None,
             notify: Notify { success: false, failure: true, delay: false },
             lane,
-            priority: NOTICE_PRIORITY,
+            priority,
             state: QueueState::Waiting,
             next_at: now,
             alarm_at: expires_at,
@@ -79,22 +104,36 @@ impl Notices<'_> {
             last_status: String::new(),
             last_host: String::new(),
         };
-        let notice = QueueItem {
+        let item = QueueItem {
             message: id,
             variant: 0,
             blob: blob.id(),
             size_bytes,
-            prefix: Bytes::new(),
-            sender: String::new(),
+            prefix: Bytes::from(signature),
+            sender: sender.to_owned(),
             account: None,
-            needs: Needs { smtputf8: item.needs.smtputf8 || !item.sender.is_ascii(), ..Needs::default() },
+            needs: Needs { smtputf8: smtputf8 || !recipient.is_ascii(), ..Needs::default() },
             envelope_id: None,
             subject: subject.chars().take(SUBJECT_MAX).collect(),
             created_at: now,
         };
-        let about =
-            Event::new(now, Kind::Started).message(id).field("from", "<>").field("about", item.message.to_string());
-        self.trail.record(about);
-        Ok(Some(Enqueued { item: notice, blob, recipients: vec![recipient] }))
+        Ok(Enqueued { item, blob, recipients: vec![to] })
     }
+}
+
+/// A message of the system's own.
+#[derive(Clone, Debug)]
+pub struct Letter<'a> {
+    pub id: MessageId,
+    /// The reverse-path, without brackets; empty for the null one.
+    pub sender: &'a str,
+    pub recipient: &'a str,
+    /// The domain whose keys sign it.
+    pub signs: &'a str,
+    pub subject: &'a str,
+    /// Complete, with CRLF.
+    pub message: Bytes,
+    /// Lower goes first.
+    pub priority: u8,
+    pub smtputf8: bool,
 }

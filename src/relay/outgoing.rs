@@ -7,6 +7,7 @@ use base::UtcMillis;
 use store::{Needs, Notify, QueueRecipient, QueueState};
 use tokio::sync::watch;
 
+use crate::keyring::Keyring;
 use crate::routes::Routes;
 use crate::schedule::Schedule;
 
@@ -14,6 +15,7 @@ use crate::schedule::Schedule;
 pub struct Outgoing {
     pub routes: ArcSwap<Routes>,
     pub schedule: Schedule,
+    pub keyring: Keyring,
     /// Rises when something was put into the queue here.
     pub(crate) news: watch::Sender<u64>,
 }
@@ -43,8 +45,8 @@ pub struct Posting<'a> {
 const PRIORITY: u8 = 5;
 
 impl Outgoing {
-    pub fn new(routes: Routes, schedule: Schedule) -> Arc<Self> {
-        Arc::new(Self { routes: ArcSwap::from_pointee(routes), schedule, news: watch::Sender::new(0) })
+    pub fn new(routes: Routes, schedule: Schedule, keyring: Keyring) -> Arc<Self> {
+        Arc::new(Self { routes: ArcSwap::from_pointee(routes), schedule, keyring, news: watch::Sender::new(0) })
     }
 
     /// Something was put into the queue: it is looked at now.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base::Clock;
@@ -18,7 +19,7 @@ pub struct SiteRule {
     pub name: String,
     /// `mx.example.net`, or `.example.net` for all below.
     pub hosts: Vec<String>,
-    /// Connections at a time from one node.
+    /// Connections at a time.
     #[serde(default = "connections")]
     pub connections: u32,
     /// Messages through one connection.
@@ -27,7 +28,7 @@ pub struct SiteRule {
     /// Recipients of one message at a time.
     #[serde(default = "recipients_per_message")]
     pub recipients_per_message: usize,
-    /// Messages in a minute from one node; 0: no limit.
+    /// Messages in a minute; 0: no limit.
     #[serde(default)]
     pub messages_per_minute: u32,
 }
@@ -114,6 +115,8 @@ fn registered(host: &str) -> &str {
 /// A site at work.
 pub struct Site {
     pub rule: SiteRule,
+    /// Nodes that share its limits.
+    nodes: Arc<AtomicU32>,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -150,7 +153,7 @@ impl Drop for Turn {
 }
 
 impl Site {
-    pub fn new(rule: SiteRule, now: Instant) -> Self {
+    pub fn new(rule: SiteRule, nodes: Arc<AtomicU32>, now: Instant) -> Self {
         let state = State {
             active: 0,
             allowed: rule.connections * 10,
@@ -160,7 +163,7 @@ impl Site {
             idle: Vec::new(),
             over: Vec::new(),
         };
-        Self { rule, state: Mutex::new(state), changed: Notify::new() }
+        Self { rule, nodes, state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Waits for a turn. Cancel safe.
@@ -185,11 +188,12 @@ impl Site {
             }
             state.pause_until = None;
         }
-        if state.active >= (state.allowed / 10).max(1) {
+        let nodes = self.nodes.load(Ordering::Relaxed).max(1);
+        if state.active >= (state.allowed / 10 / nodes).max(1) {
             return Err(Duration::from_secs(60));
         }
         if self.rule.messages_per_minute > 0 {
-            let whole = u64::from(self.rule.messages_per_minute) * 1000;
+            let whole = (u64::from(self.rule.messages_per_minute) * 1000 / u64::from(nodes)).max(1000);
             let passed = u64::try_from(now.saturating_duration_since(state.counted_at).as_millis()).unwrap_or(u64::MAX);
             state.tokens = state.tokens.saturating_add(passed.saturating_mul(whole) / 60_000).min(whole);
             state.counted_at = now;
@@ -270,29 +274,43 @@ impl Site {
 }
 
 /// The sites that this node works with.
-#[derive(Default)]
-pub struct AtWork(Mutex<HashMap<String, Arc<Site>>>);
+pub struct AtWork {
+    sites: Mutex<HashMap<String, Arc<Site>>>,
+    /// Nodes that send: each takes its share of what a site is given.
+    nodes: Arc<AtomicU32>,
+}
+
+impl Default for AtWork {
+    fn default() -> Self {
+        Self { sites: Mutex::default(), nodes: Arc::new(AtomicU32::new(1)) }
+    }
+}
 
 /// Sites at rest are forgotten beyond so many.
 const REMEMBERED: usize = 10_000;
 
 impl AtWork {
+    /// So many nodes send now.
+    pub fn set_nodes(&self, nodes: u32) {
+        self.nodes.store(nodes.max(1), Ordering::Relaxed);
+    }
+
     pub fn site(&self, rule: SiteRule, now: Instant) -> Arc<Site> {
-        let mut sites = self.0.lock();
+        let mut sites = self.sites.lock();
         if let Some(known) = sites.get(&rule.name).filter(|known| known.rule == rule) {
             return Arc::clone(known);
         }
         if sites.len() >= REMEMBERED {
             sites.retain(|_, site| !site.is_at_rest());
         }
-        let site = Arc::new(Site::new(rule, now));
+        let site = Arc::new(Site::new(rule, Arc::clone(&self.nodes), now));
         sites.insert(site.rule.name.clone(), Arc::clone(&site));
         site
     }
 
     /// Of all sites.
     pub fn take_stale(&self, now: Instant) -> Vec<Conversation> {
-        let sites: Vec<Arc<Site>> = self.0.lock().values().cloned().collect();
+        let sites: Vec<Arc<Site>> = self.sites.lock().values().cloned().collect();
         sites.iter().flat_map(|site| site.take_stale(now)).collect()
     }
 }
@@ -303,7 +321,7 @@ mod tests {
 
     fn site(connections: u32, messages_per_minute: u32, now: Instant) -> Arc<Site> {
         let rule = SiteRule { connections, messages_per_minute, ..SiteRule::usual("x.test") };
-        Arc::new(Site::new(rule, now))
+        Arc::new(Site::new(rule, Arc::new(AtomicU32::new(1)), now))
     }
 
     #[test]
@@ -328,6 +346,22 @@ mod tests {
             site.is_too_much(later + PAUSE * 100);
         }
         assert_eq!(site.allowed(), 2);
+    }
+
+    #[test]
+    fn nodes_share_what_a_site_is_given() {
+        let now = base::SystemClock.now();
+        let at_work = AtWork::default();
+        let rule = SiteRule { connections: 6, messages_per_minute: 60, ..SiteRule::usual("x.test") };
+        let site = at_work.site(rule, now);
+        at_work.set_nodes(3);
+        let turns: Vec<_> = (0..2).map(|_| site.try_turn(now).ok().unwrap()).collect();
+        assert!(site.try_turn(now).is_err());
+        drop(turns);
+        at_work.set_nodes(100);
+        let turn = site.try_turn(now + Duration::from_secs(60)).ok().unwrap();
+        assert!(site.try_turn(now + Duration::from_secs(60)).is_err(), "one at least, and no more");
+        drop(turn);
     }
 
     #[test]

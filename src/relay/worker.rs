@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use base::{ByteSize, Clock, IdSource, event};
 use mailauth::Resolver;
-use net::{Connectors, MemoryBudget, Tasks};
+use net::{Connectors, MemoryBudget, Tasks, Trust};
 use parking_lot::Mutex;
+use peers::Peers;
 use store::{Lane, LaneClaim, Storage};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -18,13 +19,19 @@ use crate::home::Home;
 use crate::lane::LaneTask;
 use crate::outgoing::Outgoing;
 use crate::site::AtWork;
+use crate::sts::Policies;
 
 /// What the worker is built from.
 pub struct RelayParts {
     pub storage: Arc<Storage>,
     pub home: Arc<dyn Home>,
-    pub resolver: Resolver,
+    /// Without one, mail goes by routes alone.
+    pub resolver: Option<Resolver>,
     pub outgoing: Arc<Outgoing>,
+    /// What domains say of their servers; `None`: nobody asks.
+    pub policies: Option<Arc<Policies>>,
+    /// Is told how TLS went.
+    pub peers: Arc<Peers>,
     pub trail: Arc<Trail>,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
@@ -48,6 +55,10 @@ pub struct RelaySettings {
     pub memory: ByteSize,
     /// Hears of notices that cannot be delivered.
     pub postmaster: Option<String>,
+    /// Who signs certificates of servers that a policy names.
+    pub authorities: Trust,
+    /// Domains that want to know hear how TLS with their servers went.
+    pub reports_tls: bool,
 }
 
 impl Default for RelaySettings {
@@ -61,6 +72,8 @@ impl Default for RelaySettings {
             lanes_max: 1000,
             memory: ByteSize::mib(256),
             postmaster: None,
+            authorities: Trust::System,
+            reports_tls: true,
         }
     }
 }
@@ -135,6 +148,11 @@ impl Relay {
                 _ = tokio::time::timeout(wait, news.changed()) => {}
             }
         }
+    }
+
+    /// So many nodes send now: each takes its share of what a site is given.
+    pub fn set_nodes(&self, nodes: u32) {
+        self.sites.set_nodes(nodes);
     }
 
     /// What this node held in an earlier life is free.

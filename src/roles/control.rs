@@ -22,11 +22,13 @@ use tokio_util::sync::CancellationToken;
 use trail::{MessageRow, Query, Scope, StoredEvent};
 
 use super::Engines;
+use super::keys::{self, KeyRequest};
 use super::learning::{self, LearnRequest};
 use super::legacies::{self, LegacyRequest};
 use super::limits::{self, QuotaPatch, Used};
 use super::mailboxes::{self, MailRequest};
 use super::queue::{self, QueueRequest};
+use super::reports::{self, ReportRequest};
 
 /// What a command asks of its node.
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -145,6 +147,8 @@ pub enum Request {
     Mail(MailRequest),
     Learn(LearnRequest),
     Queue(QueueRequest),
+    Keys(KeyRequest),
+    Reports(ReportRequest),
 }
 
 /// A password, or a ready hash of one. The socket is its owner's alone.
@@ -344,6 +348,8 @@ pub async fn execute(engines: &Engines, request: Request, content: Bytes) -> any
         Request::Mail(request) => Box::pin(mailboxes::execute(engines, request, content)).await,
         Request::Learn(request) => Box::pin(learning::execute(engines, request, content)).await.map(Reply::from),
         Request::Queue(request) => Box::pin(queue::execute(engines, request)).await.map(Reply::from),
+        Request::Keys(request) => Box::pin(keys::execute(engines, request)).await.map(Reply::from),
+        Request::Reports(request) => Box::pin(reports::execute(engines, request, content)).await.map(Reply::from),
         request => Box::pin(manage(engines, request)).await.map(Reply::from),
     }
 }
@@ -508,6 +514,8 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         Request::Mail(request) => Ok(mailboxes::execute(engines, request, Bytes::new()).await?.value),
         Request::Learn(request) => learning::execute(engines, request, Bytes::new()).await,
         Request::Queue(request) => queue::execute(engines, request).await,
+        Request::Keys(request) => keys::execute(engines, request).await,
+        Request::Reports(request) => reports::execute(engines, request, Bytes::new()).await,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,11 +14,15 @@ use cluster::{Counted, Counters, Leases, Membership};
 use config::{Config, ObjectStore, Postgres, PostgresTls};
 use directory::{Failures, LoginGuard, Registry};
 use engine::postgres::{PgSettings, PgTls, Pool};
+use mailauth::Resolver;
+use peers::Peers;
 use relay::Outgoing;
 use reputation::Reputation;
 use serde_json::{Value, json};
 use store::{AuditOptions, AuditReport, S3Settings, Storage, StorageSettings};
 use trail::{Trail, Worker};
+
+use super::reports::Reporter;
 
 /// Store, directory and trail of one node: in its data folder, opened by this process alone, or on a PostgreSQL server
 /// that other nodes share; then the folder holds only what is this node's own.
@@ -28,18 +32,24 @@ pub struct Engines {
     pub trail: Arc<Trail>,
     pub classifier: Arc<Classifier>,
     pub reputation: Arc<Reputation>,
+    /// What is known of other mail systems.
+    pub peers: Arc<Peers>,
     /// This node's place among those that share the server; a running node takes it.
     pub membership: Arc<Membership>,
     /// What nodes count together; `None` on a node that is alone.
     pub counters: Option<Arc<Counters>>,
     /// A connection of its own for what nodes tell each other; `None` on a node that is alone.
     pub shared: Option<Arc<Pool>>,
+    /// Sends reports, once the node runs.
+    pub reporter: OnceLock<Arc<Reporter>>,
     /// Work of one node at a time.
     pub leases: Leases,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
     /// The way out.
     pub outgoing: Arc<Outgoing>,
+    /// What asks name servers; `None` where none are known.
+    pub resolver: Option<Resolver>,
     /// No message is larger.
     pub message_size_max: ByteSize,
     /// The server that other nodes share; `None` if everything is in `data`.
@@ -54,6 +64,8 @@ pub struct Engines {
 pub(super) const CLASSIFIER: &str = "classifier.sqlite";
 /// What was seen of senders and accounts, on the embedded engine.
 const REPUTATION: &str = "reputation.sqlite";
+/// What is known of other mail systems, on the embedded engine.
+const PEERS: &str = "peers.sqlite";
 /// Rounds of garbage collection in one command.
 const GC_ROUNDS_MAX: usize = 10_000;
 
@@ -109,6 +121,10 @@ impl Engines {
             Some(pool) => Reputation::open_postgres(Arc::clone(pool), Arc::clone(&clock)).await?,
             None => Reputation::open(&at.join(REPUTATION), Arc::clone(&clock))?,
         };
+        let peers = match &postgres {
+            Some(pool) => Peers::open_postgres(Arc::clone(pool), Arc::clone(&clock)).await?,
+            None => Peers::open(&at.join(PEERS), Arc::clone(&clock))?,
+        };
         let leases = match &shared {
             Some(shared) => Leases::on(Arc::clone(shared), &config.node_name, Arc::clone(&clock)),
             None => Leases::alone(Arc::clone(&clock)),
@@ -117,19 +133,24 @@ impl Engines {
             Some(shared) => Membership::on(Arc::clone(shared), &at, member(config), &*clock).await?,
             None => Membership::alone(member(config), &*clock),
         };
+        let directory = Arc::new(directory);
+        let outgoing = super::queue::outgoing(config, directory.clone())?;
         Ok(Self {
             storage: Arc::new(storage),
-            directory: Arc::new(directory),
+            directory,
             trail,
             classifier: Arc::new(classifier),
             reputation: Arc::new(reputation),
+            peers: Arc::new(peers),
             membership: Arc::new(membership),
             counters,
             shared,
+            reporter: OnceLock::new(),
             leases,
             clock,
             ids,
-            outgoing: super::queue::outgoing(config)?,
+            outgoing,
+            resolver: super::judge::resolver(config),
             message_size_max: config.message_size_max,
             postgres,
             data: at,
@@ -390,8 +411,8 @@ fn first_line(option: &str, file: &Path) -> anyhow::Result<Secret<String>> {
 
 /// Directory, classifier, trail, certificate and a demonstration's configuration; gives the number of files.
 fn copy_rest(data: &Path, to: &Path) -> anyhow::Result<usize> {
-    let mut files = 3;
-    for name in ["directory.sqlite", CLASSIFIER, REPUTATION] {
+    let mut files = 4;
+    for name in ["directory.sqlite", CLASSIFIER, REPUTATION, PEERS] {
         engine::copy(&data.join(name), &to.join(name))?;
     }
     for entry in std::fs::read_dir(data.join("trail"))? {

@@ -14,7 +14,7 @@ use filter::{
     Clamd, ClamdSettings, Countries, Filter, FilterParts, ListSettings, MilterSettings, OwnDomains, Scanner,
     ServiceAddress, WhenAway,
 };
-use mailauth::{Resolver, ResolverSettings};
+use mailauth::{ProofSettings, Resolver, ResolverSettings};
 use policy::{EffectivePolicy, Layer, Presets};
 use reputation::Reputation;
 
@@ -56,6 +56,7 @@ pub fn resolver(config: &Config) -> Option<Resolver> {
     let settings = ResolverSettings {
         name_servers: config.dns_servers.clone(),
         query_timeout: config.dns_timeout,
+        proofs: ProofSettings { is_on: config.queue.dane, trust_anchor: config.dns_trust_anchor.clone() },
         ..ResolverSettings::default()
     };
     match Resolver::new(&settings) {

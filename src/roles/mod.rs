@@ -7,6 +7,7 @@ mod engines;
 mod hints;
 pub mod joining;
 mod judge;
+pub mod keys;
 pub mod learning;
 pub mod legacies;
 pub mod limits;
@@ -15,8 +16,10 @@ mod machine;
 pub mod mailboxes;
 mod mime;
 mod node;
+mod operations;
 mod own_domains;
 pub mod queue;
+pub mod reports;
 mod shipped;
 mod sign_ins;
 mod trainer;
@@ -35,7 +38,9 @@ pub const DEMO_CONFIG: &str = "ortler.toml";
 /// What `ortler config check` looks at beyond the file itself: what it names and how servers are to be reached, but no
 /// server.
 pub fn check(config: &Config) -> anyhow::Result<()> {
-    queue::outgoing(config)?;
+    queue::routes(config)?;
+    queue::authorities(config)?;
+    reports::check(config)?;
     if let Some(files) = &config.tls {
         net::Tls::from_files(&files.certificate, &files.key)?;
     }

@@ -12,13 +12,13 @@ use jmap::{Jmap, JmapServices};
 use legacy::Gateway;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use net::{Tasks, Tls};
-use reception::{Intake, IntakeParts, Judged};
+use reception::{Intake, IntakeParts, Judged, SendingLimits};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::engines::{Engines, explain};
 use super::listeners::{self, Services};
-use super::{control, hints, judge, machine, sign_ins};
+use super::{control, hints, judge, machine, reports, sign_ins};
 
 /// Garbage collection starts so often.
 const GC_EVERY: Duration = Duration::from_secs(3600);
@@ -90,7 +90,7 @@ pub async fn run(
 
     let own_domains = Arc::new(filter::OwnDomains::default());
     let current = engines.classifier.current();
-    let resolver = judge::resolver(&config);
+    let resolver = engines.resolver.clone();
     let filter = judge::build_filter(
         &config,
         resolver.clone(),
@@ -100,6 +100,7 @@ pub async fn run(
         &engines.clock,
     )?;
     let (lessons, unasked) = mpsc::channel(UNASKED_MAX);
+    let (to_read, reports) = mpsc::channel(reports::WAITING_MAX);
     let (spool, budget) = listeners::spool(&config);
     let legacy = Arc::new(Gateway::new(&config.node_name));
     let intake = Arc::new(Intake::new(IntakeParts {
@@ -110,7 +111,16 @@ pub async fn run(
         filter: Arc::clone(&filter),
         classifier: Arc::clone(&engines.classifier),
         reputation: Arc::clone(&engines.reputation),
+        limits: SendingLimits {
+            account_hour: config.sending.account_hour,
+            account_day: config.sending.account_day,
+            domain_hour: config.sending.domain_hour,
+        },
+        peers: Arc::clone(&engines.peers),
+        reports: (!config.reports.read.is_empty()).then_some(to_read),
+        report_addresses: config.reports.read.iter().map(|address| address.to_lowercase()).collect(),
         outgoing: Arc::clone(&engines.outgoing),
+        resolver: resolver.clone(),
         lessons: config.autolearn.then_some(lessons),
         judged: Judged {
             lmtp: config.judged.contains(&Way::Lmtp),
@@ -202,6 +212,7 @@ pub async fn run(
         background.spawn("trail", worker.run(async move { trail_stop.cancelled().await }));
     }
     let engines = Arc::new(engines);
+    services.web.set_operations(super::operations::Operator::new(&engines));
     spawn_gc(&engines, &accepting);
     spawn_sharing(&engines, &background);
     let (membership, counted, stop) = (Arc::clone(&engines.membership), sessions.clone(), accepting.stopping());
@@ -214,7 +225,14 @@ pub async fn run(
     background.spawn("sign-ins", sign_ins::run(sign_ins, watched, reputation, background.stopping()));
     let (audited, stop) = (Arc::clone(&engines), accepting.stopping());
     accepting.spawn("audit", super::auditor::run(audited, config.audit_every, stop));
-    super::queue::spawn(&config, &engines, services.intake.clone(), resolver, (&accepting, &sessions));
+    let policies = super::queue::spawn(&config, &engines, services.intake.clone(), (&accepting, &sessions))?;
+    let (peers, stop) = (Arc::clone(&engines.peers), background.stopping());
+    background.spawn("peers", async move { peers.run(stop).await });
+    let reporter = reports::Reporter::new(&config, &engines, services.intake.clone(), policies);
+    let _ = engines.reporter.set(Arc::clone(&reporter));
+    accepting.spawn("reports", reporter.run(Arc::clone(&engines), accepting.stopping()));
+    accepting.spawn("reading reports", reports::read_all(Arc::clone(&engines), reports, accepting.stopping()));
+    accepting.spawn("signing keys", super::keys::run(Arc::clone(&engines), accepting.stopping()));
     accepting.spawn("learning", super::trainer::run(Arc::clone(&engines), unasked, accepting.stopping()));
     let (reputation, stop) = (Arc::clone(&engines.reputation), background.stopping());
     background.spawn("reputation", async move { reputation.run(stop).await });
@@ -310,6 +328,9 @@ fn spawn_gc(engines: &Arc<Engines>, tasks: &Tasks) {
             }
             if let Err(error) = engines.reputation.tidy().await {
                 tracing::warn!(event = event::STORE_FAILED, what = "reputation", %error);
+            }
+            if let Err(error) = engines.peers.tidy().await {
+                tracing::warn!(event = event::STORE_FAILED, what = "peers", %error);
             }
             if let Err(error) = super::queue::tidy(&engines).await {
                 tracing::warn!(event = event::STORE_FAILED, what = "queue", error = %explain(&error));

@@ -6,11 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use base::{ByteSize, MessageId, UtcMillis, event};
+use cluster::{Member, State};
 use config::{Config, Role};
+use directory::Directory;
 use mail::date;
-use mailauth::Resolver;
-use net::Tasks;
-use relay::{Home, Outgoing, Relay, RelayParts, RelaySettings, Routes, Schedule, Waits};
+use net::{Tasks, Trust};
+use relay::{Home, Https, Keyring, Outgoing, Policies, Relay, RelayParts, RelaySettings, Routes, Schedule, Waits};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use store::{LaneState, QueueAction, QueueFilter, QueueJob, QueueState};
@@ -28,12 +29,16 @@ pub const ROWS_MAX: usize = 10_000;
 /// Lanes looked at for an answer.
 const LANES_MAX: usize = 1000;
 
-/// The way out that a configuration gives.
-pub fn outgoing(config: &Config) -> anyhow::Result<Arc<Outgoing>> {
-    let routes = match &config.queue.routes {
+/// Where mail goes, as a configuration says.
+pub fn routes(config: &Config) -> anyhow::Result<Routes> {
+    Ok(match &config.queue.routes {
         Some(file) => Routes::read(file)?,
         None => Routes::default(),
-    };
+    })
+}
+
+/// The way out that a configuration gives.
+pub fn outgoing(config: &Config, directory: Arc<dyn Directory>) -> anyhow::Result<Arc<Outgoing>> {
     let queue = &config.queue;
     let schedule = Schedule {
         first_wait: queue.first_wait,
@@ -42,26 +47,44 @@ pub fn outgoing(config: &Config) -> anyhow::Result<Arc<Outgoing>> {
         expire_after: queue.expire_after,
         expire_notices_after: queue.expire_notices_after,
     };
-    Ok(Outgoing::new(routes, schedule))
+    Ok(Outgoing::new(routes(config)?, schedule, Keyring::new(directory)))
 }
 
-/// Starts the worker, on nodes that take mail.
+/// Whom certificates of servers elsewhere are signed by.
+pub fn authorities(config: &Config) -> anyhow::Result<Trust> {
+    let Some(file) = &config.queue.authorities else { return Ok(Trust::System) };
+    let at = || format!("`queue.authorities`: {}", file.display());
+    let trust = Trust::Authorities(std::fs::read_to_string(file).with_context(at)?);
+    trust.check().map_err(anyhow::Error::msg).with_context(at)?;
+    Ok(trust)
+}
+
+/// Starts the worker, on nodes that take mail. Gives what domains say of their servers, where somebody asks.
 pub fn spawn(
     config: &Config,
     engines: &Engines,
     home: Arc<dyn Home>,
-    resolver: Option<Resolver>,
     (accepting, sessions): (&Tasks, &Tasks),
-) {
+) -> anyhow::Result<Option<Arc<Policies>>> {
     if let Some(file) = config.queue.routes.clone() {
         accepting.spawn("routes", follow(file, Arc::clone(&engines.outgoing), accepting.stopping()));
     }
-    let Some(resolver) = resolver.filter(|_| config.roles.contains(&Role::Filter)) else { return };
+    let authorities = authorities(config)?;
+    let policies = engines.resolver.clone().map(|resolver| {
+        let (trust, port) = (authorities.clone(), config.queue.mta_sts_port);
+        let https = Https { connectors: Arc::default(), resolver, trust, port };
+        Arc::new(Policies::new(https, Arc::clone(&engines.peers), Arc::clone(&engines.clock)))
+    });
+    if !config.roles.contains(&Role::Filter) {
+        return Ok(policies);
+    }
     let parts = RelayParts {
         storage: Arc::clone(&engines.storage),
         home,
-        resolver,
+        resolver: engines.resolver.clone(),
         outgoing: Arc::clone(&engines.outgoing),
+        policies: policies.clone().filter(|_| config.queue.mta_sts),
+        peers: Arc::clone(&engines.peers),
         trail: Arc::clone(&engines.trail),
         clock: Arc::clone(&engines.clock),
         ids: Arc::clone(&engines.ids),
@@ -75,9 +98,22 @@ pub fn spawn(
         lanes_max: 2 * config.queue.connections_max,
         memory: ByteSize(config.memory_for_messages.0 / 2),
         postmaster: config.postmaster.as_ref().map(ToString::to_string),
+        authorities,
+        reports_tls: config.reports.tls,
     };
     let relay = Relay::new(parts, settings);
+    let (membership, shared, stop) = (Arc::clone(&engines.membership), Arc::clone(&relay), accepting.stopping());
+    accepting.spawn("sites", async move {
+        while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+            // Without an answer the shares stay.
+            if let Ok(members) = membership.list().await {
+                let sends = |member: &&Member| member.state() == State::Up && member.roles.contains(&Role::Filter);
+                shared.set_nodes(u32::try_from(members.iter().filter(sends).count()).unwrap_or(1));
+            }
+        }
+    });
     accepting.spawn("queue", relay.run(sessions.clone(), accepting.stopping()));
+    Ok(policies)
 }
 
 /// Reads the routing file again when it has changed; one that is wrong changes nothing.

@@ -20,6 +20,7 @@ mod login;
 mod message;
 mod nodes;
 mod openapi;
+mod operations;
 mod recipients;
 mod removed;
 mod sanitize;
@@ -31,6 +32,7 @@ mod tests;
 mod words;
 
 pub use health::{Health, ListHealth, ScannerHealth};
+pub use operations::{Desk, Operations};
 pub use sanitize::{Remote, html_page};
 pub use server::{Peer, Web, WebServices, WebSettings};
 pub use words::{Language, Words};

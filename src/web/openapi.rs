@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 type Route = (&'static str, &'static str, &'static str, &'static [&'static str]);
 
 const PAGE: &[&str] = &["search", "domain", "after", "limit"];
+const QUEUE: &[&str] = &["from", "to", "lane", "state", "status", "subject", "account", "older", "after", "limit"];
 
 pub(crate) const ROUTES: &[Route] = &[
     ("/api/v1/openapi.json", "get", "This description", &[]),
@@ -32,6 +33,34 @@ pub(crate) const ROUTES: &[Route] = &[
     ("/api/v1/nodes", "get", "The nodes of the system: who is up, who drains, who is down", &[]),
     ("/api/v1/nodes/{name}", "patch", "Takes a node out or in again: draining", &[]),
     ("/api/v1/nodes/{name}", "delete", "Forgets a node that is down", &[]),
+    ("/api/v1/queue", "get", "Recipients whose mail waits, the oldest messages first", QUEUE),
+    ("/api/v1/queue/counts", "get", "How many of them wait, are due, are held", QUEUE),
+    ("/api/v1/queue/messages/{id}", "get", "All that the queue knows of a message", &[]),
+    (
+        "/api/v1/queue/actions",
+        "post",
+        "Does something to messages: action (retry, hold, release, reroute, bounce, delete), ids or where, reason, lane",
+        &[],
+    ),
+    ("/api/v1/queue/lanes", "get", "Where mail waits for, the fullest first", &["all"]),
+    ("/api/v1/queue/lanes/{lane}", "patch", "Stops trying a lane, or goes on: suspended, reason", &[]),
+    ("/api/v1/keys", "get", "Keys by which domains sign, with the records to publish", &["domain"]),
+    ("/api/v1/keys", "post", "Makes two keys, RSA and Ed25519: domain, selector", &[]),
+    ("/api/v1/keys/{domain}/check", "get", "What the DNS has of a domain's keys now", &[]),
+    (
+        "/api/v1/keys/{domain}/{selector}",
+        "patch",
+        "Signs by a key, or no more: state (active, retired), unchecked",
+        &[],
+    ),
+    ("/api/v1/keys/{domain}/{selector}", "delete", "Forgets a key that signs nothing", &[]),
+    (
+        "/api/v1/reports",
+        "get",
+        "Reports that came from other mail systems: dmarc, tls, abuse",
+        &["kind", "domain", "days"],
+    ),
+    ("/api/v1/reports/{kind}/{domain}", "get", "What all reports about a domain say together", &["days"]),
     ("/api/v1/domains", "get", "Domains", PAGE),
     ("/api/v1/domains", "post", "Adds a domain: name, tenant", &[]),
     ("/api/v1/domains/{name}", "patch", "Changes what all its accounts may store: quota, quotaMessages", &[]),

@@ -1,7 +1,7 @@
 //! From a connection to a route and back.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +26,7 @@ use trail::Trail;
 use crate::assets::Assets;
 use crate::error::ApiError;
 use crate::leading::{Answered, Leading};
+use crate::operations::{self, Operations};
 use crate::session_table::SessionTable;
 use crate::{about, admin, api, assets, jmap_http, log, login, message, nodes, openapi, recipients, removed, security};
 
@@ -78,6 +79,8 @@ pub(crate) struct Inner {
     pub streams: Arc<Semaphore>,
     /// Ends event streams when the node stops.
     pub closing: CancellationToken,
+    /// Once the node runs.
+    pub operations: OnceLock<Arc<dyn Operations>>,
 }
 
 const STREAMS_MAX: usize = 10_000;
@@ -97,9 +100,15 @@ impl Web {
             sessions,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             closing: CancellationToken::new(),
+            operations: OnceLock::new(),
         });
         let router = router(Arc::clone(&inner));
         Self { inner, router }
+    }
+
+    /// Who does what administrators ask for, from now on. Only the first counts.
+    pub fn set_operations(&self, operations: Arc<dyn Operations>) {
+        let _ = self.inner.operations.set(operations);
     }
 
     /// Ends event streams, so that connections can finish. New ones end at once.
@@ -254,6 +263,20 @@ fn api_router() -> Router<Arc<Inner>> {
             "/api/v1/accounts/{address}",
             get(admin::account).patch(admin::set_account).delete(admin::delete_account),
         )
+        .route("/api/v1/queue", get(operations::recipients))
+        .route("/api/v1/queue/counts", get(operations::counts))
+        .route("/api/v1/queue/messages/{id}", get(operations::queued_message))
+        .route("/api/v1/queue/actions", post(operations::act))
+        .route("/api/v1/queue/lanes", get(operations::lanes))
+        .route("/api/v1/queue/lanes/{lane}", axum::routing::patch(operations::set_lane))
+        .route("/api/v1/keys", get(operations::keys).post(operations::add_keys))
+        .route("/api/v1/keys/{domain}/check", get(operations::check_keys))
+        .route(
+            "/api/v1/keys/{domain}/{selector}",
+            axum::routing::patch(operations::set_key).delete(operations::delete_key),
+        )
+        .route("/api/v1/reports", get(operations::reports))
+        .route("/api/v1/reports/{kind}/{domain}", get(operations::report_sums))
         .route("/api/v1/aliases", get(admin::aliases))
         .route("/api/v1/aliases/{address}", axum::routing::put(admin::put_alias).delete(admin::delete_alias))
         .layer(DefaultBodyLimit::max(64 * 1024))

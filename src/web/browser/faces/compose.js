@@ -5,6 +5,7 @@ import { reply } from '../lib/explain.js';
 import { clock, size } from '../lib/format.js';
 import { request, set as change, upload, uploadMax } from '../lib/jmap.js';
 import { t } from '../lib/i18n.js';
+import { undoSend } from '../lib/settings.js';
 import { ask } from '../ui/dialog.js';
 import { Icon, Tool } from '../ui/icons.js';
 import { Recipients, fault } from '../ui/recipients.js';
@@ -17,6 +18,17 @@ const partsOf = (email) => email.attachments.map(({ blobId, name, type, size: oc
 // Files travel in base64: four octets for three, and line ends.
 const filesMax = () => Math.floor(uploadMax() * 0.72);
 let opened = 0;
+
+/** Takes sent mail back, if it has not left yet, and opens it again. */
+async function takeBack(submission, email, drafts, { open, say, changed }) {
+  try {
+    const [answer] = await request([['EmailSubmission/set', { update: { [submission]: { undoStatus: 'canceled' } } }]]);
+    if ((answer.notUpdated || {})[submission]) { say(t('toolate')); return; }
+    await change('Email', { update: { [email]: { mailboxIds: { [drafts]: true }, 'keywords/$draft': true } } });
+    changed();
+    open({ draftId: email });
+  } catch (failed) { say(failed.message); }
+}
 
 /** `mail` holds what the mail face knows and does, `kept` hears the id of each stored draft. */
 export function Compose({ draft, session, mail, kept, close }) {
@@ -181,14 +193,17 @@ export function Compose({ draft, session, mail, kept, close }) {
     clearTimeout(state.timer);
     try {
       const asked = await call('POST', '/api/v1/recipients/check', { addresses: everybody().map((one) => one.email) });
-      const bad = asked.recipients.filter((one) => one.state !== 'ok');
+      const bad = asked.recipients.filter((one) => !['ok', 'foreign'].includes(one.state));
       setFaults(new Map(bad.map((one) => [one.address.toLowerCase(), `a-${one.state}`])));
       if (bad.length) throw new Error(t('badrecipients'));
       if (state.saving) await state.saving.catch(() => {});
       const sender = await identity();
       state.stored = state.fields.attachments.map((one) => one.key);
+      // What waits a moment can be taken back.
+      const wait = undoSend();
+      const envelope = { mailFrom: { email: sender.email, parameters: { HOLDFOR: String(wait) } }, rcptTo: everybody().map((one) => ({ email: one.email })) };
       const [made, sent] = await request([['Email/set', { create: { draft: object(sender) } }],
-        ['EmailSubmission/set', { create: { send: { emailId: '#draft', identityId: sender.id } }, onSuccessUpdateEmail: { '#send': { mailboxIds: { [role('sent')]: true }, 'keywords/$draft': null } } }]]);
+        ['EmailSubmission/set', { create: { send: { emailId: '#draft', identityId: sender.id, ...(wait > 0 && { envelope }) } }, onSuccessUpdateEmail: { '#send': { mailboxIds: { [role('sent')]: true }, 'keywords/$draft': null } } }]]);
       const refused = (made.notCreated || {}).draft || (sent.notCreated || {}).send;
       if (refused) {
         // What could not be sent stays as the draft.
@@ -200,7 +215,10 @@ export function Compose({ draft, session, mail, kept, close }) {
       // Sent it is all the same: the answered message may be gone by now.
       await change('Email', after).catch(() => {});
       const missed = Object.entries((sent.created.send || {}).deliveryStatus || {}).filter(([, status]) => status.delivered === 'no');
-      close(missed.length ? t('sentbutnot', { list: missed.map(([address, status]) => `${address}: ${reply(status.smtpReply)}`).join('; ') }) : t('sentnote'));
+      const told = missed.length ? t('sentbutnot', { list: missed.map(([address, status]) => `${address}: ${reply(status.smtpReply)}`).join('; ') }) : t('sentnote');
+      const { id: submission, undoStatus } = sent.created.send || {};
+      if (undoStatus === 'pending') close(told, (desk) => takeBack(submission, made.created.draft.id, role('drafts'), desk), wait * 1000);
+      else close(told);
     } catch (failed) { setError(failed.message); setBusy(false); }
   };
 

@@ -14,5 +14,5 @@ export function useDrafts(told) {
 }
 
 /** `mail` holds what the mail face knows and does: `{ mailboxes, known, changed, focus }`. */
-export const Composers = ({ desk: { drafts, Compose, close }, session, mail, say }) => html`<div class="composers">${Compose && drafts.map((one) => html`<${Compose} key=${one.key} draft=${one.draft} session=${session} mail=${mail}
-  kept=${(id) => { one.id = id; }} close=${(text) => { close(one); if (text) say(text); mail.current.changed(); mail.current.focus(); }} />`)}</div>`;
+export const Composers = ({ desk: { drafts, open, Compose, close }, session, mail, say }) => html`<div class="composers">${Compose && drafts.map((one) => html`<${Compose} key=${one.key} draft=${one.draft} session=${session} mail=${mail}
+  kept=${(id) => { one.id = id; }} close=${(text, undo, span) => { close(one); if (text) say(text, undo && (() => undo({ open, say, changed: () => mail.current.changed() })), null, span); mail.current.changed(); mail.current.focus(); }} />`)}</div>`;

@@ -4,12 +4,12 @@ import { t } from '../lib/i18n.js';
 
 const SHOWN = 9000;
 
-/** `{ shown, say, clear, undo }`. `say(text, undo, { to, text })` shows a line for a while; the last two may be missing. */
+/** `{ shown, say, clear, undo }`. `say(text, undo, { to, text }, span)` shows a line for a while, or so many milliseconds; all but the text may be missing. */
 export function useNote() {
   const [shown, setShown] = useState(null);
   const timer = useRef(0);
   const clear = () => { clearTimeout(timer.current); setShown(null); };
-  const say = (text, undo, link) => { clear(); setShown({ text, undo, link }); timer.current = setTimeout(() => setShown(null), SHOWN); };
+  const say = (text, undo, link, span = SHOWN) => { clear(); setShown({ text, undo, link }); timer.current = setTimeout(() => setShown(null), span); };
   const undo = () => { if (shown && shown.undo) { shown.undo(); clear(); } };
   return { shown, say, clear, undo };
 }
