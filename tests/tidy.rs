@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("directory", 2),
     ("classifier", 2),
     ("reputation", 2),
+    ("peers", 2),
     ("store", 2),
     ("trail", 2),
     ("cluster", 2),

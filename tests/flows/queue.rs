@@ -8,7 +8,7 @@ use base::{Clock as _, SystemClock};
 use mailauth::stub::StubServer;
 use serde_json::Value;
 
-use crate::harness::{Node, Reaction, Receiver, base64, dns_address, letter, ortler, ortler_fails, report};
+use crate::harness::{Node, Reaction, Receiver, base64, dns_address, http, letter, ortler, ortler_fails, report};
 
 /// All of these lead to the receiver.
 const ZONE: &str = "
@@ -21,11 +21,11 @@ const ZONE: &str = "
 ";
 
 /// A node whose world is one server.
-fn node_with(zone: &StubServer, port: u16, queue: &str) -> Node {
+pub(super) fn node_with(zone: &StubServer, port: u16, queue: &str) -> Node {
     node_prepared(zone, port, queue, |_| {})
 }
 
-fn node_prepared(zone: &StubServer, port: u16, queue: &str, prepare: impl FnOnce(&Path)) -> Node {
+pub(super) fn node_prepared(zone: &StubServer, port: u16, queue: &str, prepare: impl FnOnce(&Path)) -> Node {
     let text = format!("[queue]\nport = {port}\nfirst_wait = \"1 s\"\nlongest_wait = \"2 s\"\n{queue}\n[filter]");
     let servers = (format!("\"{}\"", dns_address()), format!("\"{}\"", zone.address()));
     Node::start_configured(prepare, &[("[filter]", &text), (&servers.0, &servers.1)])
@@ -33,7 +33,7 @@ fn node_prepared(zone: &StubServer, port: u16, queue: &str, prepare: impl FnOnce
 
 /// Sends by submission as user1; the message's id.
 #[track_caller]
-fn submit(node: &Node, to: &[&str], message: &[u8]) -> String {
+pub(super) fn submit(node: &Node, to: &[&str], message: &[u8]) -> String {
     let mut smtp = node.connect(587);
     smtp.expect("220");
     smtp.say("EHLO laptop").expect("250");
@@ -48,7 +48,7 @@ fn submit(node: &Node, to: &[&str], message: &[u8]) -> String {
 }
 
 #[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = SystemClock.now() + Duration::from_secs(90);
     while !is_so() {
         assert!(SystemClock.now() < deadline, "in vain: {what}");
@@ -56,7 +56,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn waiting(node: &Node) -> Vec<Value> {
+pub(super) fn waiting(node: &Node) -> Vec<Value> {
     node.json(&["queue", "list"]).as_array().unwrap().clone()
 }
 
@@ -438,4 +438,183 @@ fn senders_wishes_are_kept() {
     assert!(receiver.wait_for(2)[1].rcpt == ["RCPT TO:<later@a.test>"]);
     wait_until("the copy here", || node.messages("user3", "INBOX").len() == 1);
     wait_until("an empty queue", || waiting(&node).is_empty());
+}
+
+#[test]
+fn a_server_that_is_unwilling_is_passed_over() {
+    let unwilling = Receiver::start(&["PIPELINING"], |step| match step.verb.as_str() {
+        "MAIL" => Reaction::Say("451 4.3.2 Not now"),
+        _ => Reaction::Take,
+    });
+    let second = Receiver::start_at(&format!("127.0.0.2:{}", unwilling.port()), &[], |_| Reaction::Take);
+    let zone = StubServer::start(
+        "two.test MX 10 one.two.test\ntwo.test MX 20 next.two.test\none.two.test A 127.0.0.1\nnext.two.test A 127.0.0.2",
+    );
+    let node = node_with(&zone, unwilling.port(), "");
+    submit(&node, &["x@two.test"], &letter("Over there", "x"));
+    assert_eq!(second.wait_for(1)[0].rcpt, ["RCPT TO:<x@two.test>"]);
+    wait_until("an empty queue", || waiting(&node).is_empty());
+    assert!(unwilling.taken().is_empty());
+}
+
+#[test]
+fn nobody_sends_more_than_is_allowed() {
+    let (zone, receiver) = (StubServer::start(ZONE), Receiver::kind());
+    let node = node_with(&zone, receiver.port(), "[sending]\nrecipients_per_hour = 4\ndomain_recipients_per_hour = 6");
+    let try_as = |user: u32, to: &[&str]| {
+        let mut smtp = node.connect(587);
+        smtp.expect("220");
+        smtp.say("EHLO laptop").expect("250");
+        smtp.say(&format!("AUTH PLAIN {}", base64(format!("\0user{user}@example.test\0demo").as_bytes())))
+            .expect("235");
+        smtp.say(&format!("MAIL FROM:<user{user}@example.test>")).expect("250");
+        for to in to {
+            smtp.say(&format!("RCPT TO:<{to}>")).expect("250");
+        }
+        smtp.send_content(&letter("Many", "x"))
+    };
+    assert!(try_as(1, &["a@a.test", "b@a.test", "c@a.test"]).starts_with("250"));
+    let refused = try_as(1, &["d@a.test", "e@a.test"]);
+    assert!(refused.starts_with("450 4.7.1 You have written to as many recipients"), "{refused}");
+    assert!(try_as(1, &["d@a.test"]).starts_with("250"), "what is refused does not count");
+    // Others of the domain have what is left.
+    assert!(try_as(2, &["a@a.test", "b@a.test", "c@a.test"]).starts_with("450"));
+    assert!(try_as(2, &["a@a.test", "b@a.test"]).starts_with("250"));
+    receiver.wait_for(3);
+}
+
+#[test]
+fn notices_reach_mailboxes_on_old_servers() {
+    let zone = StubServer::start(ZONE);
+    let receiver = Receiver::start(&[], |step| match step.verb.as_str() {
+        "RCPT" => Reaction::Say("550 5.1.1 No such user"),
+        _ => Reaction::Take,
+    });
+    let old = Receiver::kind();
+    let route = format!(
+        "[[route]]\nname = \"customer\"\nrecipients = [\"customer.test\"]\nhosts = [\"none://127.0.0.1:{}\"]\naccept = true\n",
+        receiver.port()
+    );
+    let node = node_prepared(&zone, receiver.port(), "routes = \"routes.toml\"", |dir| {
+        std::fs::write(dir.join("routes.toml"), route).unwrap();
+    });
+    node.command(&["legacy", "add", "old", "--smtp", &format!("none://127.0.0.1:{}", old.port())]);
+    node.command(&["account", "set", "user3@example.test", "--legacy", "old"]);
+    let reply = node.send("user3@example.test", &["bob@customer.test"], &letter("Lost", "x"));
+    assert!(reply.starts_with("250"), "{reply}");
+    let notice = old.wait_for(1).pop().unwrap();
+    assert_eq!(
+        (notice.mail.split(' ').nth(1), notice.rcpt),
+        (Some("FROM:<>"), vec!["RCPT TO:<user3@example.test>".to_owned()])
+    );
+    assert!(notice.content.contains("Final-Recipient: rfc822; bob@customer.test"), "{}", notice.content);
+}
+
+/// A request of an administrator, or of somebody else; status and answer.
+fn api(node: &Node, user: &str, request: &str, body: &str) -> (u16, Value) {
+    let credentials = base64(format!("{user}@example.test:demo").as_bytes());
+    let headers = format!("Authorization: Basic {credentials}\r\nContent-Type: application/json\r\n");
+    let (status, _, answer) = http(node.port(80), request, &headers, body);
+    (status, serde_json::from_str(&answer).unwrap_or_default())
+}
+
+#[test]
+fn the_api_does_what_commands_do() {
+    let zone = StubServer::start(ZONE);
+    let receiver = Receiver::start(&["PIPELINING"], |step| match step.verb.as_str() {
+        "RCPT" if step.line.contains("late") => Reaction::Say("450 4.2.2 Mailbox full"),
+        _ => Reaction::Take,
+    });
+    let node = node_with(&zone, receiver.port(), "");
+    node.command(&["queue", "suspend", "b.test"]);
+    let first = submit(&node, &["late@a.test"], &letter("Late", "text"));
+    let second = submit(&node, &["x@b.test", "y@b.test"], &letter("Waits", "text"));
+    wait_until("a first attempt", || waiting(&node).iter().any(|one| one["attempts"].as_u64() > Some(0)));
+    let (status, found) = api(&node, "admin", "GET /api/v1/queue?to=@b.test&limit=1", "");
+    assert_eq!((status, found["recipients"].as_array().map(Vec::len)), (200, Some(1)), "{found}");
+    let after = found["recipients"][0]["id"].as_str().unwrap().to_owned();
+    let (_, rest) = api(&node, "admin", &format!("GET /api/v1/queue?to=@b.test&after={after}"), "");
+    assert_eq!(rest["recipients"][0]["to"], "y@b.test", "{rest}");
+    assert_eq!(api(&node, "admin", "GET /api/v1/queue/counts", "").1["waiting"], 3);
+    assert_eq!(api(&node, "admin", &format!("GET /api/v1/queue/messages/{first}"), "").1["subject"], "Late");
+    let (_, lanes) = api(&node, "admin", "GET /api/v1/queue/lanes", "");
+    assert!(
+        lanes["lanes"].as_array().unwrap().iter().any(|lane| lane["lane"] == "b.test" && lane["state"] == "suspended"),
+        "{lanes}"
+    );
+    for (request, body, words) in [
+        ("GET /api/v1/queue?state=lost", "", "is no state"),
+        ("GET /api/v1/queue/messages/nonsense", "", "is no id"),
+        ("POST /api/v1/queue/actions", "{\"action\":\"retry\"}", "say which"),
+        ("POST /api/v1/queue/actions", "{\"action\":\"eat\",\"ids\":[\"x\"]}", "is no action"),
+        ("POST /api/v1/queue/actions", "{\"action\":\"reroute\",\"where\":{\"to\":\"@b.test\"}}", "needs a `lane`"),
+        ("POST /api/v1/queue/actions", "{\"action\":\"retry\",\"whom\":1}", "unknown field"),
+    ] {
+        let (status, answer) = api(&node, "admin", request, body);
+        assert!(
+            matches!(status, 400 | 422) && answer["message"].as_str().unwrap().contains(words),
+            "{request} {body}: {status} {answer}"
+        );
+    }
+    assert_eq!(api(&node, "user1", "GET /api/v1/queue", "").0, 403);
+    let act = |body: &str| api(&node, "admin", "POST /api/v1/queue/actions", body);
+    assert_eq!(
+        act(&format!("{{\"action\":\"hold\",\"ids\":[\"{second}\"],\"reason\":\"a look\"}}")).1["recipients"],
+        2
+    );
+    assert_eq!(act("{\"action\":\"delete\",\"where\":{\"to\":\"y@b.test\"}}").1["recipients"], 1);
+    assert_eq!(api(&node, "admin", "PATCH /api/v1/queue/lanes/b.test", "{\"suspended\":false}").0, 204);
+    assert_eq!(act(&format!("{{\"action\":\"release\",\"ids\":[\"{second}\"]}}")).1["recipients"], 1);
+    assert_eq!(receiver.wait_for(1)[0].rcpt, ["RCPT TO:<x@b.test>"]);
+    assert_eq!(
+        act(&format!("{{\"action\":\"bounce\",\"ids\":[\"{first}\"],\"reason\":\"Too old\"}}")).1["recipients"],
+        1
+    );
+    wait_until("a notice", || notices(&node, "user1").iter().any(|text| text.contains("Too old")));
+    wait_until("an empty queue", || waiting(&node).is_empty());
+}
+
+#[test]
+fn sent_mail_can_be_taken_back() {
+    let (zone, receiver) = (StubServer::start(ZONE), Receiver::kind());
+    let node = node_with(&zone, receiver.port(), "");
+    let call = |method: &str, arguments: &Value| {
+        let mut arguments = arguments.clone();
+        arguments["accountId"] =
+            api(&node, "user1", "GET /jmap/session", "").1["primaryAccounts"]["urn:ietf:params:jmap:mail"].clone();
+        let using = ["core", "mail", "submission"].map(|name| format!("urn:ietf:params:jmap:{name}"));
+        let request = serde_json::json!({ "using": using, "methodCalls": [[method, arguments, "0"]] });
+        let (status, answer) = api(&node, "user1", "POST /jmap/", &request.to_string());
+        assert_eq!(status, 200, "{answer}");
+        answer["methodResponses"][0][1].clone()
+    };
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let drafts = call("Mailbox/query", &json("{\"filter\":{\"role\":\"drafts\"}}"))["ids"][0].clone();
+    let identity = call("Identity/get", &json("{}"))["list"][0]["id"].clone();
+    let mut draft =
+        json("{\"from\":[{\"email\":\"user1@example.test\"}],\"to\":[{\"email\":\"x@a.test\"}],\"subject\":\"Wait\"}");
+    draft["mailboxIds"] = serde_json::json!({ drafts.as_str().unwrap(): true });
+    let made = call("Email/set", &serde_json::json!({ "create": { "d": draft } }));
+    let email = made["created"]["d"]["id"].clone();
+    let send = |seconds: u32| {
+        let to = ["x@a.test", "user2@example.test"].map(|email| serde_json::json!({ "email": email }));
+        let from =
+            serde_json::json!({ "email": "user1@example.test", "parameters": { "HOLDFOR": seconds.to_string() } });
+        let submission = serde_json::json!({ "emailId": email, "identityId": identity, "envelope": { "mailFrom": from, "rcptTo": to } });
+        let sent = call("EmailSubmission/set", &serde_json::json!({ "create": { "s": submission } }));
+        assert_eq!(sent["created"]["s"]["undoStatus"], "pending", "{sent}");
+        sent["created"]["s"]["id"].as_str().unwrap().to_owned()
+    };
+    let undo =
+        |id: &str| call("EmailSubmission/set", &serde_json::json!({ "update": { id: { "undoStatus": "canceled" } } }));
+    let id = send(600);
+    assert_eq!(waiting(&node).len(), 2);
+    assert_eq!(call("EmailSubmission/get", &serde_json::json!({ "ids": [id] }))["list"][0]["undoStatus"], "pending");
+    assert!(undo(&id)["updated"].as_object().unwrap().contains_key(&id));
+    assert!(waiting(&node).is_empty());
+    let id = send(2);
+    receiver.wait_for(1);
+    wait_until("the copy here", || node.messages("user2", "INBOX").len() == 1);
+    assert_eq!(undo(&id)["notUpdated"][&id]["type"], "cannotUnsend");
+    assert_eq!((receiver.taken().len(), node.messages("user2", "INBOX").len()), (1, 1));
 }

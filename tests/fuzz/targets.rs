@@ -35,6 +35,8 @@ pub const ALL: &[Target] = &[
     ("attachments", attachments),
     ("sealed_results", sealed_results),
     ("list_answers", list_answers),
+    ("reports", reports),
+    ("sts_policies", sts_policies),
 ];
 
 /// A server's lines: what is told of them is one line, of a class that fits.
@@ -54,6 +56,31 @@ pub fn smtp_replies(data: &[u8]) {
     assert!(code / 100 != 5 || status.is_permanent());
     let offers = Offers::new(&reply);
     let _ = (offers.has("DSN"), offers.of("SIZE"), reply.describe());
+}
+
+/// A report, in a message or bare: what is read can be written down and read again, and its texts are bounded.
+pub fn reports(data: &[u8]) {
+    let (mut found, problems) = peers::read(data);
+    assert!(problems.iter().all(|problem| problem.to_string().len() < 4000));
+    found.extend(peers::dmarc::read(data).map(peers::Report::Dmarc));
+    found.extend(peers::tls::read(data).map(peers::Report::Tls));
+    for report in found {
+        for received in report.into_received(UtcMillis(0)) {
+            let again: peers::Report = serde_json::from_str(&received.report).expect("what was written can be read");
+            assert_eq!(serde_json::to_string(&again).expect("it can be written"), received.report);
+            assert!(received.submitter.chars().count() <= 300 && received.domain.chars().count() <= 900);
+        }
+    }
+}
+
+/// A policy is taken or refused with a reason; one that is taken holds no name that it does not name.
+pub fn sts_policies(data: &[u8]) {
+    let Ok(policy) = relay::sts::Policy::parse(&String::from_utf8_lossy(data)) else { return };
+    assert!(policy.max_age.as_secs() <= 31_557_600 && policy.hosts.len() <= 100);
+    for host in ["mx.example.test", "a.b.example.test", ""] {
+        let is_named = policy.hosts.iter().any(|known| known.trim_start_matches("*.").len() <= host.len());
+        assert!(!policy.holds(host) || is_named);
+    }
 }
 
 /// A routing file is taken or refused with a reason; one that is taken knows a lane for everybody.

@@ -1,5 +1,7 @@
 //! A node under test and the small clients that talk to it.
 
+mod authority;
+mod bind;
 mod browser;
 mod clamd;
 mod client;
@@ -14,6 +16,8 @@ mod wire;
 
 use std::io::Write as _;
 
+pub use authority::{Authority, WebServer};
+pub use bind::Bind;
 pub use browser::{Browser, Trap};
 pub use clamd::Clamd;
 pub use client::{Conversation, base64, http, http_at};

@@ -124,6 +124,20 @@ impl Node {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Fails with exit code 1, and says so.
+    #[track_caller]
+    pub fn command_fails(&self, arguments: &[&str], words: &str) {
+        let config = self.config();
+        ortler_fails(&[arguments, &["--config", config.to_str().unwrap()]].concat(), 1, words);
+    }
+
+    /// As the node calls itself.
+    pub fn host_name(&self) -> String {
+        let config = std::fs::read_to_string(self.config()).unwrap();
+        let line = config.lines().find_map(|line| line.strip_prefix("name = ")).unwrap();
+        line.trim_matches('"').to_owned()
+    }
+
     /// What a command says to machines.
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> serde_json::Value {

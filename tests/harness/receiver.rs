@@ -47,7 +47,16 @@ pub struct Receiver {
 impl Receiver {
     /// `offers`: further lines of the answer to EHLO.
     pub fn start(offers: &'static [&'static str], script: impl Fn(&Step) -> Reaction + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", offers, script)
+    }
+
+    /// At an address of its own.
+    pub fn start_at(
+        address: &str,
+        offers: &'static [&'static str],
+        script: impl Fn(&Step) -> Reaction + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let (port, taken) = (listener.local_addr().unwrap().port(), Arc::new(Mutex::new(Vec::new())));
         let (script, into) = (Arc::new(script) as Arc<Script>, Arc::clone(&taken));
         std::thread::spawn(move || {
