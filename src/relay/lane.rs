@@ -36,7 +36,7 @@ pub(crate) struct LaneTask {
 const BATCH: usize = 200;
 /// Attempts beyond those that have a connection.
 const AHEAD: usize = 8;
-/// Alarms are looked for so often.
+/// Alarms, and what is new beside slow attempts, are looked for so often.
 const RING_EVERY: Duration = Duration::from_secs(1);
 /// A plan is made anew after so long.
 const PLAN_FOR: Duration = Duration::from_secs(300);
@@ -290,9 +290,9 @@ impl LaneTask {
         jobs
     }
 
-    /// Waits for attempts that end, and writes down what came of all that have.
+    /// Waits a while for attempts that end, and writes down what came of all that have. What is new need not wait for them.
     async fn gather(&mut self) -> Result<(), StoreError> {
-        let Ok(Some(first)) = tokio::time::timeout(LEASE / 3, self.attempts.join_next()).await else { return Ok(()) };
+        let Ok(Some(first)) = tokio::time::timeout(RING_EVERY, self.attempts.join_next()).await else { return Ok(()) };
         let mut ended = vec![first];
         while let Some(more) = self.attempts.try_join_next() {
             ended.push(more);
@@ -305,7 +305,10 @@ impl LaneTask {
                 continue;
             };
             match attempted.done {
-                Done::Reached => (self.left.failures, self.left.reason) = (0, String::new()),
+                // Another attempt may have found nobody at home just before: somebody is.
+                Done::Reached => {
+                    (self.left.failures, self.left.retry_at, self.left.reason) = (0, UtcMillis(0), String::new());
+                }
                 Done::Away(status) if !self.is_closed => self.servers_are_away(&status),
                 Done::Away(_) | Done::Nothing => {}
             }

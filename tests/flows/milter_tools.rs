@@ -1,11 +1,11 @@
 //! The milter protocol, both ways, with the programs that mail servers have of it.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{Conversation, Node, letter, run_program, skip, wants_all};
+use super::postfix::Postfix;
+use crate::harness::{Node, letter, run_program, skip, wants_all};
 
 /// True if the program is there, and tests with foreign programs are wanted.
 pub(super) fn has(program: &str) -> bool {
@@ -74,125 +74,19 @@ fn libmilters_own_tool_finds_every_answer_right() {
     }
 }
 
-/// Postfix with one network listener, whose mail for example.test goes to one Maildir.
-struct Postfix {
-    dir: tempfile::TempDir,
-    port: u16,
-    _master: Running,
-}
-
-impl Drop for Postfix {
-    fn drop(&mut self) {
-        // The program that was started waits for one that it started.
-        let _ = Command::new("postfix").arg("-c").arg(self.dir.path().join("config")).arg("abort").output();
-    }
-}
-
-impl Postfix {
-    fn start(milter: u16) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // Its daemons are another user, and must get through.
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let port = free_port();
-        let path = |name: &str| dir.path().join(name);
-        for name in ["config", "queue", "data", "mail"] {
-            std::fs::create_dir(path(name)).unwrap();
-        }
-        for (name, owner) in [("data", "postfix"), ("mail", "nobody")] {
-            assert!(Command::new("chown").arg(owner).arg(path(name)).status().unwrap().success());
-        }
-        let at = dir.path().display();
-        let main = format!(
-            "compatibility_level = 3.6\nqueue_directory = {at}/queue\ndata_directory = {at}/data\nmaillog_file = {at}/log\n\
-             maillog_file_prefixes = {at}\ncommand_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin\n\
-             mail_owner = postfix\nmyhostname = mta.example.test\nmydestination =\ninet_interfaces = loopback-only\n\
-             inet_protocols = ipv4\nmynetworks = 127.0.0.0/8\nalias_maps =\nalias_database =\nsmtpd_peername_lookup = no\n\
-             virtual_mailbox_domains = example.test\nvirtual_mailbox_base = {at}/mail\nvirtual_mailbox_maps = static:box/\n\
-             virtual_uid_maps = static:65534\nvirtual_gid_maps = static:65534\nvirtual_minimum_uid = 100\n\
-             smtpd_milters = inet:127.0.0.1:{milter}\nmilter_default_action = tempfail\nmilter_protocol = 6\n"
-        );
-        let mut master = format!("127.0.0.1:{port} inet n - n - - smtpd\n");
-        // As Debian has them, without a changed root: name, who may ask, privileged or not, most processes.
-        for service in [
-            "cleanup unix n - n - 0 cleanup",
-            "flush unix n - n 1000? 0 flush",
-            "showq unix n - n - - showq",
-            "qmgr unix n - n 300 1 qmgr",
-            "rewrite unix - - n - - trivial-rewrite",
-            "bounce unix - - n - 0 bounce",
-            "defer unix - - n - 0 bounce",
-            "trace unix - - n - 0 bounce",
-            "verify unix - - n - 1 verify",
-            "virtual unix - n n - - virtual",
-            "error unix - - n - - error",
-            "retry unix - - n - - error",
-            "anvil unix - - n - 1 anvil",
-            "proxymap unix - - n - - proxymap",
-            "postlog unix-dgram n - n - 1 postlogd",
-        ] {
-            master.push_str(&format!("{service}\n"));
-        }
-        std::fs::write(path("config").join("main.cf"), main).unwrap();
-        std::fs::write(path("config").join("master.cf"), master).unwrap();
-        let output = std::fs::File::create(path("output")).unwrap();
-        let mut command = Command::new("postfix");
-        command.arg("-c").arg(path("config")).arg("start-fg").stdin(Stdio::null());
-        let child = command.stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
-        let master = Running(child);
-        wait_for_port(port);
-        Self { dir, port, _master: master }
-    }
-
-    fn log(&self) -> String {
-        ["output", "log"].map(|name| std::fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()).concat()
-    }
-
-    fn files(&self, folder: &str) -> Vec<std::path::PathBuf> {
-        let found = std::fs::read_dir(self.dir.path().join(folder));
-        let mut out = Vec::new();
-        for entry in found.into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                let inner = path.strip_prefix(self.dir.path()).unwrap().display().to_string();
-                out.extend(self.files(&inner));
-            } else {
-                out.push(path);
-            }
-        }
-        out
-    }
-
-    fn send(&self, text: &str) -> String {
-        let mut smtp = Conversation::open(self.port);
-        smtp.expect("220");
-        smtp.say("EHLO client.example.org").expect("250");
-        smtp.say("MAIL FROM:<anna@sender.example>").expect("250");
-        smtp.say("RCPT TO:<user1@example.test>").expect("250");
-        smtp.send_content(&letter("Lunch", text))
-    }
-
-    /// The next message that is delivered.
-    #[track_caller]
-    fn delivered(&self) -> String {
-        for _ in 0..250 {
-            if let Some(file) = self.files("mail/box/new").first() {
-                let text = std::fs::read_to_string(file).unwrap();
-                std::fs::remove_file(file).unwrap();
-                return text;
-            }
-            std::thread::sleep(Duration::from_millis(40));
-        }
-        panic!("nothing was delivered: {}", self.log());
-    }
-}
-
 #[test]
 fn postfix_does_what_the_filter_says() {
     if !has("postfix") {
         return;
     }
     let node = node_with_words();
-    let postfix = Postfix::start(node.port(891));
+    let postfix = Postfix::start(
+        "example.test",
+        &format!(
+            "smtpd_milters = inet:127.0.0.1:{}\nmilter_default_action = tempfail\nmilter_protocol = 6",
+            node.port(891)
+        ),
+    );
     let reply = postfix.send("See you at the meeting.");
     assert!(reply.starts_with("250"), "{reply}: {}", postfix.log());
     let clean = postfix.delivered();

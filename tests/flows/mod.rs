@@ -26,6 +26,7 @@ mod name_servers;
 mod object_store;
 mod operations;
 mod own_domains;
+mod postfix;
 mod postgres;
 mod queue;
 mod quota;

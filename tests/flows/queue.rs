@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base::{Clock as _, SystemClock};
+use engine::postgres::Server;
 use mailauth::stub::StubServer;
 use serde_json::Value;
 
+use super::postgres::add_accounts;
 use crate::harness::{Node, Reaction, Receiver, base64, dns_address, http, letter, ortler, ortler_fails, report};
 
 /// All of these lead to the receiver.
@@ -74,7 +76,7 @@ fn story(node: &Node, id: &str) -> Vec<String> {
 }
 
 /// The notices in an inbox that came from the system.
-fn notices(node: &Node, user: &str) -> Vec<String> {
+pub(super) fn notices(node: &Node, user: &str) -> Vec<String> {
     let all = node.messages(user, "INBOX");
     all.iter()
         .map(|message| String::from_utf8_lossy(message).into_owned())
@@ -223,7 +225,7 @@ fn servers_of_every_temper_get_all_mail_in_the_end() {
     let receiver = Receiver::start(&["PIPELINING", "8BITMIME"], move |step| {
         // In the end it is tired of it.
         let turn = turns.fetch_add(1, Ordering::SeqCst);
-        if turn > 500 {
+        if turn > 300 {
             return Reaction::Take;
         }
         match (step.verb.as_str(), turn % 23) {
@@ -243,9 +245,9 @@ fn servers_of_every_temper_get_all_mail_in_the_end() {
     for nth in 0..30 {
         submit(&node, &[&format!("r{nth}@a.test"), &format!("r{nth}@b.test")], &letter(&format!("Nr {nth}"), "text"));
     }
-    // A lane whose server was away waits a minute: nobody else does here.
+    // A lane whose server was away waits a minute, and ten seconds after each 421.
     let mut left = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..150 {
         node.command(&["queue", "retry", "--all"]);
         std::thread::sleep(Duration::from_secs(1));
         left = waiting(&node);
@@ -291,6 +293,74 @@ fn a_node_that_dies_loses_no_mail_that_it_took() {
     assert!(copies - sent <= 4 * 28, "{} copies", copies - sent);
     node.stop();
     let told = ortler(&["audit", "--config", node.config().to_str().unwrap(), "--json"]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
+}
+
+/// One connection fails while another is at work: the server is not away.
+#[test]
+fn a_server_that_took_one_message_is_not_left_for_a_minute() {
+    let zone = StubServer::start(ZONE);
+    let connected = AtomicUsize::new(0);
+    let receiver = Receiver::start(&[], move |step| match step.verb.as_str() {
+        "CONNECT" if connected.fetch_add(1, Ordering::SeqCst) == 1 => Reaction::HangUp(""),
+        "CONTENT" => Reaction::Stall(Duration::from_secs(5)),
+        _ => Reaction::Take,
+    });
+    let node = node_with(&zone, receiver.port(), "");
+    submit(&node, &["slow@a.test"], &letter("Slow", "text"));
+    wait_until("its connection", || !waiting(&node).is_empty());
+    std::thread::sleep(Duration::from_secs(1));
+    submit(&node, &["turned-away@a.test"], &letter("Turned away", "text"));
+    receiver.wait_for(1);
+    wait_until("the end of the first", || waiting(&node).iter().all(|one| one["to"] == "turned-away@a.test"));
+    // It is written down a moment later how the lane was left.
+    std::thread::sleep(Duration::from_secs(1));
+    let lanes = node.json(&["queue", "lanes"]);
+    assert!(lanes.as_array().unwrap().iter().all(|lane| lane["state"] != "away"), "{lanes}");
+    receiver.wait_for(2);
+}
+
+/// Two nodes of one system: one dies again and again, and at last for good.
+#[test]
+fn what_a_dead_node_had_to_send_another_sends() {
+    let Some(server) = Server::start() else { return };
+    let receiver = Receiver::start(&["PIPELINING"], |step| match step.verb.as_str() {
+        "CONTENT" => Reaction::Stall(Duration::from_millis(30)),
+        _ => Reaction::Take,
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let route = format!(
+        "[[route]]\nname = \"far\"\nrecipients = [\"*\"]\nhosts = [\"none://127.0.0.1:{}\"]\n",
+        receiver.port()
+    );
+    std::fs::write(dir.path().join("routes.toml"), route).unwrap();
+    let options = format!(
+        "[queue]\nroutes = \"{}/routes.toml\"\nfirst_wait = \"1 s\"\nlongest_wait = \"2 s\"",
+        dir.path().display()
+    );
+    let (mut one, other) = (Node::on_postgres(&server.url(), &options), Node::on_postgres(&server.url(), &options));
+    add_accounts(&one, &["user1"]);
+    let mut sent = 0;
+    for round in 0..4 {
+        for nth in 0..25 {
+            for (node, name) in [(&one, "one"), (&other, "other")] {
+                submit(node, &[&format!("{name}{round}-{nth}@d{}.test", nth % 5)], &letter("Kill", "text"));
+                sent += 1;
+            }
+        }
+        one.kill();
+        if round < 3 {
+            one.serve();
+        }
+    }
+    wait_until("an empty queue", || waiting(&other).is_empty());
+    let mut got: Vec<String> = receiver.taken().iter().flat_map(|one| one.rcpt.clone()).collect();
+    got.sort();
+    let copies = got.len();
+    got.dedup();
+    assert_eq!(got.len(), sent);
+    report(&format!("{} of {sent} messages twice after four kills of one node of two", copies - sent));
+    let told = ortler(&["audit", "--config", other.config().to_str().unwrap(), "--json"]);
     assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
 }
 

@@ -45,7 +45,12 @@ fn take_base() -> u16 {
 
 fn is_free(base: u16) -> bool {
     const SERVICES: [u16; 14] = [25, 587, 465, 24, 143, 993, 110, 995, 190, 891, 80, 443, 90, 899];
-    SERVICES.iter().all(|service| std::net::TcpListener::bind(("127.0.0.1", base + service)).is_ok())
+    // None of them listens: a process that is just being started by another test would hold the port for a moment.
+    SERVICES.iter().all(|service| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind((std::net::Ipv4Addr::LOCALHOST, base + service).into()).is_ok()
+    })
 }
 
 /// Listeners of a node that shares a server.
