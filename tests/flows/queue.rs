@@ -36,11 +36,16 @@ pub(super) fn node_prepared(zone: &StubServer, port: u16, queue: &str, prepare: 
 /// Sends by submission as user1; the message's id.
 #[track_caller]
 pub(super) fn submit(node: &Node, to: &[&str], message: &[u8]) -> String {
+    submit_as(node, "user1", to, message)
+}
+
+#[track_caller]
+fn submit_as(node: &Node, user: &str, to: &[&str], message: &[u8]) -> String {
     let mut smtp = node.connect(587);
     smtp.expect("220");
     smtp.say("EHLO laptop").expect("250");
-    smtp.say(&format!("AUTH PLAIN {}", base64(b"\0user1@example.test\0demo"))).expect("235");
-    smtp.say("MAIL FROM:<user1@example.test>").expect("250");
+    smtp.say(&format!("AUTH PLAIN {}", base64(format!("\0{user}@example.test\0demo").as_bytes()))).expect("235");
+    smtp.say(&format!("MAIL FROM:<{user}@example.test>")).expect("250");
     for to in to {
         smtp.say(&format!("RCPT TO:<{to}>")).expect("250");
     }
@@ -339,12 +344,14 @@ fn what_a_dead_node_had_to_send_another_sends() {
         dir.path().display()
     );
     let (mut one, other) = (Node::on_postgres(&server.url(), &options), Node::on_postgres(&server.url(), &options));
-    add_accounts(&one, &["user1"]);
+    // One account alone would be asked to go slowly.
+    let users = ["anna", "bruno", "carla", "dario"];
+    add_accounts(&one, &users);
     let mut sent = 0;
-    for round in 0..4 {
+    for (round, user) in users.into_iter().enumerate() {
         for nth in 0..25 {
             for (node, name) in [(&one, "one"), (&other, "other")] {
-                submit(node, &[&format!("{name}{round}-{nth}@d{}.test", nth % 5)], &letter("Kill", "text"));
+                submit_as(node, user, &[&format!("{name}{round}-{nth}@d{}.test", nth % 5)], &letter("Kill", "text"));
                 sent += 1;
             }
         }
