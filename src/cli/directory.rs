@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::{Where, print};
+use super::{Common, Where, print};
 use crate::roles::control::{AccountPatch, Request, Secrets};
 use crate::roles::limits::QuotaPatch;
 
@@ -25,21 +25,6 @@ pub struct Page {
     json: bool,
     #[command(flatten)]
     node: Where,
-}
-
-/// A command without more to say than its answer.
-#[derive(Args, Debug)]
-pub struct Common {
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    node: Where,
-}
-
-impl Common {
-    pub fn ask_and_print(self, request: Request) -> anyhow::Result<ExitCode> {
-        self.node.ask_and_print(request, self.json)
-    }
 }
 
 /// What mail may take.

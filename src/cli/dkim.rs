@@ -4,20 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::Value;
 
-use super::{Where, print};
+use super::{Common, print};
 use crate::roles::control::Request;
 use crate::roles::keys::KeyRequest;
-
-#[derive(Args, Debug)]
-pub struct Common {
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    node: Where,
-}
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -84,37 +76,35 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Create { domain, selector, common } => {
-                show(&common, &common.ask(KeyRequest::Create { domain, selector })?)
+                show(&common, &ask(&common, KeyRequest::Create { domain, selector })?)
             }
             Self::Import { domain, selector, key, common } => {
                 let pem = std::fs::read_to_string(&key).with_context(|| key.display().to_string())?;
-                show(&common, &common.ask(KeyRequest::Import { domain, selector, pem })?)
+                show(&common, &ask(&common, KeyRequest::Import { domain, selector, pem })?)
             }
-            Self::List { domain, common } => show(&common, &common.ask(KeyRequest::List { domain })?),
+            Self::List { domain, common } => show(&common, &ask(&common, KeyRequest::List { domain })?),
             Self::Check { domain, common } => {
-                let found = common.ask(KeyRequest::Check { domain })?;
+                let found = ask(&common, KeyRequest::Check { domain })?;
                 let is_well = |row: &Value| row["state"] != "active" || row["dns"] == "published";
                 let all_well = found.as_array().is_none_or(|rows| rows.iter().all(is_well));
                 show(&common, &found)?;
                 Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             Self::Activate { domain, selector, unchecked, common } => {
-                show(&common, &common.ask(KeyRequest::Activate { domain, selector, unchecked })?)
+                show(&common, &ask(&common, KeyRequest::Activate { domain, selector, unchecked })?)
             }
             Self::Retire { domain, selector, common } => {
-                show(&common, &common.ask(KeyRequest::Retire { domain, selector })?)
+                show(&common, &ask(&common, KeyRequest::Retire { domain, selector })?)
             }
             Self::Delete { domain, selector, common } => {
-                show(&common, &common.ask(KeyRequest::Delete { domain, selector })?)
+                show(&common, &ask(&common, KeyRequest::Delete { domain, selector })?)
             }
         }
     }
 }
 
-impl Common {
-    fn ask(&self, request: KeyRequest) -> anyhow::Result<Value> {
-        self.node.ask(Request::Keys(request))
-    }
+fn ask(common: &Common, request: KeyRequest) -> anyhow::Result<Value> {
+    common.node.ask(Request::Keys(request))
 }
 
 /// A table, and below it the records, each on a line of its own to be copied.

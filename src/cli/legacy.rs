@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
-use super::directory::{Common, something};
+use super::Common;
+use super::directory::something;
 use crate::roles::control::Request;
 use crate::roles::legacies::{LegacyPatch, LegacyRequest};
 

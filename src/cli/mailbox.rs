@@ -5,22 +5,14 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use base::{Clock as _, SystemClock, UtcMillis};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 
 use super::export::Export;
 use super::import::Import;
 use super::snapshot::FromSnapshot;
-use super::{Where, print};
+use super::{Common, print};
 use crate::roles::control::Request;
 use crate::roles::mailboxes::MailRequest;
-
-#[derive(Args, Debug)]
-pub struct Common {
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    node: Where,
-}
 
 #[derive(Subcommand, Debug)]
 pub enum Command {

@@ -104,6 +104,15 @@ struct Where {
     config: Option<PathBuf>,
 }
 
+/// What every command on a node takes that has no more to say than its answer.
+#[derive(Args, Debug)]
+struct Common {
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: Where,
+}
+
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();

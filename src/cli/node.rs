@@ -7,7 +7,7 @@ use bytes::Bytes;
 use config::Config;
 use serde_json::Value;
 
-use super::{Where, print};
+use super::{Common, Where, print};
 use crate::roles::Engines;
 use crate::roles::control::{self, Connection, Reply, Request};
 
@@ -58,6 +58,12 @@ impl Where {
     pub fn ask_and_print(&self, request: Request, json: bool) -> anyhow::Result<ExitCode> {
         print::value(&self.ask(request)?, json);
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Common {
+    pub fn ask_and_print(&self, request: Request) -> anyhow::Result<ExitCode> {
+        self.node.ask_and_print(request, self.json)
     }
 }
 

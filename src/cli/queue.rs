@@ -6,17 +6,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{Where, print};
+use super::{Common, print};
 use crate::roles::control::Request;
 use crate::roles::queue::{Action, QueueRequest, ROWS_MAX, Which};
-
-#[derive(Args, Debug)]
-pub struct Common {
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    node: Where,
-}
 
 // A doc comment here would stand in for those of the commands.
 #[derive(Args, Debug)]
@@ -195,9 +187,7 @@ impl Command {
 }
 
 fn tell(common: &Common, request: QueueRequest) -> anyhow::Result<ExitCode> {
-    let answer = common.node.ask(Request::Queue(request))?;
-    print::value(&answer, common.json);
-    Ok(ExitCode::SUCCESS)
+    common.ask_and_print(Request::Queue(request))
 }
 
 fn show(common: &Common, id: String) -> anyhow::Result<ExitCode> {

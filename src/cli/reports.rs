@@ -5,20 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::Value;
 
-use super::{Where, print, scan};
+use super::{Common, print, scan};
 use crate::roles::control::Request;
 use crate::roles::reports::ReportRequest;
-
-#[derive(Args, Debug)]
-pub struct Common {
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    node: Where,
-}
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -65,12 +57,12 @@ impl Command {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::List { kind, domain, days, common } => {
-                tell(&common, &common.ask(ReportRequest::List { kind, domain, days })?)
+                common.ask_and_print(Request::Reports(ReportRequest::List { kind, domain, days }))
             }
             Self::Show { kind, domain, days, common } => {
-                tell(&common, &common.ask(ReportRequest::Sum { kind, domain, days })?)
+                common.ask_and_print(Request::Reports(ReportRequest::Sum { kind, domain, days }))
             }
-            Self::Send { day, common } => tell(&common, &common.ask(ReportRequest::Send { day })?),
+            Self::Send { day, common } => common.ask_and_print(Request::Reports(ReportRequest::Send { day })),
             Self::Read { files, common } => {
                 let (mut reports, mut problems) = (0, Vec::new());
                 common.node.talk(async |node, _| {
@@ -85,20 +77,9 @@ impl Command {
                     Ok(())
                 })?;
                 problems.iter().for_each(|why| print::line_to_stderr(why));
-                tell(&common, &serde_json::json!({ "reports": reports, "problems": problems.len() }))?;
+                print::value(&serde_json::json!({ "reports": reports, "problems": problems.len() }), common.json);
                 Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
         }
     }
-}
-
-impl Common {
-    fn ask(&self, request: ReportRequest) -> anyhow::Result<Value> {
-        self.node.ask(Request::Reports(request))
-    }
-}
-
-fn tell(common: &Common, found: &Value) -> anyhow::Result<ExitCode> {
-    print::value(found, common.json);
-    Ok(ExitCode::SUCCESS)
 }

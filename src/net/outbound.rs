@@ -166,8 +166,8 @@ impl Trust {
                 let found = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
                 webpki(found.map_err(|error| error.to_string())?, provider)?
             }
-            Self::Fingerprint(wanted) => Arc::new(Pinned { wanted: Some(*wanted), provider }),
-            Self::Anything => Arc::new(Pinned { wanted: None, provider }),
+            Self::Fingerprint(wanted) => Arc::new(Own { belief: Belief::Pinned(*wanted), provider }),
+            Self::Anything => Arc::new(Own { belief: Belief::Anything, provider }),
         };
         config(verifier)
     }
@@ -197,61 +197,23 @@ fn webpki(
     }
 }
 
-/// Takes one certificate, or any, and in any case only from who has its key.
+/// Believes by its own measure, and in any case only who has the certificate's key.
 #[derive(Debug)]
-struct Pinned {
-    wanted: Option<[u8; 32]>,
+struct Own {
+    belief: Belief,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.wanted {
-            Some(wanted) if Sha256::digest(end_entity).as_slice() != wanted => {
-                Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-            }
-            Some(_) | None => Ok(ServerCertVerified::assertion()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Takes what the DNS names (RFC 7672 §3.1).
 #[derive(Debug)]
-struct Dane {
-    records: Arc<[Tlsa]>,
-    provider: Arc<CryptoProvider>,
+enum Belief {
+    Anything,
+    /// The certificate with this SHA-256.
+    Pinned([u8; 32]),
+    /// What the DNS names (RFC 7672 §3.1).
+    Dns(Arc<[Tlsa]>),
 }
 
-impl ServerCertVerifier for Dane {
+impl ServerCertVerifier for Own {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -260,7 +222,16 @@ impl ServerCertVerifier for Dane {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let usable = || self.records.iter().filter(|record| record.is_usable());
+        let none = || rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
+        let records = match &self.belief {
+            Belief::Anything => return Ok(ServerCertVerified::assertion()),
+            Belief::Pinned(wanted) if Sha256::digest(end_entity).as_slice() == wanted => {
+                return Ok(ServerCertVerified::assertion());
+            }
+            Belief::Pinned(_) => return Err(none()),
+            Belief::Dns(records) => records,
+        };
+        let usable = || records.iter().filter(|record| record.is_usable());
         // Neither its name nor its dates matter: the DNS says which it is.
         if usable().any(|record| record.usage == 3 && record.matches(end_entity)) {
             return Ok(ServerCertVerified::assertion());
@@ -273,7 +244,6 @@ impl ServerCertVerifier for Dane {
                 anchors.push(CertificateDer::from(record.data.clone()));
             }
         }
-        let none = || rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
         let verifier = webpki(anchors, Arc::clone(&self.provider)).map_err(|_| none())?;
         verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now)
     }
@@ -390,7 +360,7 @@ impl Connectors {
     /// The same with a host whose certificate is one that these records, proven by DNSSEC, name (RFC 7672).
     pub async fn secure_by_dns(&self, stream: TcpStream, host: &str, records: &Arc<[Tlsa]>) -> io::Result<Outbound> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Arc::new(Dane { records: Arc::clone(records), provider });
+        let verifier = Arc::new(Own { belief: Belief::Dns(Arc::clone(records)), provider });
         let connector = TlsConnector::from(Arc::new(config(verifier).map_err(io::Error::other)?));
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let stream = within(HANDSHAKE_WAIT, connector.connect(name, stream)).await?;

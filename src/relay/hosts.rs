@@ -117,8 +117,11 @@ impl Finder<'_> {
             }
         };
         let wants_reports = async {
+            if self.peers.is_none() {
+                return false;
+            }
             let texts = resolver.lookup_texts(&format!("_smtp._tls.{domain}")).await;
-            self.peers.is_some() && texts.is_ok_and(|texts| texts.iter().any(|text| text.starts_with("v=TLSRPTv1")))
+            texts.is_ok_and(|texts| texts.iter().any(|text| text.starts_with("v=TLSRPTv1")))
         };
         let (found, sts, wants_reports) = tokio::join!(resolver.prove_mail_hosts(domain), sts, wants_reports);
         let Proven { found: mut hosts, is_secure } = found.map_err(|_| NoPlan::Later(NO_ANSWER))?;
