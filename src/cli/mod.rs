@@ -11,7 +11,10 @@ mod learn;
 mod legacy;
 mod mailbox;
 mod node;
+mod people;
+mod policy;
 mod print;
+mod quarantine;
 mod queue;
 mod report;
 mod reports;
@@ -63,6 +66,30 @@ enum Command {
     /// Mailboxes of an account: lists them, brings removed messages back.
     #[command(subcommand)]
     Mailbox(mailbox::Command),
+    /// Policies of all levels: what is done with mail, and whose word that is.
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Messages that are kept back from mailboxes.
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
+    /// Who may administer what.
+    #[command(subcommand)]
+    Role(people::RoleCommand),
+    /// Passwords of single programs.
+    #[command(subcommand)]
+    AppPassword(people::AppPasswordCommand),
+    /// Tokens of the API.
+    #[command(subcommand)]
+    Token(people::TokenCommand),
+    /// Second factors of sign-ins.
+    #[command(subcommand)]
+    SecondFactor(people::SecondFactorCommand),
+    /// Where accounts' mail goes, too.
+    #[command(subcommand)]
+    Forward(people::ForwardCommand),
+    /// Further names of domains.
+    #[command(subcommand)]
+    DomainAlias(people::DomainAliasCommand),
     /// Keys by which domains sign their mail.
     #[command(subcommand)]
     Dkim(dkim::Command),
@@ -126,6 +153,14 @@ pub fn run() -> ExitCode {
         Command::Tenant(command) => command.run(),
         Command::Legacy(command) => command.run(),
         Command::Mailbox(command) => command.run(),
+        Command::Policy(command) => command.run(),
+        Command::Quarantine(command) => command.run(),
+        Command::Role(command) => command.run(),
+        Command::AppPassword(command) => command.run(),
+        Command::Token(command) => command.run(),
+        Command::SecondFactor(command) => command.run(),
+        Command::Forward(command) => command.run(),
+        Command::DomainAlias(command) => command.run(),
         Command::Dkim(command) => command.run(),
         Command::Queue(command) => command.run(),
         Command::Reports(command) => command.run(),

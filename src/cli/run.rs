@@ -83,15 +83,16 @@ impl Demo {
         let dns: Vec<String> = self.dns.iter().map(ToString::to_string).collect();
         let mut text = format!(
             "# Written by `ortler demo` at each start.\n[node]\nname = \"mx.{domain}\"\ndata = \".\"\npostmaster = \"admin@{domain}\"\n\
-             shutdown_wait = \"10 s\"\n[network]\ntrusted_proxies = {}\n[dns]\nservers = {}\n[login]\nplaintext = \"loopback\"\n\
+             shutdown_wait = \"10 s\"\n[network]\ntrusted_proxies = {}\n[dns]\nservers = {}\n[login]\nplaintext = \"loopback\"\nstaff_second_factor = \"optional\"\n\
              [smtp]\nsessions_per_client_max = 100000\n[imap]\nsessions_per_client_max = 100000\n[pop3]\nsessions_per_client_max = 100000\n\
-             [filter]\nclamd = {}\nmilters = {}\n{}[log]\nlevel = \"warn\"\n",
+             [web]\nurl = \"https://{web}\"\n[filter]\nclamd = {}\nmilters = {}\n{}[log]\nlevel = \"warn\"\n",
             quoted(&self.trusted_proxy),
             quoted(&dns),
             quoted(&self.clamd),
             quoted(&self.milter),
             if self.unfiltered { "judged = []\n" } else { "" },
             domain = self.domain,
+            web = SocketAddr::new(self.bind, self.base_port.saturating_add(443)),
         );
         // A demonstration is alone.
         for (service, name, port) in Service::ALL.into_iter().filter(|(service, ..)| *service != Service::Cluster) {

@@ -163,8 +163,12 @@ pub struct Config {
     pub pop3_sessions_max: usize,
     pub pop3_sessions_per_client_max: usize,
     pub web_sessions_max: usize,
+    /// Without a slash at its end.
+    pub web_url: Option<String>,
     /// Passwords are taken without TLS from loopback clients.
     pub plaintext_on_loopback: bool,
+    /// Roles of the provider's people count only with a second factor.
+    pub staff_second_factor: bool,
     pub queue: Queue,
     pub reports: Reports,
     pub sending: SendingLimits,

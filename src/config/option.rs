@@ -160,11 +160,23 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Open sessions of one client address on each listener for POP3 or ManageSieve.",
     ),
     with("web.sessions_max", count(1, 1_000_000), "10000", "Open HTTP connections on each listener."),
+    optional(
+        "web.url",
+        Kind::Text,
+        "Where people reach the web interface, such as \"https://mail.example.net\": for links in what the system writes to \
+         them. Not given: https:// and the node's name.",
+    ),
     with(
         "login.plaintext",
         Kind::Choice(&["never", "loopback"]),
         "\"never\"",
         "Where passwords are taken without TLS.",
+    ),
+    with(
+        "login.staff_second_factor",
+        Kind::Choice(&["required", "optional"]),
+        "\"required\"",
+        "Whether the roles of the provider's own people (`isp-admin`, `isp-operator`, `service-centre`, `service-centre-senior`, `auditor`) count in the web interface and the API only once their account has a second factor. Until then they see what every user sees, and where to set it up.",
     ),
     optional(
         "filter.rules",

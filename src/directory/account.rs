@@ -1,5 +1,6 @@
 //! The words of the directory.
 
+use access::{Grant, Position};
 use base::{AccountId, DomainId, Quota, TenantId, UtcMillis};
 use mail::{Address, Domain};
 
@@ -38,6 +39,11 @@ pub struct Account {
     /// For people; may be empty.
     pub name: String,
     pub access: Access,
+    /// Roles that it holds; one for whom everything is open holds the administrator's.
+    pub grants: Vec<Grant>,
+    pub position: Position,
+    /// Its password alone opens nothing but mail programs' doors, and those only to passwords of their own.
+    pub has_second_factor: bool,
     /// False: no sign-in; mail is still taken.
     pub enabled: bool,
     /// As of when it was read; see [`crate::Hold`].
@@ -82,6 +88,7 @@ pub struct Alias {
 pub struct DomainEntry {
     pub id: DomainId,
     pub name: Domain,
+    pub position: Position,
     pub tenant: Option<String>,
     /// The legacy server where its new accounts begin.
     pub legacy: Option<String>,
@@ -120,6 +127,7 @@ pub struct Tenant {
     pub kind: TenantKind,
     /// The reseller above.
     pub parent: Option<String>,
+    pub position: Position,
     pub domains: u64,
     /// Of all accounts of its domains, and of its customers', together.
     pub quota: Quota,
@@ -136,6 +144,11 @@ pub struct Recipient {
     pub detail: Option<String>,
     /// The legacy server where its mail goes.
     pub legacy: Option<String>,
+    pub position: Position,
+    /// Where its mail goes, too; whoever reads there agreed.
+    pub forwards: Vec<Address>,
+    /// False: what is forwarded is kept there alone.
+    pub keeps: bool,
 }
 
 /// Where an envelope recipient leads.

@@ -68,8 +68,49 @@ const DOMAIN_KEY: Columns = &[
 ];
 const DOMAIN_LEGACY: Columns = &[("domain", Int), ("server", Int)];
 
+const ROLE_GRANT: Columns = &[("account", Int), ("role", Text), ("reach", Text), ("given_by", Text), ("given_at", Int)];
+const APP_PASSWORD: Columns = &[
+    ("id", Int),
+    ("account", Int),
+    ("name", Text),
+    ("digest", Bytes),
+    ("protocols", Text),
+    ("created_at", Int),
+    ("expires_at", Int),
+    ("used_at", Int),
+];
+const API_TOKEN: Columns = &[
+    ("id", Int),
+    ("account", Int),
+    ("name", Text),
+    ("digest", Bytes),
+    ("scopes", Text),
+    ("created_at", Int),
+    ("expires_at", Int),
+    ("used_at", Int),
+];
+const SECOND_FACTOR: Columns =
+    &[("account", Int), ("secret", Bytes), ("confirmed_at", Int), ("last_step", Int), ("recovery", Text)];
+const FORWARD: Columns =
+    &[("account", Int), ("target", Text), ("keeps", Int), ("digest", Bytes), ("asked_at", Int), ("confirmed_at", Int)];
+const DOMAIN_ALIAS: Columns = &[("name", Text), ("domain", Int), ("created_at", Int)];
+const AUDIT: Columns = &[
+    ("id", Int),
+    ("noted_at", Int),
+    ("noted_by", Text),
+    ("action", Text),
+    ("object", Text),
+    ("reseller", Int),
+    ("customer", Int),
+    ("domain", Int),
+    ("account", Int),
+];
+const ANSWERED_CALL: Columns =
+    &[("account", Int), ("word", Text), ("digest", Bytes), ("status", Int), ("body", Bytes), ("answered_at", Int)];
+const SYSTEM_SECRET: Columns = &[("name", Text), ("value", Bytes)];
+
 /// Each after those that it refers to.
-pub(crate) fn tables() -> [Table; 11] {
+pub(crate) fn tables() -> [Table; 20] {
     [
         Table::plain("tenant", ("tenant", "directory_tenant"), TENANT, 1, false),
         Table::plain("domain", ("domain", "directory_domain"), DOMAIN, 1, false),
@@ -82,11 +123,33 @@ pub(crate) fn tables() -> [Table; 11] {
         Table::plain("sending_lock", ("sending_lock", "directory_sending_lock"), SENDING_LOCK, 1, false),
         Table::plain("domain_key", ("domain_key", "directory_domain_key"), DOMAIN_KEY, 2, false),
         Table::plain("domain_legacy", ("domain_legacy", "directory_domain_legacy"), DOMAIN_LEGACY, 1, false),
+        same("role_grant", ROLE_GRANT, 3),
+        same("app_password", APP_PASSWORD, 1),
+        same("api_token", API_TOKEN, 1),
+        same("second_factor", SECOND_FACTOR, 1),
+        same("forward", FORWARD, 2),
+        same("domain_alias", DOMAIN_ALIAS, 1),
+        same("system_secret", SYSTEM_SECRET, 1),
+        same("audit", AUDIT, 1),
+        same("answered_call", ANSWERED_CALL, 2),
     ]
 }
 
-/// Tables whose rows are numbered; a number is never given twice.
-const NUMBERED: [&str; 5] = ["tenant", "domain", "account", "alias", "legacy_server"];
+fn same(name: &'static str, columns: Columns, key: usize) -> Table {
+    Table::plain(name, (name, name), columns, key, false)
+}
+
+/// Tables whose rows are numbered, by their names in either engine; a number is never given twice.
+const NUMBERED: [(&str, &str); 8] = [
+    ("tenant", "directory_tenant"),
+    ("domain", "directory_domain"),
+    ("account", "directory_account"),
+    ("alias", "directory_alias"),
+    ("legacy_server", "directory_legacy_server"),
+    ("app_password", "app_password"),
+    ("api_token", "api_token"),
+    ("audit", "audit"),
+];
 
 impl Registry {
     /// Makes the directory in `to` what it is here, and compares it; gives whether something was written. Nobody may use
@@ -102,7 +165,7 @@ impl Registry {
         let (from, to) = (self.place(), to.place());
         let mut change = to.begin().await?;
         change.replace_all(&tables(), &from).await?;
-        for (name, last) in last_numbers(&from).await? {
+        for ((name, there), last) in last_numbers(&from).await? {
             // One below the next.
             let (first, is_given) = (last.max(1), last > 0);
             change
@@ -111,7 +174,7 @@ impl Registry {
                         "INSERT OR REPLACE INTO sqlite_sequence (rowid, name, seq)
                          SELECT (SELECT rowid FROM sqlite_sequence WHERE name = '{name}'), '{name}', {last}"
                     ),
-                    &format!("SELECT setval(pg_get_serial_sequence('directory_{name}', 'id'), {first}, {is_given})"),
+                    &format!("SELECT setval(pg_get_serial_sequence('{there}', 'id'), {first}, {is_given})"),
                 )
                 .await?;
         }
@@ -126,7 +189,7 @@ impl Registry {
         let between = Between { from: &from, to: &to, owner: None };
         let mut found = all_differences(between, &tables(), "directory").await?;
         let numbers = (last_numbers(&from).await?, last_numbers(&to).await?);
-        for ((name, one), (_, other)) in numbers.0.iter().zip(&numbers.1) {
+        for (((name, _), one), (_, other)) in numbers.0.iter().zip(&numbers.1) {
             if one != other {
                 found.push(format!("directory, {name}: the last number given was {one}, in the target {other}"));
             }
@@ -165,21 +228,21 @@ impl Registry {
 }
 
 /// The last number given in each of the numbered tables.
-async fn last_numbers(place: &Place) -> Result<Vec<(&'static str, i64)>, EngineError> {
+async fn last_numbers(place: &Place) -> Result<Vec<((&'static str, &'static str), i64)>, EngineError> {
     let mut found = Vec::new();
-    for name in NUMBERED {
+    for (name, there) in NUMBERED {
         let text = match place {
             Place::Sqlite(_) => {
                 format!("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{name}'), 0)")
             }
-            Place::Postgres(_) => format!(
-                "SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('directory_{name}', 'id')::regclass), 0)"
-            ),
+            Place::Postgres(_) => {
+                format!("SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('{there}', 'id')::regclass), 0)")
+            }
         };
         let rows = place.ask(&text, &[Int]).await?;
         let last =
             rows.first().and_then(|row| if let Some(Value::Int(last)) = row.first() { Some(*last) } else { None });
-        found.push((name, last.unwrap_or(0)));
+        found.push(((name, there), last.unwrap_or(0)));
     }
     Ok(found)
 }

@@ -15,7 +15,7 @@ use crate::hold::{Hold, Rights};
 use crate::legacy::{Elsewhere, LegacyServer};
 
 /// Where somebody signs in.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Protocol {
     Submission,
     Imap,
@@ -25,6 +25,12 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    pub const ALL: [Self; 5] = [Self::Submission, Self::Imap, Self::Pop3, Self::ManageSieve, Self::Web];
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.as_str() == name)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Submission => "submission",
@@ -44,6 +50,8 @@ pub struct Login<'a> {
     pub password: &'a Secret<String>,
     pub protocol: Protocol,
     pub peer: IpAddr,
+    /// Of the second factor, where there is one; the web's sign-in asks for it.
+    pub code: Option<&'a str>,
 }
 
 /// A sign-in that went well.
@@ -69,7 +77,8 @@ pub trait Directory: Send + Sync {
     /// Checks a password. Takes the same time for unknown names. Failures count against the peer's network.
     ///
     /// # Errors
-    /// [`LoginError::Elsewhere`] for an account on a legacy server, whatever the password: only that server knows it. The
+    /// [`LoginError::SecondFactor`] by [`Protocol::Web`] alone: the right password without a code; elsewhere an account with a
+    /// second factor is opened by app passwords alone. [`LoginError::Elsewhere`] for an account on a legacy server, whatever the password: only that server knows it. The
     /// caller asks there, and tells what came of it by [`Directory::accepted_elsewhere`] or [`Directory::refused_elsewhere`].
     async fn authenticate(&self, login: Login<'_>) -> Result<Account, LoginError>;
 

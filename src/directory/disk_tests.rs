@@ -5,8 +5,12 @@ use std::os::unix::fs::FileExt as _;
 use engine::fixture::Fixture;
 use engine::postgres::{PgSettings, Pool, Server};
 
+use access::Reach;
+use base::AccountId;
+use mail::ForwardPath;
+
 use crate::tests::{account, address, embedded, leads_to, on_server, sign_in};
-use crate::{AccountChange, Directory as _, Listing, Registry, postgres, schema};
+use crate::{AccountChange, Directory as _, Listing, Protocol, Registry, Resolution, postgres, schema};
 
 /// Versions that know of legacy servers.
 const LEGACY_SQLITE: usize = 5;
@@ -14,6 +18,10 @@ const LEGACY_POSTGRES: usize = 3;
 /// Versions that know of keys.
 const KEYS_SQLITE: usize = 7;
 const KEYS_POSTGRES: usize = 5;
+
+/// Versions that know of roles, app passwords and what came with them.
+const PEOPLE_SQLITE: usize = 8;
+const PEOPLE_POSTGRES: usize = 6;
 
 /// All that the fixtures hold, but for quotas.
 async fn holds_everything(directory: &Registry) {
@@ -77,6 +85,53 @@ async fn has_a_key(directory: &Registry) {
     assert_eq!((key.created_at.0, key.changed_at.0), (1_795_482_184_000, 1_795_482_185_000));
 }
 
+/// What came with roles. Takes bert's second factor off, for what follows.
+async fn has_people(directory: &Registry) {
+    let (anna, bert) = (AccountId(1), AccountId(4));
+    let grants = directory.grants(None).await.unwrap();
+    let of = |g: &crate::GrantEntry| {
+        let (role, reach) = (g.grant.role.as_str(), g.grant.reach);
+        format!("{} {} {role} {reach} {} {}", g.account.0, g.address, g.given_by, g.given_at.0)
+    };
+    let expected = "4 bert@example.test domain-admin domain 1 anna@example.test 1795482186000";
+    assert_eq!(grants.iter().map(of).collect::<Vec<_>>(), [expected]);
+    let [phone] = &directory.app_passwords(anna).await.unwrap()[..] else { panic!("one app password") };
+    assert_eq!((phone.id, phone.name.as_str(), phone.created_at.0), (3, "Phone", 1_795_482_187_000));
+    assert_eq!(phone.protocols, [Protocol::Imap, Protocol::Submission]);
+    assert_eq!((phone.expires_at, phone.used_at.map(|at| at.0)), (None, Some(1_795_482_188_000)));
+    let [billing] = &directory.api_tokens(anna).await.unwrap()[..] else { panic!("one token") };
+    assert_eq!((billing.id, billing.account, billing.name.as_str()), (2, anna, "Billing"));
+    assert_eq!((&billing.scopes[..], billing.used_at), (&["*:read".to_owned()][..], None));
+    assert_eq!(billing.expires_at.map(|at| at.0), Some(1_827_018_187_000));
+    let account = directory.account(bert).await.unwrap().unwrap();
+    assert!(account.has_second_factor && account.grants == [grants[0].grant]);
+    let Resolution::Local(found) = directory.resolve(&ForwardPath::Address(address("bert@example.org"))).await.unwrap()
+    else {
+        panic!("example.org is another name of example.test")
+    };
+    assert_eq!(
+        (found[0].account, &found[0].forwards[..], found[0].keeps),
+        (bert, &[address("bert@elsewhere.test")][..], true)
+    );
+    let (forwards, keeps) = directory.forwards(bert).await.unwrap();
+    let times = (forwards[0].asked_at.0, forwards[0].confirmed_at.map(|at| at.0));
+    assert_eq!((forwards.len(), times, keeps), (1, (1_795_482_190_000, Some(1_795_482_191_000)), true));
+    assert_eq!(directory.system_secret("srs").await.unwrap(), [0x11]);
+    let [entry] = &directory.audit_log(&[Reach::System], None, None, 9).await.unwrap()[..] else { panic!("one entry") };
+    let words = (entry.by.as_str(), entry.action.as_str(), entry.object.as_str());
+    assert_eq!(words, ("anna@example.test", "set-account", "bert@example.test"));
+    assert_eq!((entry.id, entry.at.0, entry.position), (9, 1_795_482_193_000, account.position));
+    // A number is never given twice.
+    directory.delete_app_password(anna, 3).await.unwrap();
+    directory.delete_api_token(anna, 2).await.unwrap();
+    let (phone, _) = directory.add_app_password(anna, "Phone", &[Protocol::Imap], None).await.unwrap();
+    let (billing, _) = directory.add_api_token(anna, "Billing", &[], None).await.unwrap();
+    directory.note_audit("anna", "set-account", "bert", entry.position).await.unwrap();
+    let last = directory.audit_log(&[Reach::System], None, None, 1).await.unwrap()[0].id;
+    assert_eq!((phone.id, billing.id, last), (4, 3, 10));
+    directory.delete_second_factor(bert).await.unwrap();
+}
+
 /// It works on as one that was made today.
 async fn goes_on(directory: &Registry) {
     assert_eq!(directory.add_account(account("new")).await.unwrap().0, 10, "a number is never given twice");
@@ -109,6 +164,9 @@ async fn every_version_of_the_file_opens_with_all_it_holds() {
         if version >= KEYS_SQLITE {
             has_a_key(&directory).await;
         }
+        if version >= PEOPLE_SQLITE {
+            has_people(&directory).await;
+        }
         assert_eq!(directory.audit(true, false).await.unwrap(), []);
         goes_on(&directory).await;
         assert_eq!(directory.audit(true, false).await.unwrap(), []);
@@ -133,6 +191,9 @@ async fn every_version_in_postgresql_opens_with_all_it_holds() {
         if version >= KEYS_POSTGRES {
             has_a_key(&directory).await;
         }
+        if version >= PEOPLE_POSTGRES {
+            has_people(&directory).await;
+        }
         goes_on(&directory).await;
     }
 }
@@ -141,13 +202,21 @@ async fn every_version_in_postgresql_opens_with_all_it_holds() {
 #[tokio::test]
 async fn a_row_that_the_disk_changed_is_told_and_repaired_on_wish() {
     for (text, row) in [
-        ("reseller", "tenant id 1"),
+        ("Alpine", "tenant id 1"),
         ("xn--bcher-kva.test", "domain id 3"),
         ("{PLAIN}pw-bert", "account id 4"),
         ("Anna Gruber", "account id 1"),
         ("sales@example.test", "alias id 1"),
         ("bert@example.test", "alias_target alias 1, folded "),
         ("mail.old.example", "legacy_server id 2"),
+        ("domain-admin", "role_grant account 4, role "),
+        ("Phone", "app_password id 3"),
+        ("Billing", "api_token id 2"),
+        ("aa bb", "second_factor account 4"),
+        ("bert@elsewhere.test", "forward account 4, target "),
+        ("example.org", "domain_alias name "),
+        ("srs", "system_secret name "),
+        ("set-account", "audit id 9"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("directory.sqlite");

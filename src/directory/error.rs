@@ -18,6 +18,9 @@ pub enum LoginError {
     /// The caller waits `delay` before it answers.
     #[error("authentication failed")]
     Refused { delay: Duration },
+    /// The password is right, and the account has a second factor: its code is missing.
+    #[error("a code of the second factor is needed")]
+    SecondFactor,
     /// Too many failures from this network: refuse at once, without a look at the password.
     #[error("too many failed attempts")]
     TooMany,

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use access::Grant;
 use base::AccountId;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::Access;
 
-/// A digest of what lets an account sign in: its stored password, its access, and that it is enabled. What was opened with
-/// one does not outlive it.
+/// A digest of what lets an account sign in: its stored password, its access and roles, whether a second factor goes with
+/// the password, and that it is enabled. What was opened with one does not outlive it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Rights(pub u64);
 
@@ -19,6 +20,25 @@ impl Rights {
     pub(crate) fn new(stored_password: &str, access: Access, enabled: bool) -> Self {
         let mut digest = blake3::Hasher::new();
         digest.update(stored_password.as_bytes()).update(&[0, u8::from(enabled)]).update(access.as_str().as_bytes());
+        Self::of(&digest)
+    }
+
+    /// Of an account that holds roles, or has a second factor: beside its own ones, and as they are.
+    #[must_use]
+    pub(crate) fn with(self, grants: &[Grant], has_second_factor: bool) -> Self {
+        if grants.is_empty() && !has_second_factor {
+            return self;
+        }
+        let mut digest = blake3::Hasher::new();
+        digest.update(&self.0.to_be_bytes());
+        for grant in grants {
+            digest.update(grant.role.as_str().as_bytes()).update(grant.reach.to_string().as_bytes()).update(&[0]);
+        }
+        digest.update(&[u8::from(has_second_factor)]);
+        Self::of(&digest)
+    }
+
+    fn of(digest: &blake3::Hasher) -> Self {
         let digest = *digest.finalize().as_bytes();
         Self(digest.iter().take(8).fold(0, |number, octet| number << 8 | u64::from(*octet)))
     }
@@ -39,7 +59,8 @@ struct Hand {
 }
 
 impl Hold {
-    /// Ends when the account was given another password, closed, or deleted, on any node. Cancel safe.
+    /// Ends when the account was given another password or another role, a second factor, was closed, or deleted, on any
+    /// node; what an app password opened, when that one is no more. Cancel safe.
     pub async fn ended(&self) {
         self.0.end.cancelled().await;
     }
@@ -89,10 +110,10 @@ impl Holds {
         Hold(Box::new(Hand { account, rights, number, end, of: Arc::clone(self) }))
     }
 
-    /// Ends what was opened with other rights than the account has now; `None`: it has none.
-    pub(crate) fn check(&self, account: AccountId, rights: Option<Rights>) {
+    /// Ends what was opened with other rights than the account has now, by its password or by others.
+    pub(crate) fn check(&self, account: AccountId, rights: &[Rights]) {
         let held = self.held.lock();
-        let outlived = held.get(&account).into_iter().flatten().filter(|held| Some(held.rights) != rights);
+        let outlived = held.get(&account).into_iter().flatten().filter(|held| !rights.contains(&held.rights));
         outlived.for_each(|held| held.end.cancel());
     }
 

@@ -8,16 +8,27 @@
 
 mod account;
 mod audit;
+mod audit_log;
+#[cfg(test)]
+mod audit_log_tests;
+mod both;
 mod copy;
+mod credential;
+#[cfg(test)]
+mod credential_tests;
 mod directory;
 #[cfg(test)]
 mod disk_tests;
 mod domain_key;
 mod error;
+mod foreign_hash;
 mod guard;
 mod hold;
 mod legacy;
 mod password;
+mod person;
+#[cfg(test)]
+mod person_tests;
 mod postgres;
 mod postgres_keys;
 mod postgres_legacy;
@@ -36,6 +47,8 @@ pub use account::{
     Access, Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind,
 };
 pub use audit::Damage;
+pub use audit_log::AuditEntry;
+pub use credential::{ApiToken, AppPassword, TOKEN_PREFIX};
 pub use directory::{Directory, Login, Protocol, SignIn};
 pub use domain_key::{DomainKey, KeyState};
 pub use error::{DirectoryError, LoginError, RegistryError};
@@ -43,6 +56,7 @@ pub use guard::{Failures, LoginGuard};
 pub use hold::{Hold, Holds, Rights};
 pub use legacy::{DeliveryEndpoint, DeliveryProtocol, Elsewhere, LegacyChange, LegacyServer, Placement};
 pub use password::{InvalidHash, PasswordHash};
+pub use person::{Forward, GrantEntry, session_name};
 pub use quota::{Limits, QuotaChange};
 pub use registry::Registry;
 pub use tables::{AccountChange, KeyListing, Listing};

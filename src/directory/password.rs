@@ -11,8 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::Digest as _;
 use subtle::ConstantTimeEq as _;
 
-/// A password as it is kept. Text forms: `$argon2id$…` (ours), `{SSHA}…`, `{SSHA256}…`, `{SSHA512}…` (taken over from other
-/// systems) and `{PLAIN}…` (only for tests and for accounts whose password a machine must know).
+use crate::foreign_hash::Foreign;
+
+/// A password as it is kept. Text forms: `$argon2id$…` (ours); those that other systems use (`{SSHA}…` and its kin, the
+/// forms of `crypt(3)`, PBKDF2, SCRAM: see [`InvalidHash`]), which give way to ours when their owner signs in; and `{PLAIN}…`
+/// (only for tests and for accounts whose password a machine must know).
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(Kind);
 
@@ -20,6 +23,7 @@ pub struct PasswordHash(Kind);
 enum Kind {
     Argon2(Box<str>),
     SaltedSha { digest: Sha, hash: Vec<u8>, salt: Vec<u8> },
+    Foreign(Foreign),
     Plain(Box<str>),
 }
 
@@ -31,8 +35,15 @@ enum Sha {
 }
 
 impl Sha {
-    const ALL: [(Self, &'static str, usize); 3] =
-        [(Self::One, "{SSHA}", 20), (Self::Two256, "{SSHA256}", 32), (Self::Two512, "{SSHA512}", 64)];
+    /// Longer names go before those that they begin with.
+    const ALL: [(Self, &'static str, usize); 6] = [
+        (Self::Two256, "{SSHA256}", 32),
+        (Self::Two512, "{SSHA512}", 64),
+        (Self::One, "{SSHA}", 20),
+        (Self::Two256, "{SHA256}", 32),
+        (Self::Two512, "{SHA512}", 64),
+        (Self::One, "{SHA}", 20),
+    ];
 
     fn of(self, password: &[u8], salt: &[u8]) -> Vec<u8> {
         match self {
@@ -67,13 +78,19 @@ impl PasswordHash {
                 PhcString::new(phc).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
             }
             Kind::SaltedSha { digest, hash, salt } => digest.of(password, salt).ct_eq(hash).into(),
+            Kind::Foreign(foreign) => foreign.matches(password),
             Kind::Plain(plain) => plain.as_bytes().ct_eq(password).into(),
         }
     }
 
     /// True if a check is so cheap that caching its outcome gains nothing.
     pub(crate) const fn is_cheap(&self) -> bool {
-        !matches!(self.0, Kind::Argon2(_))
+        matches!(self.0, Kind::SaltedSha { .. } | Kind::Plain(_))
+    }
+
+    /// True if it was taken over from another system, and one of ours should take its place.
+    pub(crate) const fn is_foreign(&self) -> bool {
+        matches!(self.0, Kind::SaltedSha { .. } | Kind::Foreign(_))
     }
 
     /// The text form, for the table.
@@ -81,9 +98,11 @@ impl PasswordHash {
         match &self.0 {
             Kind::Argon2(phc) => phc.to_string(),
             Kind::SaltedSha { digest, hash, salt } => {
+                // Without salt, the salted form reads the same.
                 let name = Sha::ALL.iter().find(|(sha, _, _)| sha == digest).map_or("", |(_, name, _)| name);
                 format!("{name}{}", STANDARD.encode([hash.as_slice(), salt].concat()))
             }
+            Kind::Foreign(foreign) => foreign.as_str().to_owned(),
             Kind::Plain(plain) => format!("{{PLAIN}}{plain}"),
         }
     }
@@ -97,7 +116,10 @@ impl fmt::Debug for PasswordHash {
 
 /// The text is no hash in a form we can check.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a password hash: expected $argon2id$…, {{SSHA}}…, {{SSHA256}}…, {{SSHA512}}… or {{PLAIN}}…")]
+#[error(
+    "not a password hash: expected $argon2id$…, {{SSHA}}…, {{SSHA256}}…, {{SSHA512}}…, {{SHA}}…, $2b$… (bcrypt), $6$…, $5$…, \
+     $1$… (crypt), $pbkdf2-sha256$…, {{PBKDF2}}$1$…, {{SCRAM-SHA-256}}… or {{PLAIN}}…"
+)]
 pub struct InvalidHash;
 
 impl FromStr for PasswordHash {
@@ -113,10 +135,12 @@ impl FromStr for PasswordHash {
             let (hash, salt) = bytes.split_at_checked(length).ok_or(InvalidHash)?;
             return Ok(Self(Kind::SaltedSha { digest, hash: hash.to_vec(), salt: salt.to_vec() }));
         }
-        match PhcString::new(text) {
-            Ok(hash) if hash.algorithm.as_str() == "argon2id" => Ok(Self(Kind::Argon2(text.into()))),
-            _ => Err(InvalidHash),
+        if let Ok(hash) = PhcString::new(text)
+            && hash.algorithm.as_str() == "argon2id"
+        {
+            return Ok(Self(Kind::Argon2(text.into())));
         }
+        Foreign::parse(text).map(|foreign| Self(Kind::Foreign(foreign))).ok_or(InvalidHash)
     }
 }
 
@@ -130,7 +154,7 @@ mod tests {
 
     #[test]
     fn foreign_hashes_are_checked() {
-        // Python: base64(sha1(b"demo" + b"salt") + b"salt")
+        // base64(sha1("demo" + "salt") + "salt")
         let digest = sha1::Sha1::new().chain_update(b"demo").chain_update(b"salt").finalize();
         let ssha = format!("{{SSHA}}{}", STANDARD.encode([digest.as_slice(), b"salt"].concat()));
         assert!(check(&ssha, "demo") && !check(&ssha, "Demo"));
@@ -153,7 +177,9 @@ mod tests {
 
     #[test]
     fn what_is_no_hash() {
-        for text in ["", "secret", "{PLAIN}", "{SSHA}xx", "{MD5}abc", "$argon2id$", "$2b$10$abc"] {
+        for text in
+            ["", "secret", "{PLAIN}", "{SSHA}xx", "{MD5}abc", "$argon2id$", "$2b$10$abc", "{CRYPT}x", "$6$", "$7$a$b"]
+        {
             assert_eq!(text.parse::<PasswordHash>(), Err(InvalidHash), "{text}");
         }
     }

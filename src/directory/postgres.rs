@@ -22,8 +22,8 @@ use crate::postgres_keys as keys;
 use crate::postgres_legacy as legacy;
 use crate::quota::{Limits, QuotaChange};
 use crate::tables::{
-    AccountChange, Hits, KeyListing, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
-    parent_is_customer, tenant_in_use,
+    AccountChange, Hit, Hits, KeyListing, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target,
+    forwards_of, grants_of, missing, parent_is_customer, position_of, tenant_in_use, tenant_position, within,
 };
 use crate::web_session::WebSession;
 
@@ -38,6 +38,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     LEGACY,
     Migration { text: include_str!("lock-postgres.sql"), oldest: 1 },
     Migration { text: include_str!("key-postgres.sql"), oldest: 1 },
+    Migration { text: include_str!("person-postgres.sql"), oldest: 1 },
 ];
 
 /// Legacy servers.
@@ -121,13 +122,16 @@ impl Tables for PgTables {
 
     async fn tenants(&self) -> Result<Vec<Tenant>, EngineError> {
         let text = "SELECT t.id, t.name, t.kind, p.name, (SELECT count(*) FROM directory_domain d WHERE d.tenant = t.id), t.created_at,
-                 t.quota_bytes, t.quota_messages
+                 t.quota_bytes, t.quota_messages, coalesce(t.parent, 0)
              FROM directory_tenant t LEFT JOIN directory_tenant p ON p.id = t.parent ORDER BY lower(t.name), t.id";
         let read = |row: &Row| {
+            let (id, parent) = (TenantId(number(row, 0)?), TenantId(number(row, 8)?));
+            let kind = TenantKind::from_name(value(row, 2)?).unwrap_or(TenantKind::Customer);
             Ok(Tenant {
-                id: TenantId(number(row, 0)?),
+                id,
                 name: value(row, 1)?,
-                kind: TenantKind::from_name(value(row, 2)?).unwrap_or(TenantKind::Customer),
+                kind,
+                position: tenant_position(id, kind, parent),
                 parent: value(row, 3)?,
                 domains: number(row, 4)?,
                 quota: read_quota(row, 6)?,
@@ -195,15 +199,20 @@ impl Tables for PgTables {
     }
 
     async fn domains(&self, listing: Listing) -> Result<Vec<DomainEntry>, EngineError> {
-        let text = "SELECT d.id, d.name, t.name, (SELECT count(*) FROM directory_account a WHERE a.domain = d.id),
+        let within = within(&listing, "d.id", ("directory_domain", "directory_tenant"));
+        let text = format!("SELECT d.id, d.name, t.name, (SELECT count(*) FROM directory_account a WHERE a.domain = d.id),
                  (SELECT count(*) FROM directory_alias a WHERE a.domain = d.id), d.created_at,
                  d.quota_bytes, d.quota_messages,
-                 (SELECT s.name FROM directory_domain_legacy l JOIN directory_legacy_server s ON s.id = l.server WHERE l.domain = d.id)
+                 (SELECT s.name FROM directory_domain_legacy l JOIN directory_legacy_server s ON s.id = l.server WHERE l.domain = d.id),
+                 t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0)
              FROM directory_domain d LEFT JOIN directory_tenant t ON t.id = d.tenant
-             WHERE d.name > $1 AND strpos(d.name, $2) > 0 ORDER BY d.name LIMIT $3";
+             WHERE d.name > $1 AND strpos(d.name, $2) > 0 AND ($3::text IS NULL OR d.name = $3) AND {within}
+             ORDER BY d.name LIMIT $4");
         let read = |row: &Row| {
+            let id = number(row, 0)?;
             Ok(DomainEntry {
-                id: DomainId(number(row, 0)?),
+                id: DomainId(id),
+                position: position_of(None, id, value::<Option<&str>>(row, 9)?),
                 name: parsed(row, 1)?,
                 tenant: value(row, 2)?,
                 legacy: value(row, 8)?,
@@ -213,12 +222,15 @@ impl Tables for PgTables {
                 created_at: UtcMillis(value(row, 5)?),
             })
         };
-        let limit = i64::from(listing.limit);
-        self.rows(text, &[&listing.after, &listing.search, &limit]).await?.iter().map(read).collect()
+        let (domain, limit) = (listing.domain.as_ref().map(Domain::as_str), i64::from(listing.limit));
+        let params: Params<'_> = &[&listing.after, &listing.search, &domain, &limit];
+        self.pool.query_once(&text, params).await?.iter().map(read).collect()
     }
 
-    async fn has_domain(&self, name: &Domain) -> Result<bool, EngineError> {
-        Ok(!self.rows("SELECT 1 FROM directory_domain WHERE name = $1", &[&name.as_str()]).await?.is_empty())
+    async fn canonical(&self, name: &Domain) -> Result<Option<Domain>, EngineError> {
+        let text = "SELECT name FROM directory_domain WHERE name = $1
+             UNION ALL SELECT d.name FROM domain_alias a JOIN directory_domain d ON d.id = a.domain WHERE a.name = $1";
+        self.rows(text, &[&name.as_str()]).await?.first().map(|row| parsed(row, 0)).transpose()
     }
 
     async fn add_account(&self, account: NewAccount, now: UtcMillis) -> Result<AccountId, RegistryError> {
@@ -304,11 +316,13 @@ impl Tables for PgTables {
     async fn accounts(&self, listing: Listing) -> Result<Vec<Account>, EngineError> {
         let text = format!(
             "{SELECT_ACCOUNT} WHERE folded > $1 AND (strpos(folded, $2) > 0 OR strpos(lower(name), $2) > 0)
-             AND ($3::text IS NULL OR domain = (SELECT id FROM directory_domain WHERE name = $3)) ORDER BY folded LIMIT $4"
+             AND ($3::text IS NULL OR domain = (SELECT id FROM directory_domain WHERE name = $3)) AND {} ORDER BY folded LIMIT $4",
+            within(&listing, "domain", ("directory_domain", "directory_tenant"))
         );
         let domain = listing.domain.as_ref().map(Domain::as_str);
         let (search, limit) = (listing.search.to_lowercase(), i64::from(listing.limit));
-        self.rows(&text, &[&listing.after, &search, &domain, &limit]).await?.iter().map(read_account).collect()
+        let params: Params<'_> = &[&listing.after, &search, &domain, &limit];
+        self.pool.query_once(&text, params).await?.iter().map(read_account).collect()
     }
 
     async fn account_ids(&self) -> Result<Vec<AccountId>, EngineError> {
@@ -356,17 +370,19 @@ impl Tables for PgTables {
     }
 
     async fn aliases(&self, listing: Listing) -> Result<Vec<Alias>, EngineError> {
-        let text = "SELECT a.folded, t.folded, a.created_at FROM directory_alias a JOIN directory_alias_target t ON t.alias = a.id
+        let within = within(&listing, "l.domain", ("directory_domain", "directory_tenant"));
+        let text = format!("SELECT a.folded, t.folded, a.created_at FROM directory_alias a JOIN directory_alias_target t ON t.alias = a.id
              WHERE a.id IN (
                  SELECT l.id FROM directory_alias l
                  WHERE l.folded > $1 AND ($3::text IS NULL OR l.domain = (SELECT id FROM directory_domain WHERE name = $3))
                  AND (strpos(l.folded, $2) > 0
                       OR EXISTS (SELECT 1 FROM directory_alias_target h WHERE h.alias = l.id AND strpos(h.folded, $2) > 0))
-                 ORDER BY l.folded LIMIT $4)
-             ORDER BY a.folded, t.folded";
+                 AND {within} ORDER BY l.folded LIMIT $4)
+             ORDER BY a.folded, t.folded");
         let (domain, limit) = (listing.domain.as_ref().map(Domain::as_str), i64::from(listing.limit));
         let mut found: Vec<Alias> = Vec::new();
-        for row in self.rows(text, &[&listing.after, &listing.search, &domain, &limit]).await? {
+        let params: Params<'_> = &[&listing.after, &listing.search, &domain, &limit];
+        for row in self.pool.query_once(&text, params).await? {
             let (address, target): (String, Address) = (value(&row, 0)?, parsed(&row, 1)?);
             match found.last_mut().filter(|last| last.address == address) {
                 Some(last) => last.targets.push(target),
@@ -454,6 +470,14 @@ impl Tables for PgTables {
         })
     }
 
+    async fn renew(&self, id: AccountId, was: &PasswordHash, is: &PasswordHash) -> Result<bool, RegistryError> {
+        change!(self, sql => {
+            let text = "UPDATE directory_account SET password = $3 WHERE id = $1 AND password = $2
+                        AND NOT EXISTS (SELECT 1 FROM directory_sending_lock WHERE account = $1)";
+            Ok(sql.execute(text, &[&count(id.0), &was.to_stored(), &is.to_stored()]).await? > 0)
+        })
+    }
+
     async fn put_key(&self, key: DomainKey, replace: bool) -> Result<(), RegistryError> {
         change!(self, sql => keys::put(sql, &key, replace).await)
     }
@@ -471,15 +495,25 @@ impl Tables for PgTables {
 
     async fn find(&self, keys: Vec<String>) -> Result<Hits, EngineError> {
         let text = "SELECT folded, id, address,
-                 (SELECT s.name FROM directory_account_legacy l JOIN directory_legacy_server s ON s.id = l.server WHERE l.account = c.id)
+                 (SELECT s.name FROM directory_account_legacy l JOIN directory_legacy_server s ON s.id = l.server WHERE l.account = c.id),
+                 c.domain, (SELECT t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0) FROM directory_domain d
+                     JOIN directory_tenant t ON t.id = d.tenant WHERE d.id = c.domain),
+                 (SELECT string_agg(f.keeps || ' ' || f.target, '\n' ORDER BY f.target) FROM forward f
+                  WHERE f.account = c.id AND f.confirmed_at IS NOT NULL)
              FROM directory_account c WHERE folded = ANY ($1)
-             UNION ALL SELECT a.folded, NULL, t.folded, NULL FROM directory_alias a JOIN directory_alias_target t ON t.alias = a.id
+             UNION ALL SELECT a.folded, NULL, t.folded, NULL, NULL, NULL, NULL FROM directory_alias a JOIN directory_alias_target t ON t.alias = a.id
              WHERE a.folded = ANY ($1) ORDER BY 1, 3";
         let mut hits = Hits::default();
         for row in self.rows(text, &[&keys]).await? {
             let (key, address): (String, Address) = (value(&row, 0)?, parsed(&row, 2)?);
             match value::<Option<i64>>(&row, 1)? {
-                Some(_) => drop(hits.accounts.insert(key, (AccountId(number(&row, 1)?), address, value(&row, 3)?))),
+                Some(_) => {
+                    let id = AccountId(number(&row, 1)?);
+                    let position = position_of(Some(id), number(&row, 4)?, value::<Option<&str>>(&row, 5)?);
+                    let (forwards, keeps) = forwards_of(value::<Option<&str>>(&row, 6)?);
+                    let legacy = value(&row, 3)?;
+                    hits.accounts.insert(key, Hit { account: id, address, legacy, position, forwards, keeps });
+                }
                 None => hits.aliases.entry(key).or_default().push(address),
             }
         }
@@ -550,18 +584,28 @@ const ACCOUNTS_BELOW: &str = "
 
 const SELECT_ACCOUNT: &str = "SELECT id, address, name, access, enabled, quota_bytes, quota_messages, password,
      created_at, (SELECT s.name FROM directory_account_legacy l JOIN directory_legacy_server s ON s.id = l.server
-                  WHERE l.account = directory_account.id), lock.locked_at, lock.reason
+                  WHERE l.account = directory_account.id), lock.locked_at, lock.reason,
+     domain, (SELECT t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0) FROM directory_domain d
+              JOIN directory_tenant t ON t.id = d.tenant WHERE d.id = directory_account.domain),
+     (SELECT string_agg(g.role || '/' || g.reach, ',' ORDER BY g.role, g.reach) FROM role_grant g
+      WHERE g.account = directory_account.id),
+     EXISTS (SELECT 1 FROM second_factor f WHERE f.account = directory_account.id AND f.confirmed_at IS NOT NULL)
      FROM directory_account LEFT JOIN directory_sending_lock lock ON lock.account = directory_account.id";
 
 fn read_account(row: &Row) -> Result<Account, EngineError> {
     let (access, enabled) = (Access::from_name(value(row, 3)?).unwrap_or(Access::User), value(row, 4)?);
+    let id = AccountId(number(row, 0)?);
+    let (grants, has_second_factor) = (grants_of(access, value::<Option<&str>>(row, 14)?), value(row, 15)?);
     Ok(Account {
-        id: AccountId(number(row, 0)?),
+        id,
+        position: position_of(Some(id), number(row, 12)?, value::<Option<&str>>(row, 13)?),
+        has_second_factor,
         address: parsed(row, 1)?,
         name: value(row, 2)?,
         access,
         enabled,
-        rights: Rights::new(value(row, 7)?, access, enabled),
+        rights: Rights::new(value(row, 7)?, access, enabled).with(&grants, has_second_factor),
+        grants,
         legacy: value(row, 9)?,
         sending_lock: value::<Option<i64>>(row, 10)?
             .map(|at| Ok(SendingLock { at: UtcMillis(at), reason: value(row, 11)? }))

@@ -1,6 +1,6 @@
 //! Our own directory: what its rows mean, caches in front of them, passwords. Where the rows lie is [`Tables`]' matter.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +17,10 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::account::{Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind};
-use crate::directory::{Directory, Login, SignIn};
+use crate::account::{
+    Access, Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind,
+};
+use crate::directory::{Directory, Login, Protocol, SignIn};
 use crate::domain_key::{DomainKey, KeyState};
 use crate::error::{DirectoryError, LoginError, RegistryError};
 use crate::guard::LoginGuard;
@@ -28,7 +30,7 @@ use crate::password::PasswordHash;
 use crate::postgres::PgTables;
 use crate::quota::{Limits, QuotaChange};
 use crate::sqlite::SqliteTables;
-use crate::tables::{AccountChange, Hits, KeyListing, Listing, NewAlias, Owner, Tables, missing, refused};
+use crate::tables::{AccountChange, Hit, Hits, KeyListing, Listing, NewAlias, Owner, Tables, exists, missing, refused};
 
 /// Tenants, domains, accounts and aliases of this system: [`Directory`] for mail flow, and what administrators do. Every
 /// change made here empties the caches of this node at once; one of another node does when [`Registry::refresh`] sees it.
@@ -144,13 +146,17 @@ impl Registry {
     }
 
     async fn check_holds(&self, account: AccountId) -> Result<(), EngineError> {
-        let now = self.tables.account(account).await?;
-        self.holds.check(account, now.map(|account| account.rights));
+        let mut rights = Vec::new();
+        if let Some(now) = self.tables.account(account).await? {
+            rights = self.app_rights(account, (now.access, now.enabled)).await?;
+            rights.push(now.rights);
+        }
+        self.holds.check(account, &rights);
         Ok(())
     }
 
     /// What this node revoked need not wait for the next look. If the server goes away between, that look finds it.
-    async fn revoked(&self, account: AccountId) {
+    pub(crate) async fn revoked(&self, account: AccountId) {
         if !self.holds.among(&[account]).is_empty() {
             let _ = self.check_holds(account).await;
         }
@@ -189,6 +195,9 @@ impl Registry {
     pub async fn add_tenant(&self, name: &str, kind: TenantKind, parent: Option<String>) -> Result<(), RegistryError> {
         let name = name.trim();
         check_tenant_name(name)?;
+        if kind == TenantKind::Reseller && parent.is_some() {
+            return Err(refused("a reseller has nobody above: only customers have a reseller"));
+        }
         self.changed(self.tables.add_tenant(name, kind, parent, self.clock.utc()).await)
     }
 
@@ -209,6 +218,9 @@ impl Registry {
     pub async fn add_domain(&self, name: Domain, tenant: Option<String>) -> Result<(), RegistryError> {
         if name.is_literal() {
             return Err(refused("an address literal is not a mail domain"));
+        }
+        if self.tables.canonical(&name).await?.is_some_and(|known| known != name) {
+            return Err(exists("the alias domain", &name));
         }
         self.changed(self.tables.add_domain(name, tenant, self.clock.utc()).await)
     }
@@ -246,6 +258,11 @@ impl Registry {
         let account = self.changed(self.tables.delete_account(address).await)?;
         self.revoked(account).await;
         Ok(account)
+    }
+
+    /// As it is now, not from a cache.
+    pub async fn account_by_id(&self, id: AccountId) -> Result<Option<Account>, EngineError> {
+        self.tables.account(id).await
     }
 
     pub async fn account_by_address(&self, address: &Address) -> Result<Option<Account>, EngineError> {
@@ -394,6 +411,28 @@ impl Registry {
         Ok(found)
     }
 
+    fn tell_sign_in(&self, account: AccountId, login: &Login<'_>) {
+        if let Some(told) = self.sign_ins.get() {
+            // Whoever listens misses some rather than that anybody waits.
+            let _ = told.try_send(SignIn { account, peer: login.peer });
+        }
+    }
+
+    /// Puts a hash of ours in the place of one that another system made, now that the password is known. If that fails, it
+    /// is done the next time.
+    async fn renew_password(&self, account: Account, was: &PasswordHash, password: &Secret<String>) -> Account {
+        let Ok(_permit) = self.hashing.acquire().await else { return account };
+        let password = password.clone();
+        let Ok(made) = tokio::task::spawn_blocking(move || PasswordHash::make(&password)).await else { return account };
+        let renewed = self.changed(self.tables.renew(account.id, was, &made).await);
+        if renewed.is_ok_and(|is_renewed| is_renewed)
+            && let Ok(Some(now)) = self.tables.account(account.id).await
+        {
+            return now;
+        }
+        account
+    }
+
     /// Checks off the async threads, a few at a time.
     async fn password_matches(&self, stored: PasswordHash, password: &Secret<String>) -> bool {
         if stored.is_cheap() {
@@ -417,9 +456,10 @@ impl Registry {
 
     /// Follows aliases breadth first, each address once; one question for each depth.
     async fn expand(&self, address: &Address) -> Result<Resolution, EngineError> {
-        if !self.tables.has_domain(&address.domain).await? {
+        let Some(domain) = self.tables.canonical(&address.domain).await? else {
             return Ok(Resolution::ForeignDomain);
-        }
+        };
+        let address = &Address { domain, ..address.clone() };
         let mut found: Vec<Recipient> = Vec::new();
         let mut seen = HashSet::new();
         let mut level = vec![address.clone()];
@@ -482,7 +522,15 @@ impl Directory for Registry {
     }
 
     async fn sender_addresses(&self, id: AccountId) -> Result<Vec<Address>, DirectoryError> {
-        Ok(self.tables.sender_addresses(id).await?)
+        let mut own = self.tables.sender_addresses(id).await?;
+        let domains: BTreeSet<Domain> = own.iter().map(|one| one.domain.clone()).collect();
+        for domain in domains {
+            for name in self.further_names(&domain).await? {
+                let there: Vec<Address> = own.iter().filter(|one| one.domain == domain).cloned().collect();
+                own.extend(there.into_iter().map(|one| Address { domain: name.clone(), ..one }));
+            }
+        }
+        Ok(own)
     }
 
     async fn authenticate(&self, login: Login<'_>) -> Result<Account, LoginError> {
@@ -496,17 +544,41 @@ impl Directory for Registry {
         {
             return Err(LoginError::Elsewhere(Box::new(Elsewhere { account: account.clone(), server })));
         }
-        let stored = found.as_ref().map_or_else(|| self.decoy.clone(), |(_, stored)| stored.clone());
-        let matches = self.password_matches(stored, login.password).await;
-        match found {
-            Some((account, _)) if matches && account.enabled => {
-                if let Some(told) = self.sign_ins.get() {
-                    // Whoever listens misses some rather than that anybody waits.
-                    let _ = told.try_send(SignIn { account: account.id, peer: login.peer });
-                }
-                Ok(account)
+        let refused = || Err(LoginError::Refused { delay: self.guard.failed(login.peer) });
+        if let Some((account, _)) = found.as_ref().filter(|(account, _)| account.enabled) {
+            let of = (account.access, account.enabled);
+            let opened = self.try_app_password(account.id, of, login.password, login.protocol).await;
+            if let Some(opened) = opened.map_err(DirectoryError::from)? {
+                self.tell_sign_in(account.id, &login);
+                return Ok(Account {
+                    rights: opened.rights,
+                    grants: Vec::new(),
+                    access: Access::User,
+                    ..account.clone()
+                });
             }
-            _ => Err(LoginError::Refused { delay: self.guard.failed(login.peer) }),
+        }
+        let stored = found.as_ref().map_or_else(|| self.decoy.clone(), |(_, stored)| stored.clone());
+        let matches = self.password_matches(stored.clone(), login.password).await;
+        let Some((account, _)) = found.filter(|(account, _)| matches && account.enabled) else { return refused() };
+        if account.has_second_factor {
+            match (login.protocol, login.code) {
+                (Protocol::Web, None) => return Err(LoginError::SecondFactor),
+                (Protocol::Web, Some(code)) => {
+                    if !self.takes_code(account.id, code).await.map_err(DirectoryError::from)? {
+                        return refused();
+                    }
+                }
+                (Protocol::Submission | Protocol::Imap | Protocol::Pop3 | Protocol::ManageSieve, _) => {
+                    return refused();
+                }
+            }
+        }
+        self.tell_sign_in(account.id, &login);
+        // A new hash would lift the lock, and the password is the same.
+        match stored.is_foreign() && account.sending_lock.is_none() {
+            true => Ok(self.renew_password(account, &stored, login.password).await),
+            false => Ok(account),
         }
     }
 
@@ -596,11 +668,14 @@ fn keys(address: &Address) -> impl Iterator<Item = String> {
 
 /// The account of this very address, else of the address without `+detail`.
 fn recipient(hits: &Hits, address: &Address) -> Option<Recipient> {
-    let made = |(account, address, legacy): &(AccountId, Address, Option<String>), detail: Option<&str>| Recipient {
-        account: *account,
-        address: address.clone(),
+    let made = |hit: &Hit, detail: Option<&str>| Recipient {
+        account: hit.account,
+        address: hit.address.clone(),
         detail: detail.map(str::to_owned),
-        legacy: legacy.clone(),
+        legacy: hit.legacy.clone(),
+        position: hit.position,
+        forwards: hit.forwards.clone(),
+        keeps: hit.keeps,
     };
     if let Some(hit) = hits.accounts.get(&address.to_folded()) {
         return Some(made(hit, None));

@@ -56,6 +56,7 @@ ALTER TABLE tenant ADD COLUMN quota_messages INTEGER;
     LEGACY,
     include_str!("lock-sqlite.sql"),
     include_str!("key-sqlite.sql"),
+    include_str!("person-sqlite.sql"),
 ];
 
 /// Legacy servers.

@@ -21,8 +21,8 @@ use crate::schema::MIGRATIONS;
 use crate::sqlite_keys as keys;
 use crate::sqlite_legacy as legacy;
 use crate::tables::{
-    AccountChange, Hits, KeyListing, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target, missing,
-    parent_is_customer, tenant_in_use,
+    AccountChange, Hit, Hits, KeyListing, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target,
+    forwards_of, grants_of, missing, parent_is_customer, position_of, tenant_in_use, tenant_position, within,
 };
 use crate::web_session::WebSession;
 
@@ -109,14 +109,17 @@ impl Tables for SqliteTables {
             .read(|sql| {
                 let mut query = sql.prepare_cached(
                     "SELECT t.id, t.name, t.kind, p.name, (SELECT count(*) FROM domain d WHERE d.tenant = t.id), t.created_at,
-                            t.quota_bytes, t.quota_messages
+                            t.quota_bytes, t.quota_messages, coalesce(t.parent, 0)
                      FROM tenant t LEFT JOIN tenant p ON p.id = t.parent ORDER BY t.name",
                 )?;
                 let rows = query.query_map([], |row| {
+                    let (id, parent) = (TenantId(row.get(0)?), TenantId(row.get(8)?));
+                    let kind = TenantKind::from_name(row.get_ref(2)?.as_str()?).unwrap_or(TenantKind::Customer);
                     Ok(Tenant {
-                        id: TenantId(row.get(0)?),
+                        id,
                         name: row.get(1)?,
-                        kind: TenantKind::from_name(row.get_ref(2)?.as_str()?).unwrap_or(TenantKind::Customer),
+                        kind,
+                        position: tenant_position(id, kind, parent),
                         parent: row.get(3)?,
                         domains: row.get(4)?,
                         quota: read_quota(row, 6)?,
@@ -205,19 +208,25 @@ impl Tables for SqliteTables {
     }
 
     async fn domains(&self, listing: Listing) -> Result<Vec<DomainEntry>, EngineError> {
+        let within = within(&listing, "d.id", ("domain", "tenant"));
         self.database
             .read(move |sql| {
-                let mut query = sql.prepare_cached(
+                let mut query = sql.prepare_cached(&format!(
                     "SELECT d.id, d.name, t.name, (SELECT count(*) FROM account a WHERE a.domain = d.id),
                             (SELECT count(*) FROM alias a WHERE a.domain = d.id), d.created_at,
                             d.quota_bytes, d.quota_messages,
-                            (SELECT s.name FROM domain_legacy l JOIN legacy_server s ON s.id = l.server WHERE l.domain = d.id)
+                            (SELECT s.name FROM domain_legacy l JOIN legacy_server s ON s.id = l.server WHERE l.domain = d.id),
+                            t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0)
                      FROM domain d LEFT JOIN tenant t ON t.id = d.tenant
-                     WHERE d.name > ?1 AND instr(d.name, ?2) > 0 ORDER BY d.name LIMIT ?3",
-                )?;
-                let rows = query.query_map(params![listing.after, listing.search, listing.limit], |row| {
+                     WHERE d.name > ?1 AND instr(d.name, ?2) > 0 AND (?3 IS NULL OR d.name = ?3) AND {within}
+                     ORDER BY d.name LIMIT ?4"
+                ))?;
+                let domain = listing.domain.as_ref().map(Domain::as_str);
+                let rows = query.query_map(params![listing.after, listing.search, domain, listing.limit], |row| {
+                    let id = row.get(0)?;
                     Ok(DomainEntry {
-                        id: DomainId(row.get(0)?),
+                        id: DomainId(id),
+                        position: position_of(None, id, row.get_ref(9)?.as_str_or_null()?),
                         name: parsed(row, 1)?,
                         tenant: row.get(2)?,
                         legacy: row.get(8)?,
@@ -232,9 +241,13 @@ impl Tables for SqliteTables {
             .await
     }
 
-    async fn has_domain(&self, name: &Domain) -> Result<bool, EngineError> {
+    async fn canonical(&self, name: &Domain) -> Result<Option<Domain>, EngineError> {
         let name = name.clone();
-        Ok(self.database.read(move |sql| domain_id(sql, &name)).await?.is_some())
+        let text = "SELECT name FROM domain WHERE name = ?1
+             UNION ALL SELECT d.name FROM domain_alias a JOIN domain d ON d.id = a.domain WHERE a.name = ?1";
+        self.database
+            .read(move |sql| sql.prepare_cached(text)?.query_row([name.as_str()], |row| parsed(row, 0)).optional())
+            .await
     }
 
     async fn add_account(&self, account: NewAccount, now: UtcMillis) -> Result<AccountId, RegistryError> {
@@ -347,11 +360,12 @@ impl Tables for SqliteTables {
     }
 
     async fn accounts(&self, listing: Listing) -> Result<Vec<Account>, EngineError> {
+        let within = within(&listing, "domain", ("domain", "tenant"));
         self.database
             .read(move |sql| {
                 let mut query = sql.prepare_cached(&format!(
                     "{SELECT_ACCOUNT} WHERE folded > ?1 AND (instr(folded, ?2) > 0 OR instr(lower(name), ?2) > 0)
-                     AND (?3 IS NULL OR domain = (SELECT id FROM domain WHERE name = ?3)) ORDER BY folded LIMIT ?4"
+                     AND (?3 IS NULL OR domain = (SELECT id FROM domain WHERE name = ?3)) AND {within} ORDER BY folded LIMIT ?4"
                 ))?;
                 let domain = listing.domain.as_ref().map(Domain::as_str);
                 let search = listing.search.to_lowercase();
@@ -417,18 +431,19 @@ impl Tables for SqliteTables {
     }
 
     async fn aliases(&self, listing: Listing) -> Result<Vec<Alias>, EngineError> {
+        let within = within(&listing, "l.domain", ("domain", "tenant"));
         self.database
             .read(move |sql| {
-                let mut query = sql.prepare_cached(
+                let mut query = sql.prepare_cached(&format!(
                     "SELECT a.folded, t.folded, a.created_at FROM alias a JOIN alias_target t ON t.alias = a.id
                      WHERE a.id IN (
                          SELECT l.id FROM alias l
                          WHERE l.folded > ?1 AND (?3 IS NULL OR l.domain = (SELECT id FROM domain WHERE name = ?3))
                          AND (instr(l.folded, ?2) > 0
                               OR EXISTS (SELECT 1 FROM alias_target h WHERE h.alias = l.id AND instr(h.folded, ?2) > 0))
-                         ORDER BY l.folded LIMIT ?4)
-                     ORDER BY a.folded, t.folded",
-                )?;
+                         AND {within} ORDER BY l.folded LIMIT ?4)
+                     ORDER BY a.folded, t.folded"
+                ))?;
                 let domain = listing.domain.as_ref().map(Domain::as_str);
                 let mut found: Vec<Alias> = Vec::new();
                 let mut rows = query.query(params![listing.after, listing.search, domain, listing.limit])?;
@@ -543,6 +558,13 @@ impl Tables for SqliteTables {
         .await
     }
 
+    async fn renew(&self, id: AccountId, was: &PasswordHash, is: &PasswordHash) -> Result<bool, RegistryError> {
+        let (was, is) = (was.to_stored(), is.to_stored());
+        let text = "UPDATE account SET password = ?3 WHERE id = ?1 AND password = ?2
+                    AND NOT EXISTS (SELECT 1 FROM sending_lock WHERE account = ?1)";
+        self.change(move |sql| Ok(Ok(sql.execute(text, params![id.0, was, is])? > 0))).await
+    }
+
     async fn put_key(&self, key: DomainKey, replace: bool) -> Result<(), RegistryError> {
         self.change(move |sql| keys::put(sql, &key, replace)).await
     }
@@ -561,7 +583,12 @@ impl Tables for SqliteTables {
             .read(move |sql| {
                 let mut hits = Hits::default();
                 let mut account = sql.prepare_cached(
-                    "SELECT a.id, a.address, s.name FROM account a LEFT JOIN account_legacy l ON l.account = a.id
+                    "SELECT a.id, a.address, s.name, a.domain,
+                         (SELECT t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0) FROM domain d
+                          JOIN tenant t ON t.id = d.tenant WHERE d.id = a.domain),
+                         (SELECT string_agg(f.keeps || ' ' || f.target, '\n' ORDER BY f.target) FROM forward f
+                          WHERE f.account = a.id AND f.confirmed_at IS NOT NULL)
+                     FROM account a LEFT JOIN account_legacy l ON l.account = a.id
                      LEFT JOIN legacy_server s ON s.id = l.server WHERE a.folded = ?1",
                 )?;
                 let mut targets = sql.prepare_cached(
@@ -569,8 +596,18 @@ impl Tables for SqliteTables {
                      ORDER BY t.folded",
                 )?;
                 for key in keys {
-                    let found =
-                        account.query_row([&key], |row| Ok((AccountId(row.get(0)?), parsed(row, 1)?, row.get(2)?)));
+                    let found = account.query_row([&key], |row| {
+                        let id = AccountId(row.get(0)?);
+                        let (forwards, keeps) = forwards_of(row.get_ref(5)?.as_str_or_null()?);
+                        Ok(Hit {
+                            account: id,
+                            address: parsed(row, 1)?,
+                            legacy: row.get(2)?,
+                            position: position_of(Some(id), row.get(3)?, row.get_ref(4)?.as_str_or_null()?),
+                            forwards,
+                            keeps,
+                        })
+                    });
                     if let Some(found) = found.optional()? {
                         hits.accounts.insert(key.clone(), found);
                     }
@@ -657,19 +694,29 @@ fn read_quota(row: &Row<'_>, column: usize) -> rusqlite::Result<Quota> {
 const SELECT_ACCOUNT: &str =
     "SELECT id, address, name, access, enabled, quota_bytes, quota_messages, password, created_at,
          (SELECT s.name FROM account_legacy l JOIN legacy_server s ON s.id = l.server WHERE l.account = account.id),
-         sending_lock.locked_at, sending_lock.reason
+         sending_lock.locked_at, sending_lock.reason,
+         domain, (SELECT t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0) FROM domain d
+                  JOIN tenant t ON t.id = d.tenant WHERE d.id = account.domain),
+         (SELECT string_agg(g.role || '/' || g.reach, ',' ORDER BY g.role, g.reach) FROM role_grant g
+          WHERE g.account = account.id),
+         EXISTS (SELECT 1 FROM second_factor f WHERE f.account = account.id AND f.confirmed_at IS NOT NULL)
      FROM account LEFT JOIN sending_lock ON sending_lock.account = account.id";
 
 fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
     let access = Access::from_name(row.get_ref(3)?.as_str()?).unwrap_or(Access::User);
     let enabled = row.get(4)?;
+    let id = AccountId(row.get(0)?);
+    let (grants, has_second_factor) = (grants_of(access, row.get_ref(14)?.as_str_or_null()?), row.get(15)?);
     Ok(Account {
-        id: AccountId(row.get(0)?),
+        id,
+        position: position_of(Some(id), row.get(12)?, row.get_ref(13)?.as_str_or_null()?),
+        has_second_factor,
         address: parsed(row, 1)?,
         name: row.get(2)?,
         access,
         enabled,
-        rights: Rights::new(row.get_ref(7)?.as_str()?, access, enabled),
+        rights: Rights::new(row.get_ref(7)?.as_str()?, access, enabled).with(&grants, has_second_factor),
+        grants,
         legacy: row.get(9)?,
         sending_lock: row
             .get::<_, Option<i64>>(10)?

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use access::{Grant, Position, Reach, Role};
 use async_trait::async_trait;
 use base::{AccountId, DomainId, PoolId, Quota, TenantId, UtcMillis};
 use engine::EngineError;
@@ -37,11 +38,13 @@ pub struct Listing {
     pub domain: Option<Domain>,
     pub after: String,
     pub limit: u32,
+    /// Only what these reach; `None` for all.
+    pub within: Option<Vec<Reach>>,
 }
 
 impl Default for Listing {
     fn default() -> Self {
-        Self { search: String::new(), domain: None, after: String::new(), limit: 10_000 }
+        Self { search: String::new(), domain: None, after: String::new(), limit: 10_000, within: None }
     }
 }
 
@@ -94,11 +97,25 @@ impl Owner {
     }
 }
 
+/// An account that was found by its address.
+#[derive(Clone, Debug)]
+pub(crate) struct Hit {
+    pub account: AccountId,
+    /// Primary address, as written.
+    pub address: Address,
+    /// The legacy server where it is.
+    pub legacy: Option<String>,
+    pub position: Position,
+    /// Where its mail goes, too.
+    pub forwards: Vec<Address>,
+    /// It keeps a copy of what is forwarded.
+    pub keeps: bool,
+}
+
 /// What the asked keys (folded addresses, `@domain` for a catch-all) lead to.
 #[derive(Default, Debug)]
 pub(crate) struct Hits {
-    /// Primary addresses, as written, and the legacy servers where they are.
-    pub accounts: HashMap<String, (AccountId, Address, Option<String>)>,
+    pub accounts: HashMap<String, Hit>,
     pub aliases: HashMap<String, Vec<Address>>,
 }
 
@@ -129,7 +146,8 @@ pub(crate) trait Tables: Send + Sync {
     async fn set_domain_tenant(&self, name: Domain, tenant: Option<String>) -> Result<(), RegistryError>;
     async fn delete_domain(&self, name: Domain) -> Result<(), RegistryError>;
     async fn domains(&self, listing: Listing) -> Result<Vec<DomainEntry>, EngineError>;
-    async fn has_domain(&self, name: &Domain) -> Result<bool, EngineError>;
+    /// The domain of this name, or that it is another name of.
+    async fn canonical(&self, name: &Domain) -> Result<Option<Domain>, EngineError>;
 
     async fn add_account(&self, account: NewAccount, now: UtcMillis) -> Result<AccountId, RegistryError>;
     async fn set_account(&self, address: &Address, change: AccountChange) -> Result<AccountId, RegistryError>;
@@ -160,6 +178,10 @@ pub(crate) trait Tables: Send + Sync {
     /// Changes the password of an account that is on a legacy server, unless somebody changed it meanwhile.
     async fn capture(&self, id: AccountId, was: &PasswordHash, is: &PasswordHash) -> Result<bool, RegistryError>;
 
+    /// Puts another hash of the same password, unless somebody changed it meanwhile, or the account may not send: a change
+    /// would lift that.
+    async fn renew(&self, id: AccountId, was: &PasswordHash, is: &PasswordHash) -> Result<bool, RegistryError>;
+
     /// Makes a key, or with `replace` changes it.
     async fn put_key(&self, key: DomainKey, replace: bool) -> Result<(), RegistryError>;
     async fn delete_key(&self, domain: &str, selector: &str) -> Result<(), RegistryError>;
@@ -176,6 +198,74 @@ pub(crate) trait Tables: Send + Sync {
     async fn close_web_session(&self, digest: &[u8; 32]) -> Result<(), EngineError>;
     /// Removes web sessions last used before `idle`, and what else is only kept for a time.
     async fn tidy(&self, idle: UtcMillis) -> Result<(), EngineError>;
+}
+
+/// Where something of a domain is; `tenant`: number, kind and parent's number (0: none) of the domain's tenant.
+pub(crate) fn position_of(account: Option<AccountId>, domain: u64, tenant: Option<&str>) -> Position {
+    let mut position = Position { domain: Some(DomainId(domain)), account, ..Position::default() };
+    let mut parts = tenant.unwrap_or_default().split(' ');
+    let (Some(id), Some(kind)) = (parts.next().and_then(|id| id.parse().ok()), parts.next()) else { return position };
+    let parent = parts.next().and_then(|id| id.parse().ok()).filter(|id| *id != 0).map(TenantId);
+    match TenantKind::from_name(kind) {
+        Some(TenantKind::Reseller) => position.reseller = Some(TenantId(id)),
+        Some(TenantKind::Customer) | None => (position.customer, position.reseller) = (Some(TenantId(id)), parent),
+    }
+    position
+}
+
+pub(crate) fn tenant_position(id: TenantId, kind: TenantKind, parent: TenantId) -> Position {
+    match kind {
+        TenantKind::Reseller => Position { reseller: Some(id), ..Position::SYSTEM },
+        TenantKind::Customer => {
+            Position { customer: Some(id), reseller: Some(parent).filter(|parent| parent.0 != 0), ..Position::SYSTEM }
+        }
+    }
+}
+
+/// Grants as both engines put them together. One of a later version is none.
+pub(crate) fn grants_of(access: Access, text: Option<&str>) -> Vec<Grant> {
+    let read = |one: &str| {
+        let (role, reach) = one.split_once('/')?;
+        Some(Grant { role: Role::from_name(role)?, reach: reach.parse().ok()? })
+    };
+    let mut grants: Vec<Grant> = text.unwrap_or_default().split(',').filter_map(read).collect();
+    let all = Grant { role: Role::IspAdmin, reach: Reach::System };
+    if access == Access::Admin && !grants.contains(&all) {
+        grants.push(all);
+    }
+    grants
+}
+
+/// Forwards as both engines put them together, and whether a copy stays.
+pub(crate) fn forwards_of(text: Option<&str>) -> (Vec<Address>, bool) {
+    let (mut targets, mut keeps) = (Vec::new(), true);
+    for one in text.unwrap_or_default().split('\n') {
+        let Some((kept, target)) = one.split_once(' ') else { continue };
+        if let Ok(target) = target.parse() {
+            targets.push(target);
+            keeps &= kept != "0";
+        }
+    }
+    (targets, keeps)
+}
+
+/// A condition on a column of domain numbers: what a listing is within. It holds numbers alone.
+pub(crate) fn within(listing: &Listing, column: &str, (domain, tenant): (&str, &str)) -> String {
+    let Some(reaches) = &listing.within else { return "1 = 1".to_owned() };
+    if reaches.contains(&Reach::System) {
+        return "1 = 1".to_owned();
+    }
+    let list = |of: fn(&Reach) -> Option<u64>| {
+        let numbers: Vec<String> = reaches.iter().filter_map(of).map(|id| id.to_string()).collect();
+        // No number of ours.
+        if numbers.is_empty() { "-1".to_owned() } else { numbers.join(", ") }
+    };
+    let tenants = list(|reach| if let Reach::Tenant(id) = reach { Some(id.0) } else { None });
+    let domains = list(|reach| if let Reach::Domain(id) = reach { Some(id.0) } else { None });
+    format!(
+        "{column} IN (SELECT w.id FROM {domain} w WHERE w.id IN ({domains}) OR w.tenant IN ({tenants})
+             OR w.tenant IN (SELECT v.id FROM {tenant} v WHERE v.parent IN ({tenants})))"
+    )
 }
 
 pub(crate) fn exists(what: &str, name: &(impl std::fmt::Display + ?Sized)) -> RegistryError {

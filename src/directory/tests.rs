@@ -1,7 +1,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use base::{Secret, SystemClock, UtcMillis};
+use access::{Grant, Position, Reach, Role};
+use base::{AccountId, Clock, Secret, SystemClock, UtcMillis};
 use engine::postgres::{PgSettings, Pool, Server};
 use mail::{Address, ForwardPath};
 
@@ -16,17 +17,25 @@ pub(crate) fn address(text: &str) -> Address {
 }
 
 pub(crate) fn embedded(folder: &Path) -> Registry {
+    embedded_at(folder, Arc::new(SystemClock))
+}
+
+pub(crate) fn embedded_at(folder: &Path, clock: Arc<dyn Clock>) -> Registry {
     let file = folder.join("directory.sqlite");
-    Registry::open(&file, Arc::new(SystemClock), Some(address("anna@example.test")), LoginGuard::new(true)).unwrap()
+    Registry::open(&file, clock, Some(address("anna@example.test")), LoginGuard::new(true)).unwrap()
 }
 
 pub(crate) async fn on_server(server: &Server, database: &str) -> Registry {
-    let pool = Arc::new(Pool::new(PgSettings::parse(&server.database(database), 4).unwrap()));
-    let postmaster = Some(address("anna@example.test"));
-    Registry::open_postgres(pool, Arc::new(SystemClock), postmaster, LoginGuard::new(true)).await.unwrap()
+    on_server_at(server, database, Arc::new(SystemClock)).await
 }
 
-async fn fill(directory: &Registry) {
+pub(crate) async fn on_server_at(server: &Server, database: &str, clock: Arc<dyn Clock>) -> Registry {
+    let pool = Arc::new(Pool::new(PgSettings::parse(&server.database(database), 4).unwrap()));
+    let postmaster = Some(address("anna@example.test"));
+    Registry::open_postgres(pool, clock, postmaster, LoginGuard::new(true)).await.unwrap()
+}
+
+pub(crate) async fn fill(directory: &Registry) {
     directory.add_tenant("Alpine", TenantKind::Reseller, None).await.unwrap();
     directory.add_tenant("Bakery", TenantKind::Customer, Some("alpine".to_owned())).await.unwrap();
     directory.add_domain("example.test".parse().unwrap(), Some("Bakery".to_owned())).await.unwrap();
@@ -69,6 +78,54 @@ macro_rules! contract {
             )*
         }
     };
+}
+
+/// Of a time that RFC 6238 has codes for.
+pub(crate) const START: UtcMillis = UtcMillis(1_111_111_109_000);
+
+/// The contract of what depends on time, which stands still unless the case moves it.
+macro_rules! contract_in_time {
+    ($($case:ident),* $(,)?) => {
+        mod embedded_keeps_the_contract {
+            $(
+                #[tokio::test]
+                async fn $case() {
+                    let folder = tempfile::tempdir().unwrap();
+                    let clock = std::sync::Arc::new(base::FakeClock::at(crate::tests::START));
+                    let directory = crate::tests::embedded_at(folder.path(), clock.clone());
+                    crate::tests::fill(&directory).await;
+                    super::$case(&directory, &clock).await;
+                }
+            )*
+        }
+
+        #[tokio::test]
+        async fn postgresql_keeps_the_contract() {
+            let Some(server) = engine::postgres::Server::start_unsynced() else { return };
+            $(
+                let clock = std::sync::Arc::new(base::FakeClock::at(crate::tests::START));
+                let directory = crate::tests::on_server_at(&server, stringify!($case), clock.clone()).await;
+                crate::tests::fill(&directory).await;
+                $case(&directory, &clock).await;
+            )*
+        }
+    };
+}
+pub(crate) use contract_in_time;
+
+/// How a change of the registry ended.
+pub(crate) fn told<T>(outcome: &Result<T, RegistryError>) -> &'static str {
+    match outcome {
+        Ok(_) => "done",
+        Err(RegistryError::Exists { .. }) => "exists",
+        Err(RegistryError::Missing { .. }) => "missing",
+        Err(RegistryError::Refused { .. }) => "refused",
+        Err(RegistryError::Unavailable(error)) => panic!("{error}"),
+    }
+}
+
+pub(crate) async fn id_of(directory: &Registry, name: &str) -> AccountId {
+    directory.account_by_address(&address(&format!("{name}@example.test"))).await.unwrap().unwrap().id
 }
 
 contract!(
@@ -168,7 +225,7 @@ async fn addresses_lead_to_accounts(directory: &Registry) {
 pub(crate) async fn sign_in(directory: &Registry, name: &str, password: &str) -> Result<Account, LoginError> {
     let password = Secret::new(password.to_owned());
     let peer = "127.0.0.1".parse().unwrap();
-    directory.authenticate(Login { name, password: &password, protocol: Protocol::Imap, peer }).await
+    directory.authenticate(Login { name, password: &password, protocol: Protocol::Imap, peer, code: None }).await
 }
 
 async fn only_the_right_password_signs_in_and_a_change_counts_at_once(directory: &Registry) {
@@ -490,12 +547,25 @@ async fn a_directory_goes_to_postgresql_and_back() {
     first.put_alias("both@example.test", vec![address("anna@example.test")], false).await.unwrap();
     let gone = first.add_account(account("gone")).await.unwrap();
     first.delete_account(&address("gone@example.test")).await.unwrap();
+    let (anna, bert) = (id_of(&first, "anna").await, id_of(&first, "bert").await);
+    let (_, phone) = first.add_app_password(anna, "Phone", &[Protocol::Imap], None).await.unwrap();
+    let (_, token) = first.add_api_token(anna, "Billing", &["*:read".to_owned()], None).await.unwrap();
+    first.grant(anna, Grant { role: Role::Auditor, reach: Reach::System }, "bert").await.unwrap();
+    first.begin_second_factor(bert).await.unwrap();
+    first.set_forwards(bert, &[address("b@elsewhere.test"), address("a@elsewhere.test")], false).await.unwrap();
+    first.add_domain_alias(&"example.org".parse().unwrap(), &"example.test".parse().unwrap()).await.unwrap();
+    first.note_audit("bert", "grant-role", "anna", Position::SYSTEM).await.unwrap();
+    let secret = first.system_secret("srs").await.unwrap();
     for (from, to, target) in [(&first, &there, "bert"), (&there, &back, "anna")] {
         assert_ne!(from.compare_with(to).await.unwrap(), [""; 0]);
         assert!(from.copy_to(to).await.unwrap());
         assert_eq!(from.compare_with(to).await.unwrap(), [""; 0]);
         assert!(!from.copy_to(to).await.unwrap(), "once is enough");
         assert!(sign_in(to, "anna@example.test", "pw-Anna").await.is_ok());
+        assert!(sign_in(to, "anna@example.test", phone.reveal()).await.is_ok());
+        assert_eq!(to.api_token(token.reveal()).await.unwrap().map(|token| token.account), Some(anna));
+        assert_eq!(to.system_secret("srs").await.unwrap(), secret);
+        assert_eq!(leads_to(to, "anna@example.org").await, "Anna");
         // What changes since comes along; a number that was given is not given again.
         let target = vec![address(&format!("{target}@example.test"))];
         from.put_alias("both@example.test", target, true).await.unwrap();
@@ -528,13 +598,13 @@ async fn every_column_is_copied() {
     assert_eq!(found, copied);
 }
 
-fn change(what: impl FnOnce(&mut AccountChange)) -> AccountChange {
+pub(crate) fn change(what: impl FnOnce(&mut AccountChange)) -> AccountChange {
     let mut change = AccountChange::default();
     what(&mut change);
     change
 }
 
-fn password(text: &str) -> AccountChange {
+pub(crate) fn password(text: &str) -> AccountChange {
     change(|change| change.password = Some(format!("{{PLAIN}}{text}").parse().unwrap()))
 }
 
@@ -572,12 +642,11 @@ async fn what_a_password_opened_ends_with_it(directory: &Registry) {
     assert!(directory.hold(id, Some(crate::Rights(1))).await.has_ended());
 }
 
-fn web_session(number: u8, account: base::AccountId, used_at: base::UtcMillis) -> crate::WebSession {
+pub(crate) fn web_session(number: u8, account: base::AccountId, used_at: base::UtcMillis) -> crate::WebSession {
     crate::WebSession { digest: [number; 32], account, csrf: format!("token {number}"), opened_at: used_at, used_at }
 }
 
 async fn browsers_stay_signed_in_until_something_ends_it(directory: &Registry) {
-    use base::Clock as _;
     let now = SystemClock.utc();
     let hours = |count: i64| base::UtcMillis(now.0 - count * 3_600_000);
     let id = |name| async move { directory.account_by_address(&address(name)).await.unwrap().unwrap().id };

@@ -57,8 +57,9 @@ impl Registry {
         self.tables.close_web_session(digest).await
     }
 
-    /// Removes what nobody can use any more. A node calls it every hour.
+    /// Removes what nobody can use any more, and ends what outlived its app password. A node calls it every hour.
     pub async fn tidy(&self) -> Result<(), EngineError> {
+        self.end_outlived().await?;
         let idle = self.clock.utc().0 - i64::try_from(WebSession::IDLE_MAX.as_millis()).unwrap_or(i64::MAX);
         self.tables.tidy(UtcMillis(idle)).await
     }

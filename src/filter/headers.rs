@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn fields(findings: &[Finding], disposition: Disposition) -> String {
-        let decision = Decision { disposition, cause: Cause::Nothing, score: Score(3000) };
+        let decision = Decision { disposition, cause: Cause::Nothing, score: Score(3000), hit: None };
         spam_fields(findings, &decision, Score::points(4))
     }
 

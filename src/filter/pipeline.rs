@@ -236,6 +236,10 @@ impl Filter {
         seen.findings.extend(content.findings);
         seen.features = content.features.into();
         seen.received_at = facts.received_at;
+        seen.size_bytes = facts.message.len() as u64;
+        if let Source::Client { ip, .. } = &facts.source {
+            seen.country = self.country(*ip);
+        }
         self.look_back(facts, auth.as_ref(), &mut seen).await;
         seen.auth = auth;
         seen.virus = virus;
@@ -293,6 +297,14 @@ impl Filter {
         let mut outcome = mailauth::verify(resolver, &connection, begun, &facts.message, AUTH_TIMEOUT).await;
         outcome.trust_sealers(&self.trusted_sealers);
         Some(outcome)
+    }
+
+    /// Has the virus scanner look at a message, whatever is known of it.
+    pub async fn scan_now(&self, message: &bytes::Bytes) -> VirusState {
+        match &self.scanner {
+            Some(scanner) => of_scan(Some(scanner.scan(message).await)).0,
+            None => VirusState::NotScanned,
+        }
     }
 
     async fn scan(&self, facts: &MessageFacts) -> Option<Scanned> {

@@ -276,7 +276,7 @@ async fn refusals_are_told_at_their_stage_and_in_the_milters_words() {
     assert_eq!(session.rcpt("b@here.test").await, Ok(()));
     assert_eq!(written(session.rcpt("never@here.test").await), "550 5.7.1 Message refused by a content check");
     let judgement = session.data(MESSAGE).await;
-    assert_eq!((judgement.external.clone(), judgement.facts_for(0).external), (None, None));
+    assert_eq!((judgement.external.clone(), judgement.facts_for(0, &[]).external), (None, None));
     let refused: Vec<_> = judgement.findings.iter().map(|finding| (&*finding.name, finding.stage)).collect();
     assert_eq!(refused, [("MILTER_RECIPIENT", Stage::Rcpt)]);
 }

@@ -11,6 +11,7 @@ use policy::{
     VirusState,
 };
 
+use crate::countries::Country;
 use crate::history::Marks;
 
 /// What the filter concludes, by the system's tag score.
@@ -66,10 +67,12 @@ pub struct Judgement {
     pub edited: Option<Bytes>,
     /// Numbers of the features that the classifier saw: none if nothing was ever learned.
     pub features: Arc<[u32]>,
-    /// What the lessons of a recipient's own account change, by the recipient's place in the envelope.
-    pub personal: Vec<(usize, Finding)>,
     pub sender: SenderFacts,
     pub greylisting: Greylisting,
+    /// Of the client, where it is known.
+    pub country: Option<Country>,
+    /// Of the message as it came.
+    pub size_bytes: u64,
     /// What is written down of its sender when it is decided.
     pub marks: Marks,
     pub received_at: UtcMillis,
@@ -91,6 +94,8 @@ pub struct Seen {
     pub features: Arc<[u32]>,
     pub sender: SenderFacts,
     pub greylisting: Greylisting,
+    pub country: Option<Country>,
+    pub size_bytes: u64,
     pub marks: Marks,
     pub received_at: UtcMillis,
 }
@@ -119,9 +124,10 @@ impl Judgement {
             removed: seen.removed,
             edited: seen.edited,
             features: seen.features,
-            personal: Vec::new(),
             sender: seen.sender,
             greylisting: seen.greylisting,
+            country: seen.country,
+            size_bytes: seen.size_bytes,
             marks: seen.marks,
             received_at: seen.received_at,
         }
@@ -134,17 +140,16 @@ impl Judgement {
         self.verdict = Verdict::of(self.score, &self.virus, system);
     }
 
-    /// What policy needs to decide for the `recipient`th of the envelope.
-    pub fn facts_for(&self, recipient: usize) -> Facts {
-        let own = self.external_recipients.iter().find(|(at, _)| *at == recipient).map(|(_, wish)| wish.clone());
+    /// What policy needs to decide for the `recipient`th of the envelope, whose account itself sees `own` in the message.
+    pub fn facts_for(&self, recipient: usize, own: &[Finding]) -> Facts {
+        let wish = self.external_recipients.iter().find(|(at, _)| *at == recipient).map(|(_, wish)| wish.clone());
         let facts = self.facts();
-        let personal: Score = self.personal_of(recipient).map(|finding| finding.score).sum();
-        Facts { external: self.external.clone().or(own), score: facts.score + personal, ..facts }
+        let own: Score = own.iter().map(|finding| finding.score).sum();
+        Facts { external: self.external.clone().or(wish), score: facts.score + own, ..facts }
     }
 
-    /// What the lessons of the `recipient`th's own account change.
-    pub fn personal_of(&self, recipient: usize) -> impl Iterator<Item = &Finding> {
-        self.personal.iter().filter(move |(at, _)| *at == recipient).map(|(_, finding)| finding)
+    fn has(&self, name: &str) -> bool {
+        self.findings.iter().any(|finding| &*finding.name == name)
     }
 
     /// What policy needs, where the recipient does not matter.
@@ -169,6 +174,10 @@ impl Judgement {
             external: self.external.clone(),
             sender: self.sender.clone(),
             greylisting: self.greylisting,
+            is_newsletter: NEWSLETTER.iter().any(|name| self.has(name)),
+            is_own_domain_claimed: self.has("OWN_DOMAIN_SPOOFED"),
+            country: self.country.map(|country| Arc::from(country.as_str())),
+            size_bytes: self.size_bytes,
             at: self.received_at,
         }
     }
@@ -180,6 +189,9 @@ impl Judgement {
         }
     }
 }
+
+/// Rules that say that a message comes in bulk and can be cancelled.
+const NEWSLETTER: [&str; 3] = ["CLASS_NEWSLETTER_UNSUBSCRIBE", "CLASS_NEWSLETTER_ONE_CLICK", "CLASS_CAMPAIGN_MAILER"];
 
 /// The status that stands for an external milter's word without a text of its own.
 pub(crate) const EXTERNAL_REJECT: Status =
@@ -256,7 +268,7 @@ mod tests {
     fn a_wish_for_one_recipient_reaches_that_one() {
         let wish = ExternalWish::Reject(EXTERNAL_REJECT);
         let judgement = judge(Seen { external_recipients: vec![(1, wish.clone())], ..Seen::default() });
-        assert_eq!(judgement.facts_for(0).external, None);
-        assert_eq!(judgement.facts_for(1).external, Some(wish));
+        assert_eq!(judgement.facts_for(0, &[]).external, None);
+        assert_eq!(judgement.facts_for(1, &[]).external, Some(wish));
     }
 }

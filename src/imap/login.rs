@@ -67,7 +67,7 @@ impl Connection {
     }
 
     async fn check(&mut self, name: &str, password: &Secret<String>) -> Result<Reply, Stop> {
-        let attempt = Login { name, password, protocol: Protocol::Imap, peer: self.peer.ip() };
+        let attempt = Login { name, password, protocol: Protocol::Imap, peer: self.peer.ip(), code: None };
         match self.services.directory.authenticate(attempt).await {
             Ok(account) => {
                 tracing::info!(
@@ -80,7 +80,7 @@ impl Connection {
                 Ok(self.session.signed_in())
             }
             Err(LoginError::Refused { delay }) => self.refuse_login(delay).await,
-            Err(LoginError::TooMany) => {
+            Err(LoginError::TooMany | LoginError::SecondFactor) => {
                 self.wire.out.extend_from_slice(b"* BYE [LIMIT] Too many failures, try later\r\n");
                 Err(Closed::Done.into())
             }

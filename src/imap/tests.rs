@@ -276,7 +276,6 @@ async fn mailboxes() {
          S: * LIST (\\HasNoChildren \\Archive) \"/\" \"Archive\"
          S: * LIST (\\HasNoChildren \\Drafts) \"/\" \"Drafts\"
          S: * LIST (\\HasNoChildren \\Junk) \"/\" \"Junk\"
-         S: * LIST (\\HasNoChildren) \"/\" \"Quarantine\"
          S: * LIST (\\HasNoChildren \\Sent) \"/\" \"Sent\"
          S: * LIST (\\HasNoChildren \\Trash) \"/\" \"Trash\"
          S: a OK …

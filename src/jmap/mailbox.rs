@@ -309,9 +309,9 @@ fn role_name(mailbox: &Mailbox) -> Option<&'static str> {
     mailbox.role.map(Role::as_str)
 }
 
-/// Mailboxes with a role come first, in the order of [`Role::INITIAL`].
+/// Mailboxes with a role come first, in the order of [`Role::ALL`].
 fn sort_order(mailbox: &Mailbox) -> u32 {
-    let place = mailbox.role.and_then(|role| Role::INITIAL.iter().position(|(known, _)| *known == role));
+    let place = mailbox.role.and_then(|role| Role::ALL.iter().position(|(known, _)| *known == role));
     place.and_then(|place| u32::try_from(place).ok()).map_or(100, |place| place + 1)
 }
 

@@ -86,18 +86,25 @@ impl Jmap {
     ///
     /// Cancel safe.
     pub async fn readable(&self, account: AccountId, email: EmailId) -> Result<Option<Readable>, StoreError> {
-        let Some(entry) = self.entry(account, email).await? else { return Ok(None) };
-        let summary = self.summary_of(&entry)?;
+        match self.entry(account, email).await? {
+            Some(entry) => self.readable_entry(&entry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The same of an entry, such as a held message's.
+    pub async fn readable_entry(&self, entry: &Entry) -> Result<Readable, StoreError> {
+        let summary = self.summary_of(entry)?;
         let empty = PartText { text: String::new(), is_damaged: false };
         let (text, is_html) = match readable(&summary.root) {
             None => (empty, false),
             Some(part) => {
                 let end = part.content.end.min(part.content.start.saturating_add(READ_MAX));
-                let raw = self.content(&entry).read_blob(u64::from(part.content.start)..u64::from(end)).await?;
+                let raw = self.content(entry).read_blob(u64::from(part.content.start)..u64::from(end)).await?;
                 (PartText::decode(part, &raw), part.is("text", Some("html")))
             }
         };
-        Ok(Some(Readable { text, is_html, root: summary.root }))
+        Ok(Readable { text, is_html, root: summary.root })
     }
 }
 

@@ -24,6 +24,9 @@ fn account() -> Account {
         address: "anna@a.test".parse().unwrap(),
         name: "Anna".to_owned(),
         access: Access::User,
+        grants: Vec::new(),
+        position: access::Position::default(),
+        has_second_factor: false,
         enabled: true,
         legacy: None,
         sending_lock: None,
@@ -39,7 +42,15 @@ struct OnlyAnna;
 #[async_trait]
 impl Directory for OnlyAnna {
     async fn resolve(&self, _: &ForwardPath) -> Result<Resolution, DirectoryError> {
-        let recipient = Recipient { account: AccountId(1), address: account().address, detail: None, legacy: None };
+        let recipient = Recipient {
+            account: AccountId(1),
+            address: account().address,
+            detail: None,
+            legacy: None,
+            position: access::Position::default(),
+            forwards: Vec::new(),
+            keeps: true,
+        };
         Ok(Resolution::Local(vec![recipient]))
     }
     async fn account(&self, _: AccountId) -> Result<Option<Account>, DirectoryError> {
@@ -274,7 +285,7 @@ async fn a_message_can_wait_and_be_taken_back() {
 async fn mailboxes_are_made_renamed_and_destroyed() {
     let fixture = Fixture::new();
     let roles = fixture.call("Mailbox/get", json!({ "properties": ["role", "totalThreads"] })).await;
-    assert_eq!(roles["list"].as_array().unwrap().len(), 7);
+    assert_eq!(roles["list"].as_array().unwrap().len(), 6);
     let state = roles["state"].clone();
     let create = json!({ "b": { "name": "2026", "parentId": "#a" }, "a": { "name": "Work" }, "c": { "name": "x/y" } });
     let made = fixture.call("Mailbox/set", json!({ "create": create })).await;

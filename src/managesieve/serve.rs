@@ -179,12 +179,12 @@ impl Connection {
     }
 
     async fn check(&mut self, name: &str, password: &Secret<String>) -> Result<Box<legacy::Opened>, Output> {
-        let attempt = Login { name, password, protocol: Protocol::ManageSieve, peer: self.peer.ip() };
+        let attempt = Login { name, password, protocol: Protocol::ManageSieve, peer: self.peer.ip(), code: None };
         match self.services.directory.authenticate(attempt).await {
             Ok(_) => Err(no(NOT_HERE)),
             Err(LoginError::Elsewhere(elsewhere)) => self.check_elsewhere(&elsewhere, name, password).await,
             Err(LoginError::Refused { delay }) => Err(self.refused(delay).await),
-            Err(LoginError::TooMany) => {
+            Err(LoginError::TooMany | LoginError::SecondFactor) => {
                 Err(Output::Bye("BYE (TRYLATER) \"Too many failures, try later\"\r\n".to_owned()))
             }
             Err(LoginError::Unavailable(error)) => {

@@ -7,10 +7,10 @@ use base::UtcMillis;
 use mail::{Enhanced, Status};
 
 use crate::finding::Score;
-use crate::list::{SenderFacts, Word};
+use crate::list::{SenderFacts, Skips, Word};
 use crate::option::{
-    AttachmentClass, DmarcAction, Greylist, Key, ScannerUnavailable, SpfFail, VirusAction, WhenBlocked,
-    WhenQuarantined, WhenSenderBlocked, WhenSuspicious, WhenTagged,
+    AttachmentClass, DmarcAction, Greylist, Key, NewsletterAction, OwnDomainAction, ScannerUnavailable, SpfFail,
+    VirusAction, WhenBlocked, WhenCountry, WhenQuarantined, WhenSenderBlocked, WhenSuspicious, WhenTagged,
 };
 use crate::resolve::{EffectivePolicy, Origin};
 
@@ -70,6 +70,13 @@ pub struct Facts {
     pub external: Option<ExternalWish>,
     pub sender: SenderFacts,
     pub greylisting: Greylisting,
+    /// It comes in bulk and says how to cancel it.
+    pub is_newsletter: bool,
+    /// From outside it names one of our own domains as its sender, and proves nothing.
+    pub is_own_domain_claimed: bool,
+    /// Two letters, where its client's is known.
+    pub country: Option<Arc<str>>,
+    pub size_bytes: u64,
     /// When it came.
     pub at: UtcMillis,
 }
@@ -197,11 +204,74 @@ pub enum Cause {
         score: Score,
         origin: Origin,
     },
+    Newsletter {
+        origin: Origin,
+    },
+    OwnDomain {
+        origin: Origin,
+    },
+    Country {
+        code: Arc<str>,
+        origin: Origin,
+    },
+    Size {
+        origin: Origin,
+    },
     /// It is to come again later.
     Greylisted {
         score: Score,
         origin: Origin,
     },
+}
+
+/// Who may let a message out of quarantine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReleasedBy {
+    /// Whom it is for.
+    Owner,
+    /// Who administers the domain: the owner may ask.
+    Admin,
+    /// The provider.
+    Staff,
+}
+
+impl ReleasedBy {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Admin => "admin",
+            Self::Staff => "staff",
+        }
+    }
+
+    /// By the reason why it is held, see [`Cause::reason`]. One that is not known is the provider's.
+    pub fn of_reason(reason: &str) -> Self {
+        match reason {
+            "spam" | "newsletter" | "country" | "blocked" | "milter" | "other" => Self::Owner,
+            "attachment" | "suspicious" => Self::Admin,
+            _ => Self::Staff,
+        }
+    }
+}
+
+impl Cause {
+    /// One stable word for what decided: of what is held, of counters, and of texts for people.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Nothing | Self::Allowed { .. } | Self::ScannerUnavailable { .. } | Self::Greylisted { .. } => "other",
+            Self::Score { .. } => "spam",
+            Self::Virus { .. } => "virus",
+            Self::Suspected { .. } | Self::SuspiciousAttachment { .. } => "suspicious",
+            Self::Attachment { .. } | Self::Extension { .. } => "attachment",
+            Self::Dmarc { .. } | Self::Spf { .. } | Self::OwnDomain { .. } => "forged",
+            Self::External => "milter",
+            Self::Blocked { .. } => "blocked",
+            Self::Sending { .. } => "sending",
+            Self::Newsletter { .. } => "newsletter",
+            Self::Country { .. } => "country",
+            Self::Size { .. } => "size",
+        }
+    }
 }
 
 impl fmt::Display for Cause {
@@ -230,6 +300,10 @@ impl fmt::Display for Cause {
             Self::Sending { score, origin } => {
                 write!(f, "sent as with a stolen password (score {score}, {origin})")
             }
+            Self::Newsletter { origin } => write!(f, "newsletter ({origin})"),
+            Self::OwnDomain { origin } => write!(f, "claims to come from here ({origin})"),
+            Self::Country { code, origin } => write!(f, "comes from {code} ({origin})"),
+            Self::Size { origin } => write!(f, "too large ({origin})"),
             Self::Greylisted { score, origin } => {
                 write!(f, "suspicious (score {score}) and not seen before ({origin})")
             }
@@ -243,6 +317,8 @@ pub struct Decision {
     pub disposition: Disposition,
     pub cause: Cause,
     pub score: Score,
+    /// The line of a kept list that fits the sender.
+    pub hit: Option<i64>,
 }
 
 /// Further points for an SPF failure where policy says `score-high`.
@@ -257,6 +333,11 @@ const DMARC: Status =
 const SPF: Status = Status::fixed(550, Enhanced(5, 7, 23), "Message refused: SPF validation failed");
 const SENDER: Status =
     Status::fixed(550, Enhanced(5, 7, 1), "Message refused: its recipient wants no mail from this sender");
+const TOO_LARGE: Status = Status::fixed(552, Enhanced(5, 3, 4), "Message too large for its recipient");
+const FROM_COUNTRY: Status =
+    Status::fixed(550, Enhanced(5, 7, 1), "Message refused: its recipient wants no mail from your country");
+const OWN_DOMAIN: Status =
+    Status::fixed(550, Enhanced(5, 7, 1), "Message refused: it does not come from the domain that it names");
 const GREYLISTED: Status =
     Status::fixed(451, Enhanced(4, 7, 1), "Greylisted: not known here yet, try again in five minutes");
 const UNSCANNED: Status = Status::fixed(451, Enhanced(4, 7, 0), "Message could not be checked now, try again later");
@@ -266,26 +347,43 @@ pub fn decide(policy: &EffectivePolicy, facts: &Facts) -> Decision {
     let high = facts.spf_failed && policy.spf_fail() == SpfFail::ScoreHigh;
     let score = if high { facts.score + SPF_HIGH } else { facts.score };
     let listed = policy.lists().find(&facts.sender, facts.at);
+    let skips = match listed {
+        Some((Word::Allow, line, _)) => line.skips,
+        Some((Word::Block, ..)) | None => Skips { spam: false, newsletter: false, auth: false, attachments: false },
+    };
     let harm = [
         by_virus(policy, facts),
-        by_attachments(policy, &facts.attachments),
-        by_suspicion(policy, facts),
+        by_attachments(policy, &facts.attachments).filter(|_| !skips.attachments),
+        by_suspicion(policy, facts, skips.attachments),
         facts.external.as_ref().map(|wish| (by_external(policy, wish), Cause::External)),
+        by_size(policy, facts.size_bytes),
     ];
     let mut decided = (Disposition::Deliver, Cause::Nothing);
     let doubts = match listed {
         // Lists are about who sends: what is sent can do harm all the same.
         Some((Word::Allow, line, origin)) => {
             decided.1 = Cause::Allowed { entry: line.text.clone(), origin: origin.clone() };
-            [None, None, None, None]
+            let auth = !skips.auth;
+            [
+                by_dmarc(policy, facts.dmarc).filter(|_| auth),
+                by_spf(policy, facts.spf_failed).filter(|_| auth),
+                by_own_domain(policy, facts.is_own_domain_claimed).filter(|_| auth),
+                by_newsletter(policy, facts.is_newsletter).filter(|_| !skips.newsletter),
+                by_country(policy, facts.country.as_ref()).filter(|_| !skips.spam),
+                by_greylisting(policy, facts, score).filter(|_| !skips.spam),
+                by_score(policy, score).filter(|_| !skips.spam),
+            ]
         }
         Some((Word::Block, line, origin)) => {
             let cause = Cause::Blocked { entry: line.text.clone(), origin: origin.clone() };
-            [Some((by_block(policy), cause)), None, None, by_score(policy, score)]
+            [Some((by_block(policy), cause)), None, None, None, None, None, by_score(policy, score)]
         }
         None => [
             by_dmarc(policy, facts.dmarc),
             by_spf(policy, facts.spf_failed),
+            by_own_domain(policy, facts.is_own_domain_claimed),
+            by_newsletter(policy, facts.is_newsletter),
+            by_country(policy, facts.country.as_ref()),
             by_greylisting(policy, facts, score),
             by_score(policy, score),
         ],
@@ -295,7 +393,7 @@ pub fn decide(policy: &EffectivePolicy, facts: &Facts) -> Decision {
             decided = wish;
         }
     }
-    Decision { disposition: decided.0, cause: decided.1, score }
+    Decision { disposition: decided.0, cause: decided.1, score, hit: listed.and_then(|(_, line, _)| line.id) }
 }
 
 fn by_virus(policy: &EffectivePolicy, facts: &Facts) -> Option<(Disposition, Cause)> {
@@ -339,13 +437,14 @@ fn by_attachments(policy: &EffectivePolicy, seen: &Attachments) -> Option<(Dispo
     Some((disposition, cause))
 }
 
-fn by_suspicion(policy: &EffectivePolicy, facts: &Facts) -> Option<(Disposition, Cause)> {
+fn by_suspicion(policy: &EffectivePolicy, facts: &Facts, skips_files: bool) -> Option<(Disposition, Cause)> {
     let origin = policy.get(Key::WhenSuspicious).origin.clone();
     let is_suspicious = |class: &AttachmentClass| SUSPICIOUS.contains(class);
     let cause = match &facts.virus {
         VirusState::Suspected(name) => Cause::Suspected { name: name.clone(), origin },
         VirusState::NotScanned | VirusState::Clean | VirusState::Found(_) | VirusState::Unavailable => {
-            let (class, path) = facts.attachments.classes.iter().find(|(class, _)| is_suspicious(class))?;
+            let mut classes = facts.attachments.classes.iter().filter(|_| !skips_files);
+            let (class, path) = classes.find(|(class, _)| is_suspicious(class))?;
             Cause::SuspiciousAttachment { class: *class, path: path.clone(), origin }
         }
     };
@@ -383,6 +482,47 @@ fn by_spf(policy: &EffectivePolicy, failed: bool) -> Option<(Disposition, Cause)
     Some((disposition, Cause::Spf { origin: policy.get(Key::SpfFail).origin.clone() }))
 }
 
+fn by_own_domain(policy: &EffectivePolicy, is_claimed: bool) -> Option<(Disposition, Cause)> {
+    let disposition = match policy.own_domain() {
+        OwnDomainAction::Quarantine if is_claimed => quarantine(policy),
+        OwnDomainAction::Reject if is_claimed => Disposition::Reject(OWN_DOMAIN),
+        OwnDomainAction::Score | OwnDomainAction::Quarantine | OwnDomainAction::Reject => return None,
+    };
+    Some((disposition, Cause::OwnDomain { origin: policy.get(Key::OwnDomain).origin.clone() }))
+}
+
+fn by_newsletter(policy: &EffectivePolicy, is_newsletter: bool) -> Option<(Disposition, Cause)> {
+    let disposition = match policy.newsletter() {
+        NewsletterAction::Tag if is_newsletter => match policy.when_tagged() {
+            WhenTagged::Header | WhenTagged::Junk => Disposition::DeliverTagged { subject_tag: None },
+            WhenTagged::Subject => Disposition::DeliverTagged { subject_tag: Some(policy.subject_tag()) },
+        },
+        NewsletterAction::Junk if is_newsletter => Disposition::Junk,
+        NewsletterAction::Quarantine if is_newsletter => quarantine(policy),
+        NewsletterAction::Deliver | NewsletterAction::Tag | NewsletterAction::Junk | NewsletterAction::Quarantine => {
+            return None;
+        }
+    };
+    Some((disposition, Cause::Newsletter { origin: policy.get(Key::Newsletter).origin.clone() }))
+}
+
+fn by_country(policy: &EffectivePolicy, country: Option<&Arc<str>>) -> Option<(Disposition, Cause)> {
+    let code = country.filter(|code| policy.blocks_country(code))?;
+    let disposition = match policy.when_country() {
+        WhenCountry::Tag => tag(policy),
+        WhenCountry::Quarantine => quarantine(policy),
+        WhenCountry::Reject => Disposition::Reject(FROM_COUNTRY),
+    };
+    let origin = policy.get(Key::BlockedCountries).origin.clone();
+    Some((disposition, Cause::Country { code: code.clone(), origin }))
+}
+
+fn by_size(policy: &EffectivePolicy, size_bytes: u64) -> Option<(Disposition, Cause)> {
+    let limit = policy.number(Key::MessageSize).saturating_mul(1_000_000);
+    let origin = || policy.get(Key::MessageSize).origin.clone();
+    (limit > 0 && size_bytes > limit).then(|| (Disposition::Reject(TOO_LARGE), Cause::Size { origin: origin() }))
+}
+
 fn by_block(policy: &EffectivePolicy) -> Disposition {
     match policy.when_sender_blocked() {
         WhenSenderBlocked::Junk => Disposition::Junk,
@@ -396,7 +536,11 @@ fn by_greylisting(policy: &EffectivePolicy, facts: &Facts, score: Score) -> Opti
         Greylisting::First | Greylisting::TooSoon => true,
         Greylisting::Unknown | Greylisting::CameAgain | Greylisting::Returns => false,
     };
-    let is_suspicious = policy.greylist() == Greylist::Suspicious && score >= policy.score(Key::GreylistScore);
+    let is_suspicious = match policy.greylist() {
+        Greylist::Off => false,
+        Greylist::Suspicious => score >= policy.score(Key::GreylistScore),
+        Greylist::All => true,
+    };
     let origin = || policy.get(Key::GreylistScore).origin.clone();
     (is_put_off && is_suspicious)
         .then(|| (Disposition::Defer(GREYLISTED), Cause::Greylisted { score, origin: origin() }))

@@ -30,6 +30,40 @@ pub struct Setting {
     pub ceiling: Option<Value>,
 }
 
+impl Setting {
+    pub fn of(value: Value) -> Self {
+        Self { value: Some(value), ..Self::default() }
+    }
+
+    /// As it stands in a file after the option's name.
+    pub fn to_toml(&self) -> String {
+        match self {
+            Self { value: Some(value), locked: false, floor: None, ceiling: None } => value_to_toml(value),
+            _ => {
+                let mut parts = Vec::new();
+                for (name, value) in [("value", &self.value), ("floor", &self.floor), ("ceiling", &self.ceiling)] {
+                    parts.extend(value.as_ref().map(|value| format!("{name} = {}", value_to_toml(value))));
+                }
+                if self.locked {
+                    parts.push("locked = true".to_owned());
+                }
+                format!("{{ {} }}", parts.join(", "))
+            }
+        }
+    }
+}
+
+fn value_to_toml(value: &Value) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    match value {
+        Value::Score(score) => score.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::Choice(word) => quoted(word),
+        Value::Text(text) => quoted(text),
+        Value::Words(words) => format!("[{}]", words.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+    }
+}
+
 /// What one level says: the system's policy, or that of one reseller, customer, domain or mailbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Layer {
@@ -93,6 +127,42 @@ impl Layer {
 
     pub fn set(&mut self, key: Key, setting: Setting) {
         self.settings.insert(key, setting);
+    }
+
+    /// As if this level said nothing of it.
+    pub fn unset(&mut self, key: Key) {
+        self.settings.remove(&key);
+    }
+
+    #[must_use]
+    pub fn with_lists(mut self, lists: Lists) -> Self {
+        self.lists.allow.extend(lists.allow);
+        self.lists.block.extend(lists.block);
+        self
+    }
+
+    /// This over another of the same level: of each option what this one says, if it says anything.
+    #[must_use]
+    pub fn over(mut self, below: &Self) -> Self {
+        for (key, setting) in &below.settings {
+            self.settings.entry(*key).or_insert_with(|| setting.clone());
+        }
+        self.with_lists(below.lists.clone())
+    }
+
+    /// # Errors
+    /// Scores set here do not rise.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        self.check_scores().map_err(|key| PolicyError {
+            file: self.owner.clone(),
+            line: 1,
+            message: format!("`{}` must be at least {SCORE_GAP} above the score before it", key.option().name),
+        })
+    }
+
+    /// The options as a file that [`Layer::parse`] reads; lists are no part of it.
+    pub fn to_toml(&self) -> String {
+        self.settings.iter().map(|(key, setting)| format!("{} = {}\n", key.option().name, setting.to_toml())).collect()
     }
 
     pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
@@ -175,7 +245,7 @@ fn read_value(key: Key, given: &Spanned<DeValue<'_>>) -> Result<Value, Misread> 
     };
     // A number in quotes is no number, a bare number no text.
     let is_number = matches!(given.get_ref(), DeValue::Integer(_) | DeValue::Float(_));
-    let wants_number = matches!(key.option().kind, Kind::Score { .. });
+    let wants_number = matches!(key.option().kind, Kind::Score { .. } | Kind::Number { .. });
     text.filter(|_| is_number == wants_number).and_then(|text| key.option().kind.parse(text)).ok_or_else(wrong)
 }
 
@@ -198,6 +268,27 @@ mod tests {
         assert!(reject.locked && reject.floor.is_none());
         assert_eq!(reject.ceiling, Some(Value::Score(Score::points(20))));
         assert_eq!(layer.get(Key::Virus), None);
+    }
+
+    #[test]
+    fn what_is_written_reads_the_same() {
+        let text = "tag-score = 3.25\nsubject-tag = \"a \\\"b\\\" \\\\ c\"\nblocked-attachments = [\"macros\"]\n\
+                    virus = { value = \"reject\", locked = true }\nreject-score = { floor = 8, ceiling = 20.0 }\n\
+                    quarantine-days = 14\nnewsletter = \"junk\"\n";
+        let layer = Layer::parse(Level::Domain, "p.toml", text).unwrap();
+        let again = Layer::parse(Level::Domain, "p.toml", &layer.to_toml()).unwrap();
+        assert_eq!(layer, again, "{}", layer.to_toml());
+        assert_eq!(layer.keys().count(), 7);
+        let below =
+            Layer::parse(Level::Domain, "x", "tag-score = 1\nspf-fail = \"score\"\nblock = [\"x.test\"]").unwrap();
+        let both = layer.over(&below);
+        assert_eq!(both.value(Key::TagScore), Some(&Value::Score(Score(3250))));
+        assert_eq!(both.value(Key::SpfFail), Some(&Value::Choice("score")));
+        assert_eq!(both.lists().block.len(), 1);
+        let mut wrong = Layer::empty(Level::Domain, "p");
+        wrong.set(Key::TagScore, Setting::of(Value::Score(Score::points(5))));
+        wrong.set(Key::QuarantineScore, Setting::of(Value::Score(Score::points(5))));
+        assert!(wrong.check().unwrap_err().to_string().contains("`quarantine-score` must be"));
     }
 
     #[test]

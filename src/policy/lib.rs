@@ -12,16 +12,19 @@ pub mod list;
 pub mod option;
 pub mod outbound;
 pub mod preset;
+pub mod record;
 pub mod resolve;
 
 pub use disposition::{
-    Attachments, Cause, Decision, Disposition, DmarcWish, ExternalWish, Facts, Greylisting, SessionOutcome, VirusState,
+    Attachments, Cause, Decision, Disposition, DmarcWish, ExternalWish, Facts, Greylisting, ReleasedBy, SessionOutcome,
+    VirusState,
 };
 pub use disposition::{combine, decide};
 pub use finding::{Finding, ReasonClass, Score, Stage};
 pub use layer::{Layer, PolicyError, Setting};
-pub use list::{Listed, SenderFacts, Word};
-pub use option::{AttachmentClass, Key, Level};
+pub use list::{Listed, Lists, SenderFacts, Skips, Word};
+pub use option::{AttachmentClass, Key, Kind, Level, Value};
 pub use outbound::{Sending, decide_outbound};
 pub use preset::Presets;
+pub use record::{record, recorded};
 pub use resolve::{EffectivePolicy, Origin, Resolved};

@@ -120,13 +120,64 @@ pub struct Listed {
     takes_unproven: bool,
     /// From then on it counts no longer.
     pub until: Option<UtcMillis>,
+    /// What it lets through is not held against its senders.
+    pub skips: Skips,
+    /// Where it is kept, for whoever counts its hits.
+    pub id: Option<i64>,
+}
+
+/// What a line that lets through leaves out. Harm is looked for all the same, but for files that are not wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Skips {
+    /// Points, by themselves and for greylisting, and countries.
+    pub spam: bool,
+    pub newsletter: bool,
+    /// SPF and DMARC.
+    pub auth: bool,
+    pub attachments: bool,
+}
+
+impl Skips {
+    /// Of lines in files.
+    pub const USUAL: Self = Self { spam: true, newsletter: true, auth: true, attachments: false };
+    const NAMES: [&'static str; 4] = ["spam", "newsletter", "auth", "attachments"];
+
+    const fn all(self) -> [bool; 4] {
+        [self.spam, self.newsletter, self.auth, self.attachments]
+    }
+
+    pub fn words(self) -> Vec<&'static str> {
+        Self::NAMES.into_iter().zip(self.all()).filter(|(_, is_skipped)| *is_skipped).map(|(name, _)| name).collect()
+    }
+
+    /// `None` for a word that is none.
+    pub fn from_words<'a>(words: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let mut out = Self { spam: false, newsletter: false, auth: false, attachments: false };
+        for word in words {
+            match word {
+                "spam" => out.spam = true,
+                "newsletter" => out.newsletter = true,
+                "auth" => out.auth = true,
+                "attachments" => out.attachments = true,
+                _ => return None,
+            }
+        }
+        Some(out)
+    }
 }
 
 impl Listed {
     /// A line without limits, as people type it: an address, a domain, `@domain`, a network.
     pub fn parse(text: &str) -> Option<Self> {
         let who = Who::parse(text)?;
-        Some(Self { who, text: text.trim().into(), takes_unproven: false, until: None })
+        let (takes_unproven, until, skips, id) = (false, None, Skips::USUAL, None);
+        Some(Self { who, text: text.trim().into(), takes_unproven, until, skips, id })
+    }
+
+    /// A line of a list that is kept under `id`.
+    #[must_use]
+    pub fn kept(self, id: i64, takes_unproven: bool, until: Option<UtcMillis>, skips: Skips) -> Self {
+        Self { takes_unproven, until, skips, id: Some(id), ..self }
     }
 
     fn counts(&self, now: UtcMillis) -> bool {

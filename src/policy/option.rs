@@ -150,11 +150,68 @@ choice! {
         Off = "off",
         /// Of messages from `greylist-score` on, whose client's network did not come again before.
         Suspicious = "suspicious",
+        /// All whose client's network did not come again before.
+        All = "all",
     }
 }
 choice! {
     /// What happens to mail from a sender on a list of those who are not wanted.
     WhenSenderBlocked { Junk = "junk", Quarantine = "quarantine", Reject = "reject" }
+}
+
+choice! {
+    /// What happens to newsletters and other mail in bulk that can be cancelled.
+    NewsletterAction {
+        Deliver = "deliver",
+        /// As from the tag score on, but never into Junk.
+        Tag = "tag",
+        Junk = "junk",
+        Quarantine = "quarantine",
+    }
+}
+choice! {
+    /// What happens to mail from outside that names one of our own domains as its sender and cannot prove it.
+    OwnDomainAction { Score = "score", Quarantine = "quarantine", Reject = "reject" }
+}
+choice! {
+    /// What happens to mail from a country on the list of those that are not wanted.
+    WhenCountry { Tag = "tag", Quarantine = "quarantine", Reject = "reject" }
+}
+choice! {
+    /// Whether mail of senders whom one has written to gets less points.
+    KnownContacts { On = "on", Off = "off" }
+}
+choice! {
+    /// What the part of an address after `+` does.
+    PlusAddressing {
+        /// Nothing.
+        Inbox = "inbox",
+        /// Names the mailbox, if there is one of that name.
+        Folder = "folder",
+        /// Nobody has such an address.
+        Off = "off",
+    }
+}
+choice! {
+    /// Where mail may be forwarded to.
+    Forwarding {
+        Anywhere = "anywhere",
+        /// To domains of this system.
+        Inside = "inside",
+        Nowhere = "nowhere",
+    }
+}
+choice! {
+    /// How often somebody hears of what is in quarantine.
+    Digest { Off = "off", Weekly = "weekly", Weekdays = "weekdays", Daily = "daily", Hourly = "hourly" }
+}
+choice! {
+    /// The language of what the system writes to somebody.
+    MailLanguage { All = "all", German = "de", Italian = "it", English = "en" }
+}
+choice! {
+    /// Whether those who administer a domain may read what of it is in quarantine.
+    AdminPreview { On = "on", Off = "off" }
 }
 
 /// Names an option.
@@ -178,6 +235,21 @@ pub enum Key {
     WhenSenderBlocked,
     Greylist,
     GreylistScore,
+    Newsletter,
+    KnownContacts,
+    OwnDomain,
+    BlockedCountries,
+    WhenCountry,
+    MessageSize,
+    PlusAddressing,
+    Forwarding,
+    QuarantineDays,
+    Digest,
+    DigestHour,
+    MailLanguage,
+    AdminPreview,
+    SendingHour,
+    SendingDay,
     OutboundSlowScore,
     OutboundHoldScore,
     OutboundLockScore,
@@ -185,7 +257,7 @@ pub enum Key {
 
 impl Key {
     /// Every option, in the order of [`OPTIONS`].
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 36] = [
         Self::Preset,
         Self::TagScore,
         Self::QuarantineScore,
@@ -204,6 +276,21 @@ impl Key {
         Self::WhenSenderBlocked,
         Self::Greylist,
         Self::GreylistScore,
+        Self::Newsletter,
+        Self::KnownContacts,
+        Self::OwnDomain,
+        Self::BlockedCountries,
+        Self::WhenCountry,
+        Self::MessageSize,
+        Self::PlusAddressing,
+        Self::Forwarding,
+        Self::QuarantineDays,
+        Self::Digest,
+        Self::DigestHour,
+        Self::MailLanguage,
+        Self::AdminPreview,
+        Self::SendingHour,
+        Self::SendingDay,
         Self::OutboundSlowScore,
         Self::OutboundHoldScore,
         Self::OutboundLockScore,
@@ -236,11 +323,14 @@ impl PolicyOption {
     pub fn default_value(&self) -> Value {
         match self.default {
             DefaultValue::Score(score) => Value::Score(score),
+            DefaultValue::Number(number) => Value::Number(number),
             DefaultValue::Word(word) => Value::Choice(word),
             DefaultValue::Text(text) => Value::Text(text.into()),
             DefaultValue::Words(words) => match self.kind {
                 Kind::Words(known) => Value::Words(words.iter().fold(WordSet::none(known), |set, word| set.with(word))),
-                Kind::Score { .. } | Kind::Choice(_) | Kind::Text { .. } => Value::Text(Arc::default()),
+                Kind::Score { .. } | Kind::Number { .. } | Kind::Choice(_) | Kind::Text { .. } => {
+                    Value::Text(Arc::default())
+                }
             },
         }
     }
@@ -262,6 +352,12 @@ pub enum Kind {
         min: Score,
         max: Score,
     },
+    /// A whole number; `unit` says of what.
+    Number {
+        min: i64,
+        max: i64,
+        unit: &'static str,
+    },
     /// One of the words, from mild to strict.
     Choice(&'static [&'static str]),
     /// Any of the words.
@@ -276,6 +372,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Score { min, max } => write!(f, "a number from {min} to {max}"),
+            Self::Number { min, max, unit } => write!(f, "a whole number of {unit} from {min} to {max}"),
             Self::Choice(words) | Self::Words(words) => {
                 f.write_str(if matches!(self, Self::Choice(_)) { "one of " } else { "a list of any of " })?;
                 for (at, word) in words.iter().enumerate() {
@@ -291,6 +388,7 @@ impl fmt::Display for Kind {
 #[derive(Clone, Copy, Debug)]
 enum DefaultValue {
     Score(Score),
+    Number(i64),
     Word(&'static str),
     Text(&'static str),
     Words(&'static [&'static str]),
@@ -359,6 +457,7 @@ const NO_WORD: &str = "none";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Value {
     Score(Score),
+    Number(i64),
     Choice(&'static str),
     Words(WordSet),
     Text(Arc<str>),
@@ -368,6 +467,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Score(score) => score.fmt(f),
+            Self::Number(number) => number.fmt(f),
             Self::Choice(word) => f.write_str(word),
             Self::Words(words) if words.bits == 0 => f.write_str(NO_WORD),
             Self::Words(words) => {
@@ -389,6 +489,10 @@ impl Kind {
                 let score: Score = text.parse().ok()?;
                 (min <= score && score <= max).then_some(Value::Score(score))
             }
+            Self::Number { min, max, .. } => {
+                let number: i64 = text.trim().parse().ok()?;
+                (min <= number && number <= max).then_some(Value::Number(number))
+            }
             Self::Choice(words) => words.iter().find(|word| **word == text).map(|word| Value::Choice(word)),
             Self::Words(words) => WordSet::parse(words, text).map(Value::Words),
             Self::Text { chars_max } => (text.chars().count() <= chars_max && !text.chars().any(char::is_control))
@@ -396,10 +500,24 @@ impl Kind {
         }
     }
 
+    /// True if values have a floor or a ceiling.
+    pub fn has_order(self) -> bool {
+        !matches!(self, Self::Text { .. })
+    }
+
+    /// True if the first value is milder than the second allows as a floor.
+    pub fn is_below(self, value: &Value, floor: &Value) -> bool {
+        match (value, floor) {
+            (Value::Words(words), Value::Words(floor)) => words.or(*floor) != *words,
+            _ => matches!((self.rank(value), self.rank(floor)), (Some(value), Some(floor)) if value < floor),
+        }
+    }
+
     /// Where the value stands between mild and strict, for floors and ceilings; `None` where there is no order.
     pub(crate) fn rank(self, value: &Value) -> Option<i64> {
         match (self, value) {
             (Self::Score { .. }, Value::Score(score)) => Some(i64::from(score.0)),
+            (Self::Number { .. }, Value::Number(number)) => Some(*number),
             (Self::Choice(words), Value::Choice(word)) => {
                 words.iter().position(|known| known == word).and_then(|at| i64::try_from(at).ok())
             }
@@ -414,7 +532,7 @@ pub const SCORE_GAP: Score = Score(500);
 const ANY_SCORE: Kind = Kind::Score { min: Score(500), max: Score::points(1000) };
 
 /// All options, in the order in which they are shown.
-pub const OPTIONS: [PolicyOption; 21] = [
+pub const OPTIONS: [PolicyOption; 36] = [
     PolicyOption {
         key: Key::Preset,
         name: "preset",
@@ -561,6 +679,127 @@ pub const OPTIONS: [PolicyOption; 21] = [
         default: DefaultValue::Score(Score::points(4)),
         lowest_level: Level::Domain,
         doc: "From this score on a message is suspicious enough to be put off.",
+    },
+    PolicyOption {
+        key: Key::Newsletter,
+        name: "newsletter",
+        kind: Kind::Choice(NewsletterAction::WORDS),
+        default: DefaultValue::Word("deliver"),
+        lowest_level: Level::Mailbox,
+        doc: "What happens to newsletters: mail in bulk that says how to cancel it.",
+    },
+    PolicyOption {
+        key: Key::KnownContacts,
+        name: "known-contacts",
+        kind: Kind::Choice(KnownContacts::WORDS),
+        default: DefaultValue::Word("on"),
+        lowest_level: Level::Mailbox,
+        doc: "Whether mail of somebody whom the mailbox has written to in the last half year, and who proves to be him, gets \
+              three points less.",
+    },
+    PolicyOption {
+        key: Key::OwnDomain,
+        name: "own-domain",
+        kind: Kind::Choice(OwnDomainAction::WORDS),
+        default: DefaultValue::Word("score"),
+        lowest_level: Level::Domain,
+        doc: "What happens to mail from outside that names one of this system's domains as its sender and cannot prove it.",
+    },
+    PolicyOption {
+        key: Key::BlockedCountries,
+        name: "blocked-countries",
+        kind: Kind::Text { chars_max: 600 },
+        default: DefaultValue::Text(""),
+        lowest_level: Level::Mailbox,
+        doc: "Countries whose mail servers are not wanted, by their two letters, with blanks or commas between them.",
+    },
+    PolicyOption {
+        key: Key::WhenCountry,
+        name: "when-country",
+        kind: Kind::Choice(WhenCountry::WORDS),
+        default: DefaultValue::Word("tag"),
+        lowest_level: Level::Mailbox,
+        doc: "What happens to mail from such a country.",
+    },
+    PolicyOption {
+        key: Key::MessageSize,
+        name: "message-size",
+        kind: Kind::Number { min: 0, max: 2000, unit: "MB" },
+        default: DefaultValue::Number(0),
+        lowest_level: Level::Domain,
+        doc: "Larger messages are refused. 0: as large as the system takes them.",
+    },
+    PolicyOption {
+        key: Key::PlusAddressing,
+        name: "plus-addressing",
+        kind: Kind::Choice(PlusAddressing::WORDS),
+        default: DefaultValue::Word("inbox"),
+        lowest_level: Level::Mailbox,
+        doc: "What `+word` in an address does: nothing, name the mailbox that mail goes into, or no such address exists.",
+    },
+    PolicyOption {
+        key: Key::Forwarding,
+        name: "forwarding",
+        kind: Kind::Choice(Forwarding::WORDS),
+        default: DefaultValue::Word("anywhere"),
+        lowest_level: Level::Domain,
+        doc: "Where mail may be forwarded to. Addresses elsewhere have to agree first.",
+    },
+    PolicyOption {
+        key: Key::QuarantineDays,
+        name: "quarantine-days",
+        kind: Kind::Number { min: 7, max: 90, unit: "days" },
+        default: DefaultValue::Number(30),
+        lowest_level: Level::Domain,
+        doc: "How long messages stay in quarantine.",
+    },
+    PolicyOption {
+        key: Key::Digest,
+        name: "digest",
+        kind: Kind::Choice(Digest::WORDS),
+        default: DefaultValue::Word("daily"),
+        lowest_level: Level::Mailbox,
+        doc: "How often a mail tells what is new in quarantine. Where nothing is new, none comes.",
+    },
+    PolicyOption {
+        key: Key::DigestHour,
+        name: "digest-hour",
+        kind: Kind::Number { min: 0, max: 23, unit: "hours" },
+        default: DefaultValue::Number(6),
+        lowest_level: Level::Mailbox,
+        doc: "From which hour of the day (UTC) on it comes.",
+    },
+    PolicyOption {
+        key: Key::MailLanguage,
+        name: "mail-language",
+        kind: Kind::Choice(MailLanguage::WORDS),
+        default: DefaultValue::Word("all"),
+        lowest_level: Level::Mailbox,
+        doc: "The language of what the system writes: digests and questions.",
+    },
+    PolicyOption {
+        key: Key::AdminPreview,
+        name: "admin-preview",
+        kind: Kind::Choice(AdminPreview::WORDS),
+        default: DefaultValue::Word("on"),
+        lowest_level: Level::Domain,
+        doc: "Whether those who administer the domain may read its messages in quarantine.",
+    },
+    PolicyOption {
+        key: Key::SendingHour,
+        name: "sending-hour",
+        kind: Kind::Number { min: 0, max: 1_000_000, unit: "recipients" },
+        default: DefaultValue::Number(0),
+        lowest_level: Level::Domain,
+        doc: "Recipients that a mailbox may write to within an hour. 0: as many as the node's configuration says.",
+    },
+    PolicyOption {
+        key: Key::SendingDay,
+        name: "sending-day",
+        kind: Kind::Number { min: 0, max: 10_000_000, unit: "recipients" },
+        default: DefaultValue::Number(0),
+        lowest_level: Level::Domain,
+        doc: "Recipients that a mailbox may write to within a day. 0: as many as the node's configuration says.",
     },
     PolicyOption {
         key: Key::OutboundSlowScore,

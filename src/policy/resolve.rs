@@ -7,8 +7,9 @@ use crate::finding::Score;
 use crate::layer::Layer;
 use crate::list::AllLists;
 use crate::option::{
-    AttachmentClass, DmarcAction, Greylist, Key, Level, PresetName, SCORE_GAP, ScannerUnavailable, SpfFail, Value,
-    VirusAction, WhenBlocked, WhenQuarantined, WhenSenderBlocked, WhenSuspicious, WhenTagged,
+    AdminPreview, AttachmentClass, Digest, DmarcAction, Forwarding, Greylist, Key, KnownContacts, Level, MailLanguage,
+    NewsletterAction, OwnDomainAction, PlusAddressing, PresetName, SCORE_GAP, ScannerUnavailable, SpfFail, Value,
+    VirusAction, WhenBlocked, WhenCountry, WhenQuarantined, WhenSenderBlocked, WhenSuspicious, WhenTagged,
 };
 use crate::preset::Presets;
 
@@ -107,11 +108,56 @@ impl EffectivePolicy {
     pub fn score(&self, key: Key) -> Score {
         match self.get(key).value {
             Value::Score(score) => score,
-            Value::Choice(_) | Value::Words(_) | Value::Text(_) => {
+            Value::Number(_) | Value::Choice(_) | Value::Words(_) | Value::Text(_) => {
                 debug_assert!(false, "{key:?} is no score");
                 Score::ZERO
             }
         }
+    }
+
+    /// The value of an option of whole numbers.
+    pub fn number(&self, key: Key) -> u64 {
+        match self.get(key).value {
+            Value::Number(number) => u64::try_from(number).unwrap_or(0),
+            Value::Score(_) | Value::Choice(_) | Value::Words(_) | Value::Text(_) => {
+                debug_assert!(false, "{key:?} is no number");
+                0
+            }
+        }
+    }
+
+    pub fn newsletter(&self) -> NewsletterAction {
+        self.choice(Key::Newsletter, NewsletterAction::from_word).unwrap_or(NewsletterAction::Deliver)
+    }
+    pub fn known_contacts(&self) -> KnownContacts {
+        self.choice(Key::KnownContacts, KnownContacts::from_word).unwrap_or(KnownContacts::On)
+    }
+    pub fn own_domain(&self) -> OwnDomainAction {
+        self.choice(Key::OwnDomain, OwnDomainAction::from_word).unwrap_or(OwnDomainAction::Score)
+    }
+    pub fn when_country(&self) -> WhenCountry {
+        self.choice(Key::WhenCountry, WhenCountry::from_word).unwrap_or(WhenCountry::Tag)
+    }
+    pub fn plus_addressing(&self) -> PlusAddressing {
+        self.choice(Key::PlusAddressing, PlusAddressing::from_word).unwrap_or(PlusAddressing::Inbox)
+    }
+    pub fn forwarding(&self) -> Forwarding {
+        self.choice(Key::Forwarding, Forwarding::from_word).unwrap_or(Forwarding::Nowhere)
+    }
+    pub fn digest(&self) -> Digest {
+        self.choice(Key::Digest, Digest::from_word).unwrap_or(Digest::Off)
+    }
+    pub fn mail_language(&self) -> MailLanguage {
+        self.choice(Key::MailLanguage, MailLanguage::from_word).unwrap_or(MailLanguage::All)
+    }
+    pub fn admin_preview(&self) -> AdminPreview {
+        self.choice(Key::AdminPreview, AdminPreview::from_word).unwrap_or(AdminPreview::Off)
+    }
+
+    /// True if mail from that country (two letters) is not wanted.
+    pub fn blocks_country(&self, code: &str) -> bool {
+        let listed = self.text(Key::BlockedCountries);
+        code.len() == 2 && listed.split([',', ' ']).any(|word| word.trim().eq_ignore_ascii_case(code))
     }
 
     pub fn when_tagged(&self) -> WhenTagged {
@@ -151,7 +197,7 @@ impl EffectivePolicy {
     pub fn blocks(&self, class: AttachmentClass) -> bool {
         match self.get(Key::BlockedAttachments).value {
             Value::Words(words) => words.has(class.as_str()),
-            Value::Score(_) | Value::Choice(_) | Value::Text(_) => false,
+            Value::Score(_) | Value::Number(_) | Value::Choice(_) | Value::Text(_) => false,
         }
     }
 
@@ -169,14 +215,14 @@ impl EffectivePolicy {
     fn text(&self, key: Key) -> Arc<str> {
         match &self.get(key).value {
             Value::Text(text) => text.clone(),
-            Value::Score(_) | Value::Choice(_) | Value::Words(_) => Arc::default(),
+            Value::Score(_) | Value::Number(_) | Value::Choice(_) | Value::Words(_) => Arc::default(),
         }
     }
 
     fn choice<T>(&self, key: Key, read: fn(&str) -> Option<T>) -> Option<T> {
         match self.get(key).value {
             Value::Choice(word) => read(word),
-            Value::Score(_) | Value::Words(_) | Value::Text(_) => None,
+            Value::Score(_) | Value::Number(_) | Value::Words(_) | Value::Text(_) => None,
         }
     }
 

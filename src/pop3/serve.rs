@@ -242,12 +242,12 @@ impl Connection {
     }
 
     async fn check(&mut self, name: &str, password: &Secret<String>) -> Output {
-        let attempt = Login { name, password, protocol: Protocol::Pop3, peer: self.peer.ip() };
+        let attempt = Login { name, password, protocol: Protocol::Pop3, peer: self.peer.ip(), code: None };
         let account = match self.services.directory.authenticate(attempt).await {
             Ok(account) => account,
             Err(LoginError::Refused { delay }) => return self.refused(delay).await,
             Err(LoginError::Elsewhere(elsewhere)) => return self.check_elsewhere(&elsewhere, name, password).await,
-            Err(LoginError::TooMany) => {
+            Err(LoginError::TooMany | LoginError::SecondFactor) => {
                 return Output::Bye("-ERR [SYS/TEMP] Too many failures, try later\r\n".to_owned());
             }
             Err(LoginError::Unavailable(error)) => {

@@ -11,6 +11,20 @@ pub fn hops(message: &[u8]) -> usize {
     HeaderFields::of(message).filter(|field| field.is("Received")).count()
 }
 
+/// A field's text, decoded, as lists show it.
+pub fn header_text(message: &[u8], name: &str) -> String {
+    let found = HeaderFields::of(message).find(|field| field.is(name));
+    let text = found.map(|field| mail::mime::decode::decode_header_text(&field.unfolded())).unwrap_or_default();
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// Whether it was delivered to an address (in lower case) before: then it runs in a circle.
+pub fn was_delivered_to(message: &[u8], address: &str) -> bool {
+    HeaderFields::of(message)
+        .filter(|field| field.is("Delivered-To"))
+        .any(|field| String::from_utf8_lossy(&field.unfolded()).trim().to_lowercase() == address)
+}
+
 /// The message with `tag` before its subject.
 pub fn with_subject_tag(message: &Bytes, tag: &str) -> Bytes {
     let mut out = Vec::with_capacity(message.len() + tag.len() + 16);

@@ -149,6 +149,7 @@ impl Handler for Reception {
             password: &credentials.password,
             protocol: directory::Protocol::Submission,
             peer: facts.client.ip(),
+            code: None,
         };
         let told = [
             ("login", credentials.login.chars().take(320).collect()),
@@ -187,6 +188,7 @@ impl Handler for Reception {
                         LOGIN_REFUSED
                     }
                     LoginError::TooMany => LOGIN_TOO_MANY,
+                    LoginError::SecondFactor => LOGIN_REFUSED,
                     LoginError::Unavailable(_) | LoginError::Elsewhere(_) => LOGIN_UNAVAILABLE,
                 })
             }

@@ -10,16 +10,21 @@ use classifier::Classifier;
 use directory::{Directory, Recipient, Resolution};
 use filter::headers::{Keeps, without_own_fields};
 use filter::{Filter, Judgement, Source, Stages};
+use layers::Layers;
 use mail::mime::Summary;
 use mail::{Address, Enhanced, Envelope, ForwardPath, Status};
 use mailauth::Resolver;
 use moka::sync::Cache;
 use net::{MemoryBudget, SpoolSettings};
 use peers::Peers;
-use policy::{Decision, Disposition};
-use relay::Outgoing;
+use policy::option::{Forwarding, PlusAddressing};
+use policy::{Decision, Disposition, EffectivePolicy, Finding};
+use relay::{Outgoing, Srs};
 use reputation::Reputation;
-use store::{AppendError, Committed, Delivery, Flags, Role, Storage, StoreError, StoredBlob, Target};
+use store::{
+    AppendError, Committed, Delivery, Flags, HeldFacts, HeldId, MailboxName, NewHeld, Role, Storage, StoreError,
+    StoredBlob, Target,
+};
 use tokio::sync::mpsc;
 use trail::{Outcome, Trail};
 
@@ -39,6 +44,10 @@ pub struct IntakeParts {
     /// The way to old servers.
     pub legacy: Arc<legacy::Gateway>,
     pub filter: Arc<Filter>,
+    /// What each recipient's policy is.
+    pub layers: Arc<Layers>,
+    /// For the reverse-paths of what is forwarded.
+    pub srs: Srs,
     pub classifier: Arc<Classifier>,
     pub reputation: Arc<Reputation>,
     /// What own users may send.
@@ -151,14 +160,41 @@ impl Resolved {
     }
 }
 
-/// Where one recipient of the envelope leads, and what is done there.
+/// One copy to make.
+#[derive(Clone, Debug)]
+pub(crate) enum To {
+    Account(Recipient),
+    Elsewhere(Address),
+}
+
+/// One copy of a message, and what is done with it. A recipient of the envelope may lead to several.
 pub(crate) struct Destination {
-    pub to: Resolved,
+    /// The recipient of the envelope, by its place there.
+    pub at: usize,
+    pub to: To,
+    pub policy: Arc<EffectivePolicy>,
+    /// What this account alone sees in the message.
+    pub own: Vec<Finding>,
     pub decision: Decision,
     pub disposition: Disposition,
 }
 
+/// All copies of a message.
+pub(crate) struct Destinations {
+    pub all: Vec<Destination>,
+    /// Recipients of the envelope that lead to an account which gets the message already, with the recipient by which it
+    /// does: one copy, one answer.
+    pub shared: Vec<(usize, usize)>,
+}
+
 impl Destination {
+    pub(crate) fn account(&self) -> Option<AccountId> {
+        match &self.to {
+            To::Account(recipient) => Some(recipient.account),
+            To::Elsewhere(_) => None,
+        }
+    }
+
     pub(crate) fn gets_it(&self) -> bool {
         match self.disposition {
             Disposition::Deliver | Disposition::DeliverTagged { .. } | Disposition::Junk | Disposition::Quarantine => {
@@ -173,6 +209,8 @@ pub(crate) const UNKNOWN: Status = Status::fixed(550, Enhanced(5, 1, 1), "No suc
 pub(crate) const RELAY: Status = Status::fixed(554, Enhanced(5, 7, 1), "Relay access denied");
 pub(crate) const UNAVAILABLE: Status = Status::fixed(451, Enhanced(4, 3, 0), "Temporary failure, try again later");
 pub(crate) const FULL: Status = Status::fixed(452, Enhanced(4, 3, 1), "Insufficient storage, try again later");
+/// Accounts of one message of whom it is asked what they taught, and whom they know.
+pub(crate) const ASKED_MAX: usize = 200;
 const LOOP: Status = Status::fixed(554, Enhanced(5, 4, 6), "Message refused: it runs in a circle");
 const OVER_QUOTA: Status = Status::fixed(452, Enhanced(4, 2, 2), "The mailbox is full, try again later");
 
@@ -193,8 +231,8 @@ impl Intake {
     /// Where a recipient leads, or why it is refused.
     pub(crate) async fn resolve(&self, path: &ForwardPath, is_own_user: bool) -> Result<Resolved, Status> {
         match self.parts.directory.resolve(path).await {
-            Ok(Resolution::Local(recipients)) => Ok(Resolved::Here(recipients)),
-            Ok(Resolution::UnknownAddress) => Err(UNKNOWN),
+            Ok(Resolution::Local(recipients)) => self.with_details(recipients).await.map(Resolved::Here),
+            Ok(Resolution::UnknownAddress) => self.bounced(path).map(Resolved::Elsewhere).ok_or(UNKNOWN),
             Ok(Resolution::ForeignDomain) => match path {
                 ForwardPath::Address(address)
                     if is_own_user || self.parts.outgoing.routes.load().accepts(&address.to_string()) =>
@@ -208,6 +246,61 @@ impl Intake {
                 Err(UNAVAILABLE)
             }
         }
+    }
+
+    /// Where a bounce of what we forwarded leads back to.
+    fn bounced(&self, path: &ForwardPath) -> Option<Address> {
+        let ForwardPath::Address(address) = path else { return None };
+        self.parts.srs.restore(address, self.parts.clock.utc())
+    }
+
+    /// Without those who have no addresses with a detail.
+    async fn with_details(&self, mut recipients: Vec<Recipient>) -> Result<Vec<Recipient>, Status> {
+        for at in (0..recipients.len()).rev() {
+            let Some(recipient) = recipients.get(at).filter(|recipient| recipient.detail.is_some()) else { continue };
+            if self.policy_at(recipient.position).await?.plus_addressing() == PlusAddressing::Off {
+                recipients.remove(at);
+            }
+        }
+        if recipients.is_empty() { Err(UNKNOWN) } else { Ok(recipients) }
+    }
+
+    /// The policy of what is there.
+    pub(crate) async fn policy_at(&self, position: access::Position) -> Result<Arc<EffectivePolicy>, Status> {
+        self.parts.layers.effective(position).await.map_err(|error| {
+            tracing::error!(event = event::STORE_FAILED, what = "policy", %error);
+            UNAVAILABLE
+        })
+    }
+
+    /// The copies that the recipients of the envelope lead to; nothing is decided yet.
+    async fn destinations(&self, resolved: Vec<Resolved>, first: usize) -> Result<Destinations, Status> {
+        let mut out = Destinations { all: Vec::new(), shared: Vec::new() };
+        let undecided =
+            || (Disposition::Deliver, policy::decide(&EffectivePolicy::defaults(), &policy::Facts::default()));
+        for (at, resolved) in (first..).zip(resolved) {
+            let copies: Vec<To> = match resolved {
+                Resolved::Here(recipients) => recipients.into_iter().map(To::Account).collect(),
+                Resolved::Elsewhere(address) => vec![To::Elsewhere(address)],
+            };
+            for to in copies {
+                let position = match &to {
+                    To::Account(recipient) => {
+                        let known = out.all.iter().find(|one| one.account() == Some(recipient.account));
+                        if let Some(known) = known.map(|known| known.at) {
+                            out.shared.push((at, known));
+                            continue;
+                        }
+                        recipient.position
+                    }
+                    To::Elsewhere(_) => access::Position::SYSTEM,
+                };
+                let policy = self.policy_at(position).await?;
+                let (disposition, decision) = undecided();
+                out.all.push(Destination { at, to, policy, own: Vec::new(), decision, disposition });
+            }
+        }
+        Ok(out)
     }
 
     /// Refuses recipients whose mailbox is known to be full, before their message is sent. An old server knows its own.
@@ -251,8 +344,12 @@ impl Intake {
                 Err(_gone) => return vec![UNAVAILABLE; count],
             }
         }
+        let mut destinations = match self.destinations(resolved, 0).await {
+            Ok(destinations) => destinations,
+            Err(status) => return vec![status; count],
+        };
         if content::hops(&incoming.content) > content::HOPS_MAX {
-            return turn_away(&story, &resolved, &LOOP);
+            return turn_away(&story, &destinations, count, &LOOP);
         }
         let (mut judgement, took) = self.judge(&incoming, stages, &story).await;
         let watched = self.watch(&incoming, &mut judgement).await;
@@ -260,22 +357,18 @@ impl Intake {
         if let (Some(watched), Some(submitter)) = (&watched, &incoming.submitter)
             && let Some(status) = self.refuse_sending(watched, submitter, &story).await
         {
-            return turn_away(&story, &resolved, &status);
+            return turn_away(&story, &destinations, count, &status);
         }
-        self.ask_own_lessons(&mut judgement, &resolved).await;
-        self.ask_contacts(&mut judgement, &resolved).await;
-        let decided = self.decide(&incoming, &judgement, resolved);
-        let mut destinations = match decided {
-            Ok(destinations) => destinations,
-            Err((resolved, status)) => {
-                if status.is_permanent() {
-                    self.saw(&incoming, &judgement, Done::Refused);
-                }
-                return turn_away(&story, &resolved, &status);
+        self.ask_own_lessons(&judgement, &mut destinations.all).await;
+        self.ask_contacts(&judgement, &mut destinations.all).await;
+        if let Err(status) = self.decide(&incoming, &judgement, &mut destinations.all) {
+            if status.is_permanent() {
+                self.saw(&incoming, &judgement, Done::Refused);
             }
-        };
+            return turn_away(&story, &destinations, count, &status);
+        }
         if let Some(watched) = &watched {
-            Self::hold(watched, &mut destinations);
+            Self::hold(watched, &mut destinations.all);
         }
         self.change_recipients(&incoming, &judgement, &mut destinations, &story).await;
         let mut statuses = self.commit(&incoming, &judgement, &destinations, &story).await;
@@ -287,7 +380,7 @@ impl Intake {
             self.sent(&watched);
         }
         if statuses.iter().all(|status| !status.is_transient()) {
-            self.saw(&incoming, &judgement, Done::of(&destinations));
+            self.saw(&incoming, &judgement, Done::of(&destinations.all));
         }
         if statuses.iter().any(Status::is_success) {
             self.pass_on_reports(&incoming);
@@ -301,18 +394,28 @@ impl Intake {
         &self,
         incoming: &Incoming<'_>,
         judgement: &Judgement,
-        destinations: &mut Vec<Destination>,
+        destinations: &mut Destinations,
         story: &Story<'_>,
     ) {
-        let policy = self.parts.filter.policy();
         let mut added = Vec::new();
+        let mut next = incoming.envelope.forward_paths.len();
         for address in &judgement.added {
             let path = ForwardPath::Address(address.clone());
-            match self.resolve(&path, incoming.source.is_outbound()).await {
-                Ok(to) => {
-                    let decision = policy::decide(&policy, &judgement.facts());
-                    let disposition = decision.disposition.clone();
-                    added.push(Destination { to, decision, disposition });
+            let found = match self.resolve(&path, incoming.source.is_outbound()).await {
+                Ok(to) => self.destinations(vec![to], next).await,
+                Err(status) => Err(status),
+            };
+            match found {
+                Ok(found) => {
+                    next += 1;
+                    let known = |one: &Destination| {
+                        one.account().is_some() && destinations.all.iter().any(|known| known.account() == one.account())
+                    };
+                    for mut one in found.all.into_iter().filter(|one| !known(one)) {
+                        one.decision = policy::decide(&one.policy, &judgement.facts());
+                        one.disposition = one.decision.disposition.clone();
+                        added.push(one);
+                    }
                 }
                 Err(status) => {
                     story.recipient_refused(&path, &status);
@@ -321,16 +424,15 @@ impl Intake {
             }
         }
         let is_removed = |at: usize| judgement.removed.contains(&at);
-        let stays = destinations.iter().enumerate().filter(|(at, _)| !is_removed(*at)).map(|(_, stays)| stays);
-        let is_nobody_left = !stays.chain(&added).any(Destination::gets_it);
-        for (_, destination) in destinations.iter_mut().enumerate().filter(|(at, _)| is_removed(*at)) {
-            if !is_nobody_left {
-                destination.to = Resolved::Here(Vec::new());
-            } else if destination.gets_it() {
-                destination.disposition = Disposition::Quarantine;
+        let stays = destinations.all.iter().filter(|one| !is_removed(one.at));
+        if stays.chain(&added).any(Destination::gets_it) {
+            destinations.all.retain(|one| !is_removed(one.at));
+        } else {
+            for one in destinations.all.iter_mut().filter(|one| is_removed(one.at) && one.gets_it()) {
+                one.disposition = Disposition::Quarantine;
             }
         }
-        destinations.append(&mut added);
+        destinations.all.append(&mut added);
     }
 
     /// Old servers first: only their word makes a success. Then content, then the entries; only their proof makes one.
@@ -338,7 +440,7 @@ impl Intake {
         &self,
         incoming: &Incoming<'_>,
         judgement: &Judgement,
-        destinations: &[Destination],
+        destinations: &Destinations,
         story: &Story<'_>,
     ) -> Vec<Status> {
         let host_name = &self.parts.host_name;
@@ -364,84 +466,96 @@ impl Intake {
         let whole = Bytes::from([front.as_bytes(), kept.as_ref()].concat());
         drop(kept);
         let mut variants = Variants { plain: None, tagged: None };
-        let mut plan: Vec<(usize, &Recipient)> = Vec::new();
+        let mut plan: Vec<(&Destination, &Recipient)> = Vec::new();
         let mut deliveries: Vec<Delivery> = Vec::new();
+        let mut keeping: Vec<(&Destination, &Recipient)> = Vec::new();
+        let mut held: Vec<NewHeld> = Vec::new();
         let mut handovers: Vec<Handover<'_>> = Vec::new();
         let mut leaving: Vec<Leaving<'_>> = Vec::new();
-        // Two addresses that lead to one account: one copy, one answer.
-        let mut shared: Vec<(usize, usize)> = Vec::new();
-        let mut statuses: Vec<Option<Status>> = vec![None; destinations.len()];
-        for (at, destination) in destinations.iter().enumerate() {
-            let (target, tag) = match &destination.disposition {
+        let last = destinations.all.iter().map(|one| one.at + 1).max().unwrap_or(0);
+        let mut statuses: Vec<Option<Status>> = vec![None; last.max(paths.len())];
+        for destination in &destinations.all {
+            let at = destination.at;
+            let (role, tag) = match &destination.disposition {
                 Disposition::Deliver => (Role::Inbox, None),
                 Disposition::DeliverTagged { subject_tag } => (Role::Inbox, subject_tag.clone()),
                 Disposition::Junk => (Role::Junk, None),
                 Disposition::Quarantine => (Role::Quarantine, None),
                 Disposition::Reject(status) | Disposition::Defer(status) => {
-                    destination.to.here().iter().for_each(|recipient| story.turned_away(recipient, status));
-                    if let Resolved::Elsewhere(address) = &destination.to {
-                        story.turned_away_elsewhere(address, status);
+                    match &destination.to {
+                        To::Account(recipient) => story.turned_away(recipient, status),
+                        To::Elsewhere(address) => story.turned_away_elsewhere(address, status),
                     }
-                    if let Some(slot) = statuses.get_mut(at) {
-                        *slot = Some(status.clone());
-                    }
+                    settle(&mut statuses, at, status.clone());
                     continue;
                 }
             };
-            if let Resolved::Elsewhere(address) = &destination.to {
-                let outbound = incoming.source.is_outbound();
-                let spam =
-                    if outbound { String::new() } else { self.spam_fields(incoming, judgement, at, destination) };
-                let held = (target == Role::Quarantine).then(|| destination.decision.cause.to_string());
-                // What our own users send goes out as they wrote it.
-                let tag = tag.filter(|_| !outbound);
-                leaving.push(Leaving { at, address, spam, tag, held, is_here: false });
-                continue;
-            }
+            let recipient = match &destination.to {
+                To::Account(recipient) => recipient,
+                To::Elsewhere(address) => {
+                    let outbound = incoming.source.is_outbound();
+                    let spam =
+                        if outbound { String::new() } else { self.spam_fields(incoming, judgement, destination) };
+                    let held = (role == Role::Quarantine).then(|| destination.decision.cause.to_string());
+                    // What our own users send goes out as they wrote it.
+                    let tag = tag.filter(|_| !outbound);
+                    leaving.push(Leaving { at, address, spam, tag, held, is_here: false, sender: None });
+                    continue;
+                }
+            };
             if let (Some(_), Role::Inbox, Some(ForwardPath::Address(address))) =
-                (incoming.envelope.wishes.hold, target, paths.get(at))
-                && !destination.to.here().is_empty()
+                (incoming.envelope.wishes.hold, role, paths.get(at))
             {
-                leaving.push(Leaving { at, address, spam: String::new(), tag, held: None, is_here: true });
+                let spam = String::new();
+                leaving.push(Leaving { at, address, spam, tag, held: None, is_here: true, sender: None });
                 continue;
             }
-            for recipient in destination.to.here() {
-                story.decided(recipient, &destination.decision, &destination.disposition, judgement.personal_of(at));
-                let known = plan.iter().map(|(at, known)| (*at, known.account));
-                let mut known = known.chain(handovers.iter().map(|known| (known.at, known.recipient.account)));
-                if let Some((first, _)) = known.find(|(_, account)| *account == recipient.account) {
-                    shared.push((at, first));
+            story.decided(recipient, &destination.decision, &destination.disposition, destination.own.iter());
+            let spam = || self.spam_fields(incoming, judgement, destination);
+            if role == Role::Inbox {
+                let goes_on = self.forwards(incoming, destination, recipient).await;
+                for (address, is_here) in goes_on {
+                    let sender = if is_here { None } else { self.forwarding_sender(incoming, recipient, story) };
+                    let spam = format!("Delivered-To: {}\r\n{}", recipient.address, spam());
+                    leaving.push(Leaving { at, address, spam, tag: tag.clone(), held: None, is_here, sender });
+                }
+                if !recipient.keeps && leaving.iter().any(|one| one.at == at) {
                     continue;
                 }
-                // What is in quarantine waits here, also for those who are not here yet.
-                if let Some(server) = recipient.legacy.as_deref().filter(|_| target != Role::Quarantine) {
-                    let spam = self.spam_fields(incoming, judgement, at, destination);
-                    handovers.push(Handover {
-                        at,
-                        recipient,
-                        server,
-                        spam,
-                        tag: tag.clone(),
-                        is_junk: target == Role::Junk,
-                    });
-                    continue;
-                }
-                let (blob, summary) = match variants.get(&self.parts.storage, &whole, tag.as_deref()).await {
-                    Ok(variant) => variant,
-                    Err(error) => return vec![self.failed(&error, incoming.id); destinations.len()],
-                };
-                plan.push((at, recipient));
-                deliveries.push(Delivery {
-                    account: recipient.account,
-                    message: incoming.id,
-                    target: Target::Role(target),
-                    blob: blob.clone(),
-                    prefix: self.prefix(incoming, judgement, at, destination, recipient),
-                    summary: Arc::clone(&summary),
-                    flags: Flags::default(),
-                    received_at: story.at,
-                });
             }
+            // What is in quarantine waits here, also for those who are not here yet.
+            if let Some(server) = recipient.legacy.as_deref().filter(|_| role != Role::Quarantine) {
+                let is_junk = role == Role::Junk;
+                handovers.push(Handover { at, recipient, server, spam: spam(), tag: tag.clone(), is_junk });
+                continue;
+            }
+            let (blob, summary) = match variants.get(&self.parts.storage, &whole, tag.as_deref()).await {
+                Ok(variant) => variant,
+                Err(error) => return vec![self.failed(&error, incoming.id); statuses.len()],
+            };
+            let prefix = self.prefix(incoming, judgement, destination, recipient);
+            if role == Role::Quarantine {
+                keeping.push((destination, recipient));
+                held.push(self.to_hold(incoming, destination, recipient, (blob, prefix, summary), story));
+                continue;
+            }
+            let folder = recipient.detail.as_deref().filter(|_| role == Role::Inbox);
+            let folder = folder.filter(|_| destination.policy.plus_addressing() == PlusAddressing::Folder);
+            let target = match folder.map(str::parse::<MailboxName>) {
+                Some(Ok(name)) => Target::Named(name),
+                Some(Err(_)) | None => Target::Role(role),
+            };
+            plan.push((destination, recipient));
+            deliveries.push(Delivery {
+                account: recipient.account,
+                message: incoming.id,
+                target,
+                blob,
+                prefix,
+                summary,
+                flags: Flags::default(),
+                received_at: story.at,
+            });
         }
         let handed = self.hand_over(incoming, &handovers, &whole, story).await;
         for (handover, status) in handovers.iter().zip(&handed) {
@@ -450,21 +564,27 @@ impl Intake {
         // One answer for all: what failed there comes again, and so does what could be delivered here.
         if !incoming.answers_each && statuses.iter().flatten().any(|status| !status.is_success()) {
             deliveries.clear();
-            plan.drain(..).for_each(|(at, _)| settle(&mut statuses, at, UNAVAILABLE));
+            held.clear();
+            plan.drain(..).chain(keeping.drain(..)).for_each(|(one, _)| settle(&mut statuses, one.at, UNAVAILABLE));
         }
         let outcomes = self.parts.storage.mail.deliver(deliveries).await;
         let mut delivered: Vec<usize> = Vec::new();
-        for ((at, recipient), outcome) in plan.iter().zip(outcomes) {
-            let status = self.answer(incoming.id, recipient, destinations.get(*at), outcome, story);
-            if status.is_success() && !delivered.contains(at) {
-                delivered.push(*at);
+        for ((destination, recipient), outcome) in plan.iter().zip(outcomes) {
+            let status = self.answer(incoming.id, recipient, destination, outcome, story);
+            if status.is_success() && !delivered.contains(&destination.at) {
+                delivered.push(destination.at);
             }
-            settle(&mut statuses, *at, status);
+            settle(&mut statuses, destination.at, status);
+        }
+        let outcomes = self.parts.storage.held.hold(held).await;
+        for ((destination, recipient), outcome) in keeping.iter().zip(outcomes) {
+            let status = self.answer_held(incoming.id, recipient, outcome, story);
+            settle(&mut statuses, destination.at, status);
         }
         self.send_away(incoming, &leaving, &whole, &mut variants, &mut statuses, story).await;
-        for (at, first) in shared {
-            if let Some(status) = statuses.get(first).cloned().flatten() {
-                settle(&mut statuses, at, status);
+        for (at, first) in &destinations.shared {
+            if let Some(status) = statuses.get(*first).cloned().flatten() {
+                settle(&mut statuses, *at, status);
             }
         }
         if !incoming.answers_each && statuses.iter().flatten().any(|status| !status.is_success()) {
@@ -483,16 +603,19 @@ impl Intake {
         &self,
         id: MessageId,
         recipient: &Recipient,
-        destination: Option<&Destination>,
+        destination: &Destination,
         outcome: Result<Committed, AppendError>,
         story: &Story<'_>,
     ) -> Status {
         let status = match outcome {
             Ok(committed) => {
-                let outcome = match destination.map(|destination| &destination.disposition) {
-                    Some(Disposition::Junk) => Outcome::Junk,
-                    Some(Disposition::Quarantine) => Outcome::Quarantined,
-                    _ => Outcome::Delivered,
+                let outcome = match &destination.disposition {
+                    Disposition::Junk => Outcome::Junk,
+                    Disposition::Quarantine => Outcome::Quarantined,
+                    Disposition::Deliver
+                    | Disposition::DeliverTagged { .. }
+                    | Disposition::Reject(_)
+                    | Disposition::Defer(_) => Outcome::Delivered,
                 };
                 story.delivered(recipient, outcome, committed.mailbox_name().as_str(), committed.uid().as_raw());
                 metrics::counter!("ortler_messages_delivered_total", "outcome" => outcome.as_str()).increment(1);
@@ -519,6 +642,100 @@ impl Intake {
         status
     }
 
+    /// The same of a message that is held.
+    fn answer_held(
+        &self,
+        id: MessageId,
+        recipient: &Recipient,
+        outcome: Result<HeldId, AppendError>,
+        story: &Story<'_>,
+    ) -> Status {
+        let status = match outcome {
+            Ok(held) => {
+                story.held(recipient, held.email.0);
+                let outcome = Outcome::Quarantined.as_str();
+                metrics::counter!("ortler_messages_delivered_total", "outcome" => outcome).increment(1);
+                tracing::info!(event = event::MESSAGE_ACCEPTED, queue_id = %id, account = recipient.account.0, held = held.email.0);
+                return queued(id);
+            }
+            Err(AppendError::Store(error)) => self.failed(&error, id),
+            Err(AppendError::NoMailbox | AppendError::OverQuota(_)) => UNAVAILABLE,
+        };
+        story.turned_away(recipient, &status);
+        status
+    }
+
+    fn to_hold(
+        &self,
+        incoming: &Incoming<'_>,
+        destination: &Destination,
+        recipient: &Recipient,
+        (blob, prefix, summary): (StoredBlob, Bytes, Arc<[u8]>),
+        story: &Story<'_>,
+    ) -> NewHeld {
+        let cause = &destination.decision.cause;
+        let days = destination.policy.number(policy::Key::QuarantineDays);
+        let header = |name: &str| content::header_text(&incoming.content, name);
+        NewHeld {
+            account: recipient.account,
+            message: incoming.id,
+            domain: recipient.position.domain.unwrap_or(base::DomainId(0)),
+            facts: HeldFacts {
+                reason: cause.reason().to_owned(),
+                detail: cause.to_string(),
+                score: destination.decision.score.0,
+                sender: incoming.envelope.reverse_path.address().map(ToString::to_string).unwrap_or_default(),
+                author: header("From"),
+                recipient: recipient.address.to_string(),
+                subject: header("Subject"),
+            },
+            blob,
+            prefix,
+            summary,
+            held_at: story.at,
+            expires_at: story.at.plus(Duration::from_secs(days.saturating_mul(86_400))),
+        }
+    }
+
+    /// Where a copy goes besides, and whether that is here. What came from there, or was here before, goes nowhere: it would
+    /// run in a circle.
+    async fn forwards<'d>(
+        &self,
+        incoming: &Incoming<'_>,
+        destination: &Destination,
+        recipient: &'d Recipient,
+    ) -> Vec<(&'d Address, bool)> {
+        let wish = destination.policy.forwarding();
+        if recipient.forwards.is_empty()
+            || wish == Forwarding::Nowhere
+            || content::was_delivered_to(&incoming.content, &recipient.address.to_folded())
+        {
+            return Vec::new();
+        }
+        let mut out = Vec::new();
+        for target in &recipient.forwards {
+            let is_here = match self.parts.directory.resolve(&ForwardPath::Address(target.clone())).await {
+                Ok(Resolution::Local(_)) => true,
+                Ok(Resolution::ForeignDomain) => false,
+                // Nobody is there any more.
+                Ok(Resolution::UnknownAddress) | Err(_) => continue,
+            };
+            if is_here || wish == Forwarding::Anywhere {
+                out.push((target, is_here));
+            }
+        }
+        out
+    }
+
+    /// The reverse-path of what an account forwards; `None`: as it came.
+    fn forwarding_sender(&self, incoming: &Incoming<'_>, recipient: &Recipient, story: &Story<'_>) -> Option<Address> {
+        let sender = incoming.envelope.reverse_path.address()?;
+        if sender.domain == recipient.address.domain {
+            return None;
+        }
+        self.parts.srs.rewrite(sender, &recipient.address.domain, story.at)
+    }
+
     pub(crate) fn failed(&self, error: &StoreError, id: MessageId) -> Status {
         match error {
             StoreError::Full(_) => {
@@ -541,28 +758,21 @@ impl Intake {
         &self,
         incoming: &Incoming<'_>,
         judgement: &Judgement,
-        at: usize,
         destination: &Destination,
         recipient: &Recipient,
     ) -> Bytes {
-        let spam = self.spam_fields(incoming, judgement, at, destination);
+        let spam = self.spam_fields(incoming, judgement, destination);
         let reverse_path = &incoming.envelope.reverse_path;
         format!("Return-Path: <{reverse_path}>\r\nDelivered-To: {}\r\n{spam}", recipient.address).into()
     }
 
-    fn spam_fields(
-        &self,
-        incoming: &Incoming<'_>,
-        judgement: &Judgement,
-        at: usize,
-        destination: &Destination,
-    ) -> String {
+    fn spam_fields(&self, incoming: &Incoming<'_>, judgement: &Judgement, destination: &Destination) -> String {
         if !self.parts.judged.holds(&incoming.source) {
             return String::new();
         }
-        let required = self.parts.filter.policy().score(policy::option::Key::TagScore);
+        let required = destination.policy.score(policy::Key::TagScore);
         let done = Decision { disposition: destination.disposition.clone(), ..destination.decision.clone() };
-        let findings: Vec<_> = judgement.findings.iter().chain(judgement.personal_of(at)).cloned().collect();
+        let findings: Vec<_> = judgement.findings.iter().chain(&destination.own).cloned().collect();
         filter::headers::spam_fields(&findings, &done, required)
     }
 }
@@ -604,16 +814,16 @@ pub(crate) async fn summarise(content: Bytes) -> Arc<[u8]> {
     summed.await.unwrap_or_else(|_| Summary::of(b"").encode()).into()
 }
 
-fn turn_away(story: &Story<'_>, resolved: &[Resolved], status: &Status) -> Vec<Status> {
-    for to in resolved {
-        match to {
-            Resolved::Here(recipients) => recipients.iter().for_each(|recipient| story.turned_away(recipient, status)),
-            Resolved::Elsewhere(address) => story.turned_away_elsewhere(address, status),
+fn turn_away(story: &Story<'_>, destinations: &Destinations, count: usize, status: &Status) -> Vec<Status> {
+    for destination in &destinations.all {
+        match &destination.to {
+            To::Account(recipient) => story.turned_away(recipient, status),
+            To::Elsewhere(address) => story.turned_away_elsewhere(address, status),
         }
     }
     let event = if status.is_transient() { event::MESSAGE_DEFERRED } else { event::MESSAGE_REFUSED };
     tracing::info!(event, queue_id = %story.message, %status);
-    vec![status.clone(); resolved.len()]
+    vec![status.clone(); count]
 }
 
 pub(crate) fn queued(id: MessageId) -> Status {

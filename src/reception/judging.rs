@@ -1,17 +1,19 @@
 //! What a message is found to be, for all its recipients and for each.
 
+use std::collections::BTreeSet;
+
 use base::event;
 use bytes::Bytes;
 use classifier::Class;
-use directory::Recipient;
 use filter::verdict::Seen;
 use filter::{Judgement, MessageFacts, Source, Stages};
 use mail::Status;
 use mail::mime::decode::decode_header_text;
+use policy::option::KnownContacts;
 use policy::{Decision, Disposition, SessionOutcome};
 use reputation::Subject;
 
-use crate::intake::{Destination, Incoming, Intake, Resolved};
+use crate::intake::{ASKED_MAX, Destination, Incoming, Intake};
 use crate::sending;
 use crate::story::Story;
 
@@ -23,9 +25,6 @@ pub struct Unasked {
     pub network: String,
     pub class: Class,
 }
-
-/// Recipients of one message of whom it is asked whom they wrote to.
-const CONTACTS_MAX: usize = 200;
 
 impl Intake {
     /// The judgement, and the milliseconds that it took.
@@ -61,40 +60,36 @@ impl Intake {
         story.judged(judgement, &field("Subject"), &field("From"), incoming.content.len(), took);
     }
 
-    /// Adds that a recipient has written to the author, where the author is proven. An address that leads to several has
-    /// written to nobody.
-    pub(crate) async fn ask_contacts(&self, judgement: &mut Judgement, resolved: &[Resolved]) {
+    /// Adds that an account has written to the author, where the author is proven and the account's policy counts it.
+    pub(crate) async fn ask_contacts(&self, judgement: &Judgement, destinations: &mut [Destination]) {
         let Some(author) = judgement.sender.author.clone().filter(|_| judgement.sender.is_author_proven) else {
             return;
         };
-        let one = |recipients: &[Recipient]| match recipients {
-            [recipient] => Some(recipient.account),
-            _ => None,
-        };
-        let asked: Vec<(usize, Subject)> = resolved
-            .iter()
-            .enumerate()
-            .filter_map(|(at, recipients)| Some((at, sending::contact_by_address(one(recipients.here())?, &author))))
-            .take(CONTACTS_MAX)
+        let counts = |one: &&mut Destination| one.policy.known_contacts() == KnownContacts::On;
+        let asked: Vec<(&mut Destination, Subject)> = destinations
+            .iter_mut()
+            .filter(counts)
+            .filter_map(|one| one.account().map(|account| (one, sending::contact_by_address(account, &author))))
+            .take(ASKED_MAX)
             .collect();
         let subjects: Vec<Subject> = asked.iter().map(|(_, subject)| *subject).collect();
         let Some(known) = self.parts.reputation.of(&subjects).await else { return };
-        let known = asked.iter().zip(&known).filter(|(_, record)| record.is_known());
-        judgement.personal.extend(known.map(|((at, _), _)| (*at, filter::history::contact(&author))));
+        for ((one, _), _) in asked.into_iter().zip(&known).filter(|(_, record)| record.is_known()) {
+            one.own.push(filter::history::contact(&author));
+        }
     }
 
-    /// Adds what recipients taught for themselves. An address that leads to several has no lessons of its own.
-    pub(crate) async fn ask_own_lessons(&self, judgement: &mut Judgement, resolved: &[Resolved]) {
+    /// Adds what accounts taught for themselves.
+    pub(crate) async fn ask_own_lessons(&self, judgement: &Judgement, destinations: &mut [Destination]) {
         if judgement.features.is_empty() {
             return;
         }
-        for (at, recipients) in resolved.iter().enumerate() {
-            let [recipient] = recipients.here() else { continue };
-            match self.parts.classifier.of_account(recipient.account, &judgement.features).await {
+        for one in destinations.iter_mut().take(ASKED_MAX) {
+            let Some(account) = one.account() else { continue };
+            match self.parts.classifier.of_account(account, &judgement.features).await {
                 Ok(own) => {
                     let weights = self.parts.classifier.current().weights();
-                    let finding = filter::learned::personal(&weights, &judgement.features, own);
-                    judgement.personal.extend(finding.map(|finding| (at, finding)));
+                    one.own.extend(filter::learned::personal(&weights, &judgement.features, own));
                 }
                 // What all taught counts without it.
                 Err(error) => {
@@ -114,28 +109,51 @@ impl Intake {
         }
     }
 
-    /// What is done for each recipient, or the one refusal for all.
+    /// What is done with each copy, or the one refusal for all.
     pub(crate) fn decide(
         &self,
         incoming: &Incoming<'_>,
         judgement: &Judgement,
-        resolved: Vec<Resolved>,
-    ) -> Result<Vec<Destination>, (Vec<Resolved>, Status)> {
-        let policy = self.parts.filter.policy();
-        let decisions: Vec<Decision> =
-            (0..resolved.len()).map(|at| policy::decide(&policy, &judgement.facts_for(at))).collect();
+        destinations: &mut [Destination],
+    ) -> Result<(), Status> {
+        for one in destinations.iter_mut() {
+            one.decision = policy::decide(&one.policy, &judgement.facts_for(one.at, &one.own));
+            one.disposition = one.decision.disposition.clone();
+            one.decision.hit.into_iter().for_each(|id| self.parts.layers.hit(id));
+        }
+        let decisions: Vec<Decision> = destinations.iter().map(|one| one.decision.clone()).collect();
         self.parts.filter.remember(judgement, &decisions);
         self.teach(incoming, judgement, &decisions);
-        let wished: Vec<Disposition> = decisions.iter().map(|decision| decision.disposition.clone()).collect();
-        let dispositions = if incoming.answers_each {
-            wished
-        } else {
-            match policy::combine(&wished) {
-                SessionOutcome::Accept(dispositions) => dispositions,
-                SessionOutcome::Reject(status) | SessionOutcome::Defer(status) => return Err((resolved, status)),
-            }
-        };
-        let joined = resolved.into_iter().zip(decisions).zip(dispositions);
-        Ok(joined.map(|((to, decision), disposition)| Destination { to, decision, disposition }).collect())
+        if !incoming.answers_each {
+            return combine(destinations, |_| true);
+        }
+        // Each recipient of the envelope is answered for itself; one that leads to several has one answer.
+        let places: BTreeSet<usize> = destinations.iter().map(|one| one.at).collect();
+        for place in places {
+            // Those who refuse are told so below.
+            let _ = combine(destinations, |one| one.at == place);
+        }
+        Ok(())
+    }
+}
+
+/// Brings those that `is_one` means to one answer. What all of them refuse, or one puts off, is refused for all of them: they
+/// are left with that.
+fn combine(destinations: &mut [Destination], is_one: impl Fn(&Destination) -> bool) -> Result<(), Status> {
+    let mut group: Vec<&mut Destination> = destinations.iter_mut().filter(|one| is_one(one)).collect();
+    let wished: Vec<Disposition> = group.iter().map(|one| one.disposition.clone()).collect();
+    if wished.is_empty() {
+        return Ok(());
+    }
+    match policy::combine(&wished) {
+        SessionOutcome::Accept(dispositions) => {
+            group.iter_mut().zip(dispositions).for_each(|(one, disposition)| one.disposition = disposition);
+            Ok(())
+        }
+        SessionOutcome::Reject(status) => Err(status),
+        SessionOutcome::Defer(status) => {
+            group.iter_mut().for_each(|one| one.disposition = Disposition::Defer(status.clone()));
+            Err(status)
+        }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Leaving<'a> {
     pub held: Option<String>,
     /// The recipient is one of ours, whose mail waits by its sender's wish.
     pub is_here: bool,
+    /// The reverse-path, if not the message's.
+    pub sender: Option<Address>,
 }
 
 const SUBJECT_MAX: usize = 200;
@@ -105,10 +107,15 @@ impl Intake {
         });
         let mut groups: BTreeMap<_, Vec<(u32, &Leaving<'_>)>> = BTreeMap::new();
         for (nth, one) in (0..).zip(leaving) {
-            groups.entry((one.tag.as_deref(), one.spam.as_str(), one.is_here)).or_default().push((nth, one));
+            let own_sender = one.sender.as_ref().map(ToString::to_string);
+            groups
+                .entry((one.tag.as_deref(), one.spam.as_str(), one.is_here, own_sender))
+                .or_default()
+                .push((nth, one));
         }
         let mut entries = Vec::with_capacity(groups.len());
-        for (variant, ((tag, spam, is_here), copies)) in (0..).zip(groups) {
+        for (variant, ((tag, spam, is_here, own_sender), copies)) in (0..).zip(groups) {
+            let sender = own_sender.unwrap_or_else(|| sender.clone());
             let stored = variants.get(&self.parts.storage, whole, tag).await;
             let (blob, _summary) = stored.map_err(|error| self.failed(&error, incoming.id))?;
             let signature = if is_here {
@@ -230,7 +237,13 @@ fn subject(incoming: &Incoming<'_>) -> String {
 
 impl Intake {
     /// Hands what the system itself says to the old server where the recipient's mailbox is.
-    async fn deliver_there(&self, id: MessageId, sender: &str, recipient: &Recipient, content: &Bytes) -> Status {
+    pub(crate) async fn deliver_there(
+        &self,
+        id: MessageId,
+        sender: &str,
+        recipient: &Recipient,
+        content: &Bytes,
+    ) -> Status {
         let reverse_path = sender.parse().map_or(ReversePath::Null, ReversePath::Address);
         let batch = Batch {
             server: recipient.legacy.as_deref().unwrap_or_default(),

@@ -39,6 +39,21 @@ pub(crate) struct Watched {
 }
 
 impl Intake {
+    /// What an account may send by its policy, over what the configuration says.
+    async fn limits_of(&self, account: AccountId) -> crate::intake::SendingLimits {
+        let mut limits = self.parts.limits;
+        let position = match self.parts.directory.account(account).await {
+            Ok(Some(account)) => account.position,
+            Ok(None) | Err(_) => return limits,
+        };
+        if let Ok(policy) = self.policy_at(position).await {
+            let own = |key| Some(policy.number(key)).filter(|number| *number > 0);
+            limits.account_hour = own(policy::Key::SendingHour).or(limits.account_hour);
+            limits.account_day = own(policy::Key::SendingDay).or(limits.account_day);
+        }
+        limits
+    }
+
     /// Adds to the judgement, if there is one, what the account's way of sending says; `None` for mail that none of our users
     /// sends. Without what is known of earlier sending, only what is sent counts.
     pub(crate) async fn watch(&self, incoming: &Incoming<'_>, judgement: &mut Judgement) -> Option<Watched> {
@@ -85,6 +100,7 @@ impl Intake {
             is_new_country: is_new(of_country),
             countries: record_of(of_countries).sum().0 + u64::from(is_new(lately)),
         };
+        let limits = self.limits_of(submitter.account).await;
         let policy = self.parts.filter.policy();
         let (mut done, mut origin) = (Sending::Passes, Origin::Default);
         if self.parts.judged.holds(&incoming.source) {
@@ -94,7 +110,7 @@ impl Intake {
         #[expect(clippy::cast_precision_loss, reason = "numbers of recipients")]
         let is_over = {
             let is_above = |sent: f64, limit: Option<u64>| limit.is_some_and(|limit| sent > limit as f64);
-            let limits = &self.parts.limits;
+            let limits = &limits;
             let new = paths.len() as f64;
             is_above(hour + new, limits.account_hour)
                 || is_above(record(1).within_slot(Kind::SentDay, now).0 + new, limits.account_day)

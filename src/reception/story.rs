@@ -72,6 +72,7 @@ impl Story<'_> {
         let told: Vec<Value> = findings.into_iter().take(FINDINGS_MAX).map(told).collect();
         let event = self
             .event(Kind::Judged)
+            .field("facts", policy::record(&judgement.facts()))
             .field("subject", subject)
             .field("header_from", author)
             .field("size", size)
@@ -109,6 +110,12 @@ impl Story<'_> {
     pub fn delivered(&self, recipient: &Recipient, outcome: Outcome, mailbox: &str, uid: u32) {
         let event = self.event(Kind::Delivered).party(party(recipient, Some(outcome)));
         self.trail.record(event.field("mailbox", mailbox).field("uid", uid));
+    }
+
+    /// Kept back, under this number.
+    pub fn held(&self, recipient: &Recipient, held: u64) {
+        let event = self.event(Kind::Delivered).party(party(recipient, Some(Outcome::Quarantined)));
+        self.trail.record(event.field("mailbox", "quarantine").field("held", held));
     }
 
     /// The old server `server` has taken it.

@@ -12,7 +12,9 @@ use directory::{
     Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, RegistryError, SendingLock,
     Tenant, TenantKind,
 };
+use layers::Owner;
 use mail::{Address, Domain};
+use policy::Level;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -27,6 +29,9 @@ use super::learning::{self, LearnRequest};
 use super::legacies::{self, LegacyRequest};
 use super::limits::{self, QuotaPatch, Used};
 use super::mailboxes::{self, MailRequest};
+use super::people::{self, PeopleRequest};
+use super::policies::{self, PolicyRequest};
+use super::quarantine::{self, QuarantineRequest};
 use super::queue::{self, QueueRequest};
 use super::reports::{self, ReportRequest};
 
@@ -149,6 +154,9 @@ pub enum Request {
     Queue(QueueRequest),
     Keys(KeyRequest),
     Reports(ReportRequest),
+    Policy(PolicyRequest),
+    Quarantine(QuarantineRequest),
+    People(PeopleRequest),
 }
 
 /// A password, or a ready hash of one. The socket is its owner's alone.
@@ -350,6 +358,9 @@ pub async fn execute(engines: &Engines, request: Request, content: Bytes) -> any
         Request::Queue(request) => Box::pin(queue::execute(engines, request)).await.map(Reply::from),
         Request::Keys(request) => Box::pin(keys::execute(engines, request)).await.map(Reply::from),
         Request::Reports(request) => Box::pin(reports::execute(engines, request, content)).await.map(Reply::from),
+        Request::Policy(request) => Box::pin(policies::execute(engines, request)).await.map(Reply::from),
+        Request::Quarantine(request) => Box::pin(quarantine::execute(engines, request)).await.map(Reply::from),
+        Request::People(request) => Box::pin(people::execute(engines, request)).await.map(Reply::from),
         request => Box::pin(manage(engines, request)).await.map(Reply::from),
     }
 }
@@ -363,7 +374,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             domain(engines, &name).await
         }
         Request::DomainList { search, after, limit } => {
-            let found = directory.domains(Listing { search, domain: None, after, limit }).await?;
+            let found = directory.domains(Listing { search, after, limit, ..Listing::default() }).await?;
             Ok(found.iter().map(domain_value).collect())
         }
         Request::DomainShow { name } => domain(engines, &name).await,
@@ -382,7 +393,9 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             domain(engines, &name).await
         }
         Request::DomainDelete { name } => {
+            let id = domain_entry(engines, &name).await?.id;
             directory.delete_domain(parse_domain(&name)?).await?;
+            engines.layers.forget_owner(Owner { level: Level::Domain, id: id.0 }).await?;
             Ok(Value::Null)
         }
         Request::AccountAdd { address, name, admin, limit, legacy, secrets } => {
@@ -404,7 +417,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         }
         Request::AccountList { domain, search, after, limit } => {
             let domain = domain.as_deref().map(parse_domain).transpose()?;
-            let found = directory.accounts(Listing { search, domain, after, limit }).await?;
+            let found = directory.accounts(Listing { search, domain, after, limit, within: None }).await?;
             Ok(found.iter().map(account_value).collect())
         }
         Request::AccountShow { address } => account_show(engines, &address).await,
@@ -437,6 +450,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         Request::AccountDelete { address } => {
             let id = directory.delete_account(&parse_address(&address)?).await?;
             engines.storage.delete_account(id).await?;
+            engines.layers.forget_owner(Owner { level: Level::Mailbox, id: id.0 }).await?;
             engines.classifier.forget(id).await?;
             Ok(Value::Null)
         }
@@ -447,7 +461,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         }
         Request::AliasList { domain, search, after, limit } => {
             let domain = domain.as_deref().map(parse_domain).transpose()?;
-            let found = directory.aliases(Listing { search, domain, after, limit }).await?;
+            let found = directory.aliases(Listing { search, domain, after, limit, within: None }).await?;
             Ok(found.iter().map(alias_value).collect())
         }
         Request::AliasShow { address } => alias(engines, &address).await,
@@ -473,7 +487,11 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             tenant(engines, rename.as_ref().unwrap_or(&name)).await
         }
         Request::TenantDelete { name } => {
+            let gone = directory.tenant(&name).await?;
             directory.delete_tenant(&name).await?;
+            if let Some(gone) = gone {
+                engines.layers.forget_owner(Owner::of(gone.position)).await?;
+            }
             Ok(Value::Null)
         }
         Request::Legacy(request) => legacies::execute(directory, request).await,
@@ -516,6 +534,9 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         Request::Queue(request) => queue::execute(engines, request).await,
         Request::Keys(request) => keys::execute(engines, request).await,
         Request::Reports(request) => reports::execute(engines, request, Bytes::new()).await,
+        Request::Policy(request) => policies::execute(engines, request).await,
+        Request::Quarantine(request) => quarantine::execute(engines, request).await,
+        Request::People(request) => people::execute(engines, request).await,
     }
 }
 
@@ -581,6 +602,7 @@ fn account_value(account: &Account) -> Value {
         "address": account.address.to_string(),
         "name": account.name,
         "access": account.access.as_str(),
+        "second_factor": account.has_second_factor,
         "enabled": account.enabled,
         "legacy": account.legacy,
         "sending": account.sending_lock.as_ref().map_or("allowed", |_| "locked"),

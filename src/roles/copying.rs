@@ -76,11 +76,13 @@ impl Copying<'_> {
             let is_written = directory.copy_to(&target.directory).await?;
             let is_written = source.classifier.copy_to(&target.classifier).await? || is_written;
             let is_written = source.reputation.copy_to(&target.reputation).await? || is_written;
+            let is_written = source.layers.copy_to(&target.layers).await? || is_written;
             (report, source.peers.copy_to(&target.peers).await? || is_written)
         };
         report.differences.extend(directory.compare_with(&target.directory).await?);
         report.differences.extend(source.classifier.compare_with(&target.classifier).await?);
         report.differences.extend(source.reputation.compare_with(&target.reputation).await?);
+        report.differences.extend(source.layers.compare_with(&target.layers).await?);
         report.differences.extend(source.peers.compare_with(&target.peers).await?);
         let log = if self.is_verify {
             source.trail.compare_with(&target.trail).await

@@ -14,6 +14,7 @@ use cluster::{Counted, Counters, Leases, Membership};
 use config::{Config, ObjectStore, Postgres, PostgresTls};
 use directory::{Failures, LoginGuard, Registry};
 use engine::postgres::{PgSettings, PgTls, Pool};
+use layers::Layers;
 use mailauth::Resolver;
 use peers::Peers;
 use relay::Outgoing;
@@ -31,6 +32,8 @@ pub struct Engines {
     pub directory: Arc<Registry>,
     pub trail: Arc<Trail>,
     pub classifier: Arc<Classifier>,
+    /// What each level of a policy says.
+    pub layers: Arc<Layers>,
     pub reputation: Arc<Reputation>,
     /// What is known of other mail systems.
     pub peers: Arc<Peers>,
@@ -42,6 +45,8 @@ pub struct Engines {
     pub shared: Option<Arc<Pool>>,
     /// Sends reports, once the node runs.
     pub reporter: OnceLock<Arc<Reporter>>,
+    /// Takes messages out of quarantine, once the node runs.
+    pub intake: OnceLock<Arc<reception::Intake>>,
     /// Work of one node at a time.
     pub leases: Leases,
     pub clock: Arc<dyn Clock>,
@@ -50,6 +55,8 @@ pub struct Engines {
     pub outgoing: Arc<Outgoing>,
     /// What asks name servers; `None` where none are known.
     pub resolver: Option<Resolver>,
+    /// Where people reach the web interface, without a slash at its end.
+    pub web_url: String,
     /// No message is larger.
     pub message_size_max: ByteSize,
     /// The server that other nodes share; `None` if everything is in `data`.
@@ -64,6 +71,8 @@ pub struct Engines {
 pub(super) const CLASSIFIER: &str = "classifier.sqlite";
 /// What was seen of senders and accounts, on the embedded engine.
 const REPUTATION: &str = "reputation.sqlite";
+/// What each level of a policy says, on the embedded engine.
+const POLICY: &str = "policy.sqlite";
 /// What is known of other mail systems, on the embedded engine.
 const PEERS: &str = "peers.sqlite";
 /// Rounds of garbage collection in one command.
@@ -125,6 +134,11 @@ impl Engines {
             Some(pool) => Peers::open_postgres(Arc::clone(pool), Arc::clone(&clock)).await?,
             None => Peers::open(&at.join(PEERS), Arc::clone(&clock))?,
         };
+        let system = super::judge::policy_file(config)?;
+        let layers = match &postgres {
+            Some(pool) => Layers::open_postgres(Arc::clone(pool), Arc::clone(&clock), system).await?,
+            None => Layers::open(&at.join(POLICY), Arc::clone(&clock), system)?,
+        };
         let leases = match &shared {
             Some(shared) => Leases::on(Arc::clone(shared), &config.node_name, Arc::clone(&clock)),
             None => Leases::alone(Arc::clone(&clock)),
@@ -140,17 +154,20 @@ impl Engines {
             directory,
             trail,
             classifier: Arc::new(classifier),
+            layers: Arc::new(layers),
             reputation: Arc::new(reputation),
             peers: Arc::new(peers),
             membership: Arc::new(membership),
             counters,
             shared,
             reporter: OnceLock::new(),
+            intake: OnceLock::new(),
             leases,
             clock,
             ids,
             outgoing,
             resolver: super::judge::resolver(config),
+            web_url: config.web_url.clone().unwrap_or_else(|| format!("https://{}", config.node_name)),
             message_size_max: config.message_size_max,
             postgres,
             data: at,
@@ -411,8 +428,8 @@ fn first_line(option: &str, file: &Path) -> anyhow::Result<Secret<String>> {
 
 /// Directory, classifier, trail, certificate and a demonstration's configuration; gives the number of files.
 fn copy_rest(data: &Path, to: &Path) -> anyhow::Result<usize> {
-    let mut files = 4;
-    for name in ["directory.sqlite", CLASSIFIER, REPUTATION, PEERS] {
+    let mut files = 5;
+    for name in ["directory.sqlite", CLASSIFIER, REPUTATION, PEERS, POLICY] {
         engine::copy(&data.join(name), &to.join(name))?;
     }
     for entry in std::fs::read_dir(data.join("trail"))? {

@@ -15,7 +15,7 @@ use filter::{
     ServiceAddress, WhenAway,
 };
 use mailauth::{ProofSettings, Resolver, ResolverSettings};
-use policy::{EffectivePolicy, Layer, Presets};
+use policy::{EffectivePolicy, Layer, Level, Presets};
 use reputation::Reputation;
 
 use super::shipped::shipped_rules;
@@ -42,13 +42,17 @@ fn load_rules_for(config: &Config, scores: ScoreSet) -> anyhow::Result<(RuleSet,
     Ok(RuleSet::compile(source, scores))
 }
 
-/// What applies to everybody: the configuration's policy file over the shipped presets.
-pub fn load_policy(config: &Config) -> anyhow::Result<EffectivePolicy> {
-    let Some(file) = &config.policy else { return Ok(EffectivePolicy::defaults()) };
+/// What the configuration's policy file says of the whole system; nothing, where there is none.
+pub fn policy_file(config: &Config) -> anyhow::Result<Layer> {
+    let Some(file) = &config.policy else { return Ok(Layer::empty(Level::System, "policy file")) };
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(|| name.clone())?;
-    let layer = Layer::parse(policy::option::Level::System, &name, &text)?;
-    Ok(EffectivePolicy::resolve(&Presets::shipped(), &[layer]))
+    Ok(Layer::parse(Level::System, &name, &text)?)
+}
+
+/// What applies to everybody: the configuration's policy file over the shipped presets.
+pub fn load_policy(config: &Config) -> anyhow::Result<EffectivePolicy> {
+    Ok(EffectivePolicy::resolve(&Presets::shipped(), &[policy_file(config)?]))
 }
 
 /// What asks name servers; `None` where none are known.

@@ -109,6 +109,8 @@ pub async fn run(
         storage: Arc::clone(&engines.storage),
         legacy: Arc::clone(&legacy),
         filter: Arc::clone(&filter),
+        layers: Arc::clone(&engines.layers),
+        srs: relay::Srs::new(&engines.directory.system_secret("srs").await?),
         classifier: Arc::clone(&engines.classifier),
         reputation: Arc::clone(&engines.reputation),
         limits: SendingLimits {
@@ -154,6 +156,8 @@ pub async fn run(
         links.as_ref().map(|links| Arc::new(Affinity::new(Arc::clone(&engines.membership), Arc::clone(links))));
     let web = Arc::new(web::Web::new(
         web::WebServices {
+            layers: Arc::clone(&engines.layers),
+            links: web::links::Links::new(&engines.directory.system_secret("links").await?),
             storage: Arc::clone(&engines.storage),
             directory: engines.directory.clone(),
             registry: Arc::clone(&engines.directory),
@@ -165,7 +169,11 @@ pub async fn run(
             clock: Arc::clone(&engines.clock),
             ids: Arc::clone(&engines.ids),
         },
-        web::WebSettings { node_name: config.node_name.clone(), plain_login_on_loopback: config.plaintext_on_loopback },
+        web::WebSettings {
+            node_name: config.node_name.clone(),
+            plain_login_on_loopback: config.plaintext_on_loopback,
+            staff_needs_second_factor: config.staff_second_factor,
+        },
     ));
     let health = {
         let (metrics, draining, storage) = (metrics.clone(), Arc::clone(&draining), Arc::clone(&engines.storage));
@@ -228,6 +236,10 @@ pub async fn run(
     let policies = super::queue::spawn(&config, &engines, services.intake.clone(), (&accepting, &sessions))?;
     let (peers, stop) = (Arc::clone(&engines.peers), background.stopping());
     background.spawn("peers", async move { peers.run(stop).await });
+    let _ = engines.intake.set(services.intake.clone());
+    accepting.spawn("quarantine", super::quarantine::run(Arc::clone(&engines), accepting.stopping()));
+    accepting.spawn("policy plans", super::policies::run(Arc::clone(&engines), accepting.stopping()));
+    accepting.spawn("digests", super::digests::run(Arc::clone(&engines), accepting.stopping()));
     let reporter = reports::Reporter::new(&config, &engines, services.intake.clone(), policies);
     let _ = engines.reporter.set(Arc::clone(&reporter));
     accepting.spawn("reports", reporter.run(Arc::clone(&engines), accepting.stopping()));
@@ -357,6 +369,7 @@ fn spawn_sharing(engines: &Arc<Engines>, tasks: &Tasks) {
         while tokio::time::timeout(DIRECTORY_EVERY, stop.cancelled()).await.is_err() {
             // Who asks the directory hears of a server that is gone; the next look finds what was missed.
             let _ = shared.directory.refresh().await;
+            let _ = shared.layers.refresh().await;
             let _ = shared.classifier.refresh().await;
         }
     });

@@ -4,9 +4,11 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use directory::RegistryError;
+use layers::LayerError;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use web::{Desk, Operations};
+use web::{Desk, Operations, Refusal};
 
 use super::Engines;
 use super::control::{self, Request};
@@ -20,20 +22,41 @@ impl Operator {
     }
 }
 
-fn read<T: DeserializeOwned>(request: Value) -> Result<T, String> {
-    serde_json::from_value(request).map_err(|error| error.to_string())
+fn read<T: DeserializeOwned>(request: Value) -> Result<T, Refusal> {
+    serde_json::from_value(request).map_err(|error| Refusal::Invalid { field: None, why: error.to_string() })
+}
+
+fn refusal(error: &anyhow::Error) -> Refusal {
+    match error.downcast_ref() {
+        Some(RegistryError::Missing { .. }) => return Refusal::Missing(error.to_string()),
+        Some(RegistryError::Exists { .. }) => return Refusal::Exists(error.to_string()),
+        Some(RegistryError::Unavailable(_)) => return Refusal::Unavailable(format!("{error:#}")),
+        Some(RegistryError::Refused { .. }) | None => {}
+    }
+    match error.downcast_ref() {
+        Some(LayerError::Changed) => Refusal::Changed,
+        Some(LayerError::Missing { .. }) => Refusal::Missing(error.to_string()),
+        Some(LayerError::Unavailable(_)) => Refusal::Unavailable(format!("{error:#}")),
+        Some(LayerError::Refused { option, why }) => {
+            Refusal::Invalid { field: option.map(str::to_owned), why: why.clone() }
+        }
+        None => Refusal::Invalid { field: None, why: format!("{error:#}") },
+    }
 }
 
 #[async_trait]
 impl Operations for Operator {
-    async fn operate(&self, desk: Desk, request: Value) -> Result<Value, String> {
-        let engines = self.0.upgrade().ok_or("the node stops")?;
+    async fn operate(&self, desk: Desk, request: Value) -> Result<Value, Refusal> {
+        let engines = self.0.upgrade().ok_or_else(|| Refusal::Unavailable("the node stops".to_owned()))?;
         let request = match desk {
             Desk::Queue => Request::Queue(read(request)?),
             Desk::Keys => Request::Keys(read(request)?),
             Desk::Reports => Request::Reports(read(request)?),
+            Desk::Policy => Request::Policy(read(request)?),
+            Desk::Quarantine => Request::Quarantine(read(request)?),
+            Desk::People => Request::People(read(request)?),
         };
         let done = control::execute(&engines, request, Bytes::new()).await;
-        done.map(|reply| reply.value).map_err(|error| format!("{error:#}"))
+        done.map(|reply| reply.value).map_err(|error| refusal(&error))
     }
 }

@@ -11,8 +11,8 @@ use crate::error::{AppendError, MailboxError};
 use crate::model::{Delivery, EmailId, FlagChange, Flags, Mailbox, MailboxName, NewEntry, Role, SystemFlags, Target};
 use crate::picture::Picture;
 use crate::storage::Storage;
-use crate::traits::{BlobStore, MailStore, QueueStore};
-use crate::{contract_queue, contract_quota};
+use crate::traits::{BlobStore, HeldStore, MailStore, QueueStore};
+use crate::{contract_held, contract_queue, contract_quota};
 
 /// An engine under test.
 #[derive(Clone)]
@@ -20,6 +20,7 @@ pub(crate) struct Subject {
     pub mail: Arc<dyn MailStore>,
     pub blobs: Arc<dyn BlobStore>,
     pub queue: Arc<dyn QueueStore>,
+    pub held: Arc<dyn HeldStore>,
     pub ids: Arc<IdSource>,
     pub clock: Arc<FakeClock>,
 }
@@ -42,6 +43,7 @@ pub(crate) async fn all(subject: &Subject) {
     contract_quota::some_give_back_for_one_delivery(subject, 310).await;
     contract_quota::limits_that_stay_change_nothing(subject, 400).await;
     contract_queue::all(subject).await;
+    contract_held::all(subject).await;
 }
 
 pub(crate) const NOW: UtcMillis = UtcMillis(1_700_000_000_000);
@@ -72,8 +74,8 @@ impl Random {
 impl Subject {
     /// What of a store the contract is about.
     pub(crate) fn of(storage: &Storage, clock: Arc<FakeClock>, ids: Arc<IdSource>) -> Self {
-        let (mail, blobs, queue) = (&storage.mail, &storage.blobs, &storage.queue);
-        Self { mail: Arc::clone(mail), blobs: Arc::clone(blobs), queue: Arc::clone(queue), ids, clock }
+        let (mail, blobs, queue, held) = (&storage.mail, &storage.blobs, &storage.queue, Arc::clone(&storage.held));
+        Self { mail: Arc::clone(mail), blobs: Arc::clone(blobs), queue: Arc::clone(queue), held, ids, clock }
     }
 
     pub(crate) fn message(&self) -> MessageId {
@@ -111,7 +113,7 @@ async fn mailboxes_come_and_go(s: &Subject, account: AccountId) {
     let names = async || -> Vec<String> {
         s.mail.mailboxes(account).await.unwrap().iter().map(|m| m.name.to_string()).collect()
     };
-    assert_eq!(names().await, ["Archive", "Drafts", "INBOX", "Junk", "Quarantine", "Sent", "Trash"]);
+    assert_eq!(names().await, ["Archive", "Drafts", "INBOX", "Junk", "Sent", "Trash"]);
     assert!(s.mail.mailboxes(account).await.unwrap().iter().all(|m| m.subscribed && m.role.is_some()));
 
     let before = s.mail.modseq(account).await.unwrap();

@@ -8,7 +8,7 @@ use engine::fixture::Fixture;
 use engine::postgres::{PgSettings, Pool, Server};
 
 use crate::contract::{EVERYTHING, Subject, name};
-use crate::model::{EmailId, Entry, QueueAction, QueueFilter, Role, SystemFlags, Target};
+use crate::model::{EmailId, Entry, HeldBy, HeldFilter, QueueAction, QueueFilter, Role, SystemFlags, Target};
 use crate::postgres::schema as of_postgres;
 use crate::sqlite::schema as of_sqlite;
 use crate::{AuditOptions, Storage, StorageSettings};
@@ -28,6 +28,7 @@ struct Has {
     removed_folders: bool,
     verdicts: bool,
     queue: bool,
+    held: bool,
 }
 
 struct Node {
@@ -106,6 +107,15 @@ impl Node {
             .collect();
         let expected = ["ann@example.org to bob@example.net after 1: 451 4.7.1 Later of Bolts"];
         assert_eq!(queued, if has.queue { expected.to_vec() } else { Vec::new() });
+        let held = self.storage.held.held(&HeldFilter::of(HeldBy::Anybody), None, 10).await.unwrap();
+        let held: Vec<String> = held
+            .iter()
+            .map(|one| {
+                format!("{} of {}: {} ({})", one.facts.subject, one.facts.sender, one.facts.reason, one.facts.score)
+            })
+            .collect();
+        let expected = ["Bolts of eve@example.org: spam (7000)"];
+        assert_eq!(held, if has.held { expected.to_vec() } else { Vec::new() });
         let mailboxes = mail.mailboxes(ONE).await.unwrap();
         let of = |one: &crate::Mailbox| {
             let role = one.role.map_or("-", Role::as_str);
@@ -194,6 +204,13 @@ impl Node {
         let gone = self.storage.queue.queue_act(&filter, QueueAction::Delete, None).await.unwrap().0;
         assert_eq!(gone, u64::from(has.queue));
         self.is_clean().await;
+        if has.held {
+            let held = self.storage.held.held(&HeldFilter::of(HeldBy::Account(AccountId(2))), None, 10).await.unwrap();
+            let back = self.storage.held.release_held(held[0].id, Role::Junk).await.unwrap().unwrap();
+            assert_eq!(back.mailbox_name().as_str(), "Junk");
+            assert_eq!(self.told(AccountId(2), "Junk").await.len(), 1);
+            self.is_clean().await;
+        }
         // Two days later what nothing refers to is gone, the rest is not.
         self.storage.purge(ONE, None).await.unwrap();
         self.clock.advance(std::time::Duration::from_secs(2 * 86_400));
@@ -221,6 +238,7 @@ async fn every_version_of_the_files_opens_with_all_it_holds() {
             removed_folders: version >= 4,
             verdicts: version >= 7,
             queue: version >= 8,
+            held: version >= 9,
         };
         // A snapshot of that version is the same folder; to bring messages back from it, it is staged and only read.
         let staged = tempfile::tempdir().unwrap();
@@ -253,8 +271,8 @@ async fn every_version_in_postgresql_opens_with_all_it_holds() {
     for version in fixture.versions() {
         let settings = PgSettings::parse(&server.database(&format!("version{version}")), 4).unwrap();
         fixture.make_postgres(&Pool::new(settings.clone()), of_postgres::COMPONENT, version).await;
-        let (verdicts, queue) = (version >= 5, version >= 6);
-        let has = Has { removed: true, pools: version >= 2, removed_folders: version >= 3, verdicts, queue };
+        let (verdicts, queue, held) = (version >= 5, version >= 6, version >= 7);
+        let has = Has { removed: true, pools: version >= 2, removed_folders: version >= 3, verdicts, queue, held };
         let dir = tempfile::tempdir().unwrap();
         let node = Node::shared(dir.path(), settings).await;
         node.is_clean().await;

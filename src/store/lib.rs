@@ -16,6 +16,8 @@ pub mod content;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod contract_held;
+#[cfg(test)]
 mod contract_queue;
 #[cfg(test)]
 mod contract_quota;
@@ -25,6 +27,7 @@ pub mod error;
 #[cfg(test)]
 mod fixture_tests;
 mod gc;
+mod held;
 #[cfg(test)]
 mod large_tests;
 pub mod model;
@@ -60,10 +63,10 @@ pub use error::{AppendError, MailboxError, StoreError};
 pub use gc::{GcReport, GcSettings};
 pub use model::{
     AppendedEntry, Change, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Enqueued, Entry, EntryState,
-    FlagChange, FlagOutcome, Flags, Keyword, Lane, LaneClaim, LaneLeft, LaneState, Mailbox, MailboxName, Needs,
-    NewEntry, Notify, OverQuota, OwnerVerdict, PoolUsage, QueueAction, QueueCounts, QueueFilter, QueueItem, QueueJob,
-    QueueRecipient, QueueState, Removed, RemovedMailbox, Restored, Role, Settled, StoredBlob, SystemFlags, Target,
-    ThreadId, Usage,
+    FlagChange, FlagOutcome, Flags, Held, HeldBy, HeldFacts, HeldFilter, HeldId, HeldMessage, HeldNote, Keyword, Lane,
+    LaneClaim, LaneLeft, LaneState, Mailbox, MailboxName, Needs, NewEntry, NewHeld, Notify, OverQuota, OwnerVerdict,
+    PoolUsage, QueueAction, QueueCounts, QueueFilter, QueueItem, QueueJob, QueueRecipient, QueueState, Removed,
+    RemovedMailbox, Restored, Role, Settled, StoredBlob, SystemFlags, Target, ThreadId, Usage,
 };
 #[cfg(any(test, feature = "server"))]
 pub use object_server::ObjectServer;
@@ -73,6 +76,6 @@ pub use search::{Judge, SearchSettings, Searcher};
 pub use signal::Signals;
 pub use sqlite::{SqliteSettings, SqliteStore};
 pub use storage::{Health, Storage, StorageSettings};
-pub use traits::{BlobIndex, BlobStore, EmailState, MailStore, QueueStore};
+pub use traits::{BlobIndex, BlobStore, EmailState, HeldStore, MailStore, QueueStore};
 pub use undelete::RestoredFolder;
 pub use view::{View, ViewSettings, Views};

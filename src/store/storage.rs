@@ -17,7 +17,7 @@ use crate::postgres::{PgBlobs, PgGc, PgStore};
 use crate::search::{SearchSettings, Searcher};
 use crate::signal::Signals;
 use crate::sqlite::{SqliteSettings, SqliteStore};
-use crate::traits::{BlobIndex, BlobStore, MailStore, QueueStore};
+use crate::traits::{BlobIndex, BlobStore, HeldStore, MailStore, QueueStore};
 use crate::view::{ViewSettings, Views};
 
 /// Bounds of the store; `sqlite` and `segments` are the embedded engine's.
@@ -36,6 +36,8 @@ pub struct Storage {
     pub blobs: Arc<dyn BlobStore>,
     /// What leaves.
     pub queue: Arc<dyn QueueStore>,
+    /// What is kept back.
+    pub held: Arc<dyn HeldStore>,
     pub views: Arc<Views>,
     pub search: Arc<Searcher>,
     pub signals: Arc<Signals>,
@@ -167,10 +169,14 @@ impl Storage {
             Kept::Embedded { sqlite, .. } => sqlite.clone(),
             Kept::Postgres { store, .. } => store.clone(),
         };
+        let held: Arc<dyn HeldStore> = match &kept {
+            Kept::Embedded { sqlite, .. } => sqlite.clone(),
+            Kept::Postgres { store, .. } => store.clone(),
+        };
         let views = Views::new(Arc::clone(&mail), Arc::clone(&signals), Arc::clone(&clock), shared);
         let search = Searcher::open(dir, settings.search, Arc::clone(&mail), Arc::clone(&blobs), clock)?;
         let (views, search) = (Arc::new(views), Arc::new(search));
-        Ok(Self { mail, blobs, queue, views, search, signals, dir: dir.to_path_buf(), kept })
+        Ok(Self { mail, blobs, queue, held, views, search, signals, dir: dir.to_path_buf(), kept })
     }
 
     /// The message of an entry, prefix and blob in one.

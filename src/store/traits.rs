@@ -10,9 +10,9 @@ use bytes::Bytes;
 use crate::error::{AppendError, MailboxError, StoreError};
 use crate::model::{
     AppendedEntry, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Enqueued, Entry, EntryState,
-    FlagChange, FlagOutcome, Lane, LaneClaim, LaneLeft, LaneState, Mailbox, MailboxName, NewEntry, OwnerVerdict,
-    PoolUsage, QueueAction, QueueCounts, QueueFilter, QueueJob, Removed, RemovedMailbox, Restored, Role, Settled,
-    StoredBlob, ThreadId, Usage,
+    FlagChange, FlagOutcome, Held, HeldFilter, HeldId, HeldMessage, HeldNote, Lane, LaneClaim, LaneLeft, LaneState,
+    Mailbox, MailboxName, NewEntry, NewHeld, OwnerVerdict, PoolUsage, QueueAction, QueueCounts, QueueFilter, QueueJob,
+    Removed, RemovedMailbox, Restored, Role, Settled, StoredBlob, ThreadId, Usage,
 };
 
 /// Immutable content.
@@ -232,6 +232,34 @@ pub trait QueueStore: Send + Sync {
     async fn suspend_lane(&self, lane: &Lane, reason: Option<String>) -> Result<(), StoreError>;
     /// Forgets lanes without recipients where nothing was done since `before`.
     async fn tidy_lanes(&self, before: UtcMillis) -> Result<usize, StoreError>;
+}
+
+/// The quarantine: messages that are in no mailbox until somebody says what becomes of them. Each change is one transaction
+/// of one account.
+#[async_trait]
+pub trait HeldStore: Send + Sync {
+    /// Keeps messages back, each for its account; one by one they succeed or fail. On return they are on disk. What is held
+    /// already stays as it is.
+    async fn hold(&self, new: Vec<NewHeld>) -> Vec<Result<HeldId, AppendError>>;
+    /// The newest first, from after a key on, at most `limit`.
+    async fn held(
+        &self,
+        filter: &HeldFilter,
+        before: Option<(UtcMillis, HeldId)>,
+        limit: usize,
+    ) -> Result<Vec<Held>, StoreError>;
+    /// How many there are, by reason.
+    async fn held_counts(&self, filter: &HeldFilter) -> Result<Vec<(String, u64)>, StoreError>;
+    async fn held_message(&self, id: HeldId) -> Result<Option<HeldMessage>, StoreError>;
+    /// Notes something of held messages, now; gives how many were there.
+    async fn note_held(&self, ids: Vec<HeldId>, note: HeldNote) -> Result<u64, StoreError>;
+    /// Moves a held message into the mailbox with this role: it is in one of both places, never in two. `None`: it is not
+    /// held, or not any more.
+    async fn release_held(&self, id: HeldId, role: Role) -> Result<Option<Committed>, AppendError>;
+    /// Lets held messages go for good; gives how many there were.
+    async fn drop_held(&self, ids: Vec<HeldId>) -> Result<u64, StoreError>;
+    /// Those whose time is over, at most `limit`.
+    async fn expired_held(&self, limit: usize) -> Result<Vec<HeldId>, StoreError>;
 }
 
 /// Where blobs lie and which are still needed: kept by the mail store in the transactions that make and drop entries,

@@ -68,6 +68,17 @@ impl FromStr for Query {
 }
 
 impl Query {
+    /// True if it asks for an address that it names in full.
+    pub fn names_address(&self) -> bool {
+        let is_one = |term: &Term| matches!(term.field, Field::Sender | Field::Recipient) && !term.negated;
+        self.terms.iter().any(is_one)
+    }
+
+    /// True if it asks for words of subjects by that field.
+    pub fn asks_subject(&self) -> bool {
+        self.terms.iter().any(|term| term.field == Field::Subject)
+    }
+
     /// True if a row that is at hand matches: the same meaning as in a list.
     pub fn admits(&self, row: &MessageRow) -> bool {
         let is_after = |at: UtcMillis| self.since.is_none_or(|since| at >= since);

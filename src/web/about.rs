@@ -61,7 +61,7 @@ pub(crate) async fn about(
     let mut out = json!({ "proof": trace.proof_to_json(), "log": null, "judged": null, "decided": null });
     if let (Some(id), Some(fields)) = (trace.id, out.as_object_mut()) {
         // Empty when the log no longer holds it: the message is read all the same.
-        let story = web.services.trail.story(&viewer.scope(), id).await?;
+        let story = web.services.trail.story(&trail::Scope::Account(viewer.account.id), id).await?;
         if !story.is_empty() {
             fields.insert("log".to_owned(), json!(id.to_string()));
         }

@@ -3,15 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use access::Grant;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use base::Secret;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use directory::{Access, Account, Elsewhere, Hold, Login, LoginError, Protocol, WebSession};
+use directory::{Account, ApiToken, Elsewhere, Hold, Login, LoginError, Protocol, TOKEN_PREFIX, WebSession};
 use subtle::ConstantTimeEq as _;
-use trail::Scope;
 
 use crate::error::ApiError;
 use crate::server::{Inner, Peer};
@@ -22,20 +22,56 @@ pub(crate) const CSRF_HEADER: &str = "x-csrf-token";
 /// A signed-in account. Taking it as an argument is what protects a route.
 pub(crate) struct Viewer {
     pub account: Account,
-    /// `None` with HTTP Basic.
+    /// `None` with HTTP Basic and tokens.
     pub session: Option<WebSession>,
+    pub peer: Peer,
+    /// It came with a token.
+    pub is_program: bool,
+    /// Roles count only for those who signed in as roles of their kind have to.
+    counts: bool,
 }
 
-/// A signed-in administrator.
-pub(crate) struct Administrator(pub Viewer);
+/// What tokens can be for: the first parts of the API's paths.
+pub const AREAS: &[&str] = &[
+    "accounts",
+    "aliases",
+    "app-passwords",
+    "audit",
+    "domains",
+    "forwards",
+    "keys",
+    "log",
+    "me",
+    "message",
+    "node",
+    "nodes",
+    "policy",
+    "quarantine",
+    "queue",
+    "recipients",
+    "removed",
+    "reports",
+    "roles",
+    "senders",
+    "tenants",
+    "tokens",
+];
 
 impl Viewer {
-    /// What of the log this account may see.
-    pub fn scope(&self) -> Scope {
-        match self.account.access {
-            Access::User => Scope::Account(self.account.id),
-            Access::Admin => Scope::System,
-        }
+    fn new(web: &Inner, account: Account, session: Option<WebSession>, peer: Peer) -> Self {
+        let is_staff = account.grants.iter().any(|grant| grant.role.is_staff());
+        let counts = !is_staff || account.has_second_factor || !web.settings.staff_needs_second_factor;
+        Self { account, session, peer, is_program: false, counts }
+    }
+
+    /// Its roles.
+    pub fn grants(&self) -> &[Grant] {
+        if self.counts { &self.account.grants } else { &[] }
+    }
+
+    /// True if it holds roles that count once it has a second factor.
+    pub fn lacks_second_factor(&self) -> bool {
+        !self.counts
     }
 
     /// For what goes on being told after this request.
@@ -62,7 +98,10 @@ impl FromRequestParts<Arc<Inner>> for Viewer {
                     return Err(ApiError::Forbidden);
                 }
             }
-            return Ok(Self { account, session: Some(session) });
+            return Ok(Self::new(web, account, Some(session), peer));
+        }
+        if let Some(token) = bearer(&parts.headers) {
+            return by_token(web, &token, parts, peer).await;
         }
         let has_site = parts.headers.contains_key("sec-fetch-site");
         let Some((name, password)) = basic(&parts.headers) else {
@@ -73,21 +112,41 @@ impl FromRequestParts<Arc<Inner>> for Viewer {
             check_origin(&parts.headers)?;
         }
         web.check_plain_login(peer)?;
-        let account = sign_in(web, peer, &name, &password).await?;
-        Ok(Self { account, session: None })
+        let account = sign_in(web, peer, &name, &password, None).await?;
+        Ok(Self::new(web, account, None, peer))
     }
 }
 
-impl FromRequestParts<Arc<Inner>> for Administrator {
-    type Rejection = ApiError;
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let is_ours = scheme.eq_ignore_ascii_case("bearer") && token.trim().starts_with(TOKEN_PREFIX);
+    is_ours.then(|| token.trim().to_owned())
+}
 
-    async fn from_request_parts(parts: &mut Parts, web: &Arc<Inner>) -> Result<Self, ApiError> {
-        let viewer = Viewer::from_request_parts(parts, web).await?;
-        match viewer.account.access {
-            Access::Admin => Ok(Self(viewer)),
-            Access::User => Err(ApiError::Forbidden),
-        }
+async fn by_token(web: &Inner, text: &str, parts: &Parts, peer: Peer) -> Result<Viewer, ApiError> {
+    let token = web.services.registry.api_token(text).await?.ok_or(ApiError::SignIn { offer_basic: false })?;
+    let account = web.services.directory.account(token.account).await?;
+    let account = account.filter(|account| account.enabled).ok_or(ApiError::SignIn { offer_basic: false })?;
+    if !allows(&token, parts.uri.path(), is_safe(&parts.method)) {
+        return Err(ApiError::Forbidden);
     }
+    // Whoever made it had signed in as its roles need.
+    Ok(Viewer { account, session: None, peer, is_program: true, counts: true })
+}
+
+/// Whether a token's scopes hold a call. What writes also reads.
+fn allows(token: &ApiToken, path: &str, is_read: bool) -> bool {
+    let Some(rest) = path.strip_prefix("/api/v1/") else { return false };
+    let area = rest.split('/').next().unwrap_or_default();
+    // Nobody makes tokens by a token, or learns what a browser's session is.
+    if area == "tokens" || area == "session" || area == "me" && !is_read {
+        return false;
+    }
+    token.scopes.iter().any(|scope| match scope.split_once(':') {
+        Some((of, verb)) => (of == "*" || of == area) && (verb == "write" || is_read),
+        None => false,
+    })
 }
 
 /// Checks a password; a failure is answered after the delay that the directory asks for.
@@ -96,8 +155,9 @@ pub(crate) async fn sign_in(
     peer: Peer,
     name: &str,
     password: &Secret<String>,
+    code: Option<&str>,
 ) -> Result<Account, ApiError> {
-    let login = Login { name, password, protocol: Protocol::Web, peer: peer.address };
+    let login = Login { name, password, protocol: Protocol::Web, peer: peer.address, code };
     match web.services.directory.authenticate(login).await {
         Ok(account) => Ok(account),
         Err(LoginError::Refused { delay }) => {
@@ -105,6 +165,7 @@ pub(crate) async fn sign_in(
             Err(ApiError::SignIn { offer_basic: false })
         }
         Err(LoginError::TooMany) => Err(ApiError::TooManyAttempts),
+        Err(LoginError::SecondFactor) => Err(ApiError::SecondFactor),
         Err(LoginError::Elsewhere(elsewhere)) => Err(ask_elsewhere(web, peer, name, password, &elsewhere).await),
         Err(LoginError::Unavailable(error)) => Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! What the API answers when it cannot do as asked: `{"error": kind, "message": text}`.
+//! What the API answers when it cannot do as asked: problem details (RFC 9457), with `error` and `message` besides.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -16,11 +16,20 @@ pub(crate) enum ApiError {
         offer_basic: bool,
     },
     TooManyAttempts,
+    /// The password is right, and a code of the second factor is missing.
+    SecondFactor,
     /// The password is right, but the mailbox is still on an old server.
     Elsewhere,
     Forbidden,
     NotFound,
     Invalid(String),
+    /// `field`: what of the request is wrong.
+    InvalidField {
+        field: String,
+        why: String,
+    },
+    /// What the call was made on is not as it was any more.
+    Changed,
     Conflict(String),
     TooLarge,
     Busy,
@@ -34,6 +43,9 @@ impl IntoResponse for ApiError {
             Self::TooManyAttempts => {
                 (StatusCode::TOO_MANY_REQUESTS, "too-many-attempts", "too many failed attempts; wait".to_owned())
             }
+            Self::SecondFactor => {
+                (StatusCode::UNAUTHORIZED, "second-factor", "a code of the second factor is needed".to_owned())
+            }
             Self::Elsewhere => (
                 StatusCode::FORBIDDEN,
                 "elsewhere",
@@ -42,13 +54,24 @@ impl IntoResponse for ApiError {
             ),
             Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "not allowed".to_owned()),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "no such thing".to_owned()),
-            Self::Invalid(why) => (StatusCode::BAD_REQUEST, "invalid", why.clone()),
+            Self::Invalid(why) | Self::InvalidField { why, .. } => (StatusCode::BAD_REQUEST, "invalid", why.clone()),
+            Self::Changed => {
+                (StatusCode::PRECONDITION_FAILED, "changed", "it was changed meanwhile: read it again".to_owned())
+            }
             Self::Conflict(why) => (StatusCode::CONFLICT, "conflict", why.clone()),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "too large".to_owned()),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "try again later".to_owned()),
             Self::Failed => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again later".to_owned()),
         };
-        let mut response = (status, axum::Json(json!({ "error": kind, "message": message }))).into_response();
+        let mut problem = json!({
+            "type": format!("urn:ortler:problem:{kind}"), "title": kind, "status": status.as_u16(), "detail": message,
+            "error": kind, "message": message,
+        });
+        if let (Self::InvalidField { field, .. }, Some(fields)) = (&self, problem.as_object_mut()) {
+            fields.insert("field".to_owned(), json!(field));
+        }
+        let mut response = (status, axum::Json(problem)).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if matches!(self, Self::SignIn { offer_basic: true }) {
             let challenge = HeaderValue::from_static("Basic realm=\"Ortler\", charset=\"UTF-8\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

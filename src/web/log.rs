@@ -16,6 +16,7 @@ use trail::{MessageRow, Outcome, Span, StoredEvent};
 use crate::auth::Viewer;
 use crate::error::ApiError;
 use crate::events::{Place, Source};
+use crate::permission::{LogScope, log_scope};
 use crate::server::Inner;
 
 #[derive(Deserialize)]
@@ -28,6 +29,14 @@ pub(crate) struct ListQuery {
     /// The message that ended the page before.
     below: Option<String>,
     limit: Option<usize>,
+    /// A domain or an account; `own`; else all that the viewer may see.
+    of: Option<String>,
+}
+
+/// Of which log.
+#[derive(Deserialize)]
+pub(crate) struct Of {
+    of: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +45,7 @@ pub(crate) struct SpanQuery {
     to: String,
     /// Minutes of one bar.
     step: Option<u32>,
+    of: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -45,6 +55,7 @@ pub(crate) struct StreamQuery {
     /// Only messages that match, as in a list.
     #[serde(default)]
     q: String,
+    of: Option<String>,
 }
 
 const LIMIT_MAX: usize = 500;
@@ -64,24 +75,27 @@ pub(crate) async fn messages(
     let trail = &web.services.trail;
     // Before the rows are read: what changes meanwhile comes again by the stream, which does no harm.
     let seq = trail.last_seq().await?;
-    let rows = trail.messages(&viewer.scope(), &wanted, limit).await?;
+    let log = log_scope(&web, &viewer, query.of.as_deref()).await?;
+    check_exact(&log, &wanted)?;
+    let rows = trail.messages(&log.scope, &wanted, limit).await?;
     let has_more = rows.len() == limit;
-    let rows: Vec<Value> = rows.iter().map(row_to_json).collect();
+    let rows: Vec<Value> = rows.iter().map(|row| row_to_json(row, log.has_subjects)).collect();
     Ok(Json(json!({ "messages": rows, "hasMore": has_more, "seq": seq })))
 }
 
 pub(crate) async fn message(
     State(web): State<Arc<Inner>>,
     Path(id): Path<String>,
+    Query(query): Query<Of>,
     viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
     let id = id.parse().map_err(|_| ApiError::NotFound)?;
-    let (trail, scope) = (&web.services.trail, viewer.scope());
-    let row = trail.message(&scope, id).await?.ok_or(ApiError::NotFound)?;
-    let story = trail.story(&scope, id).await?;
-    let mut out = row_to_json(&row);
+    let (trail, log) = (&web.services.trail, log_scope(&web, &viewer, query.of.as_deref()).await?);
+    let row = trail.message(&log.scope, id).await?.ok_or(ApiError::NotFound)?;
+    let story = trail.story(&log.scope, id).await?;
+    let mut out = row_to_json(&row, log.has_subjects);
     if let Some(fields) = out.as_object_mut() {
-        fields.insert("events".to_owned(), story.iter().map(event_to_json).collect());
+        fields.insert("events".to_owned(), story.iter().map(|event| event_to_json(event, log.has_subjects)).collect());
     }
     Ok(Json(out))
 }
@@ -89,14 +103,16 @@ pub(crate) async fn message(
 pub(crate) async fn story(
     State(web): State<Arc<Inner>>,
     Path(id): Path<String>,
+    Query(query): Query<Of>,
     viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
     let id = id.parse().map_err(|_| ApiError::NotFound)?;
-    let story = web.services.trail.story(&viewer.scope(), id).await?;
+    let log = log_scope(&web, &viewer, query.of.as_deref()).await?;
+    let story = web.services.trail.story(&log.scope, id).await?;
     if story.is_empty() {
         return Err(ApiError::NotFound);
     }
-    Ok(Json(json!({ "events": story.iter().map(event_to_json).collect::<Vec<_>>() })))
+    Ok(Json(json!({ "events": story.iter().map(|event| event_to_json(event, log.has_subjects)).collect::<Vec<_>>() })))
 }
 
 pub(crate) async fn histogram(
@@ -110,7 +126,11 @@ pub(crate) async fn histogram(
     if !(0..=Span::BUCKETS_MAX).contains(&buckets) {
         return Err(ApiError::Invalid("from, to and step make too many bars or none".to_owned()));
     }
-    let buckets = web.services.trail.histogram(&viewer.scope(), span).await?;
+    let log = log_scope(&web, &viewer, query.of.as_deref()).await?;
+    if log.is_exact {
+        return Err(ApiError::Forbidden);
+    }
+    let buckets = web.services.trail.histogram(&log.scope, span).await?;
     let show = |bucket: &trail::Bucket| {
         let counts = Outcome::ALL.iter().zip(bucket.counts);
         let counts: serde_json::Map<String, Value> =
@@ -132,8 +152,10 @@ pub(crate) async fn stream(
         query.q.parse().map_err(|error: trail::InvalidQuery| ApiError::Invalid(error.to_string()))?;
     let place = Place::take(&web, viewer.hold(&web).await)?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-    let rows = web.services.trail.live(viewer.scope(), last.or(query.after));
-    let live = Live { rows, filter, pending: Vec::new() };
+    let log = log_scope(&web, &viewer, query.of.as_deref()).await?;
+    check_exact(&log, &filter)?;
+    let rows = web.services.trail.live(log.scope, last.or(query.after));
+    let live = Live { rows, filter, has_subjects: log.has_subjects, pending: Vec::new() };
     Ok(place.answer(live, Some(std::time::Duration::from_secs(25))))
 }
 
@@ -141,6 +163,7 @@ pub(crate) async fn stream(
 struct Live {
     rows: trail::Live,
     filter: trail::Query,
+    has_subjects: bool,
     /// Rows to tell, the next one last.
     pending: Vec<MessageRow>,
 }
@@ -151,7 +174,7 @@ impl Source for Live {
             while let Some(row) = self.pending.pop() {
                 if self.filter.admits(&row) {
                     let event = Event::default().event("message").id(row.seq.to_string());
-                    return Some(event.data(row_to_json(&row).to_string()));
+                    return Some(event.data(row_to_json(&row, self.has_subjects).to_string()));
                 }
             }
             // A failure ends the stream, and the viewer comes back.
@@ -160,6 +183,19 @@ impl Source for Live {
             self.pending = rows;
         }
     }
+}
+
+/// Who may search for addresses alone names one in full.
+fn check_exact(log: &LogScope, query: &trail::Query) -> Result<(), ApiError> {
+    if log.is_exact && !query.names_address() {
+        let why = "name an address in full: from:<anna@example.org> or to:<anna@example.org>".to_owned();
+        return Err(ApiError::InvalidField { field: "q".to_owned(), why });
+    }
+    if !log.has_subjects && query.asks_subject() {
+        let why = "subjects are none of your log".to_owned();
+        return Err(ApiError::InvalidField { field: "q".to_owned(), why });
+    }
+    Ok(())
 }
 
 fn parse_date(text: &str) -> Result<UtcMillis, ApiError> {
@@ -173,7 +209,7 @@ fn exact(at: UtcMillis) -> String {
     format!("{}.{:03}Z", whole.trim_end_matches('Z'), at.0.rem_euclid(1000))
 }
 
-fn row_to_json(row: &MessageRow) -> Value {
+fn row_to_json(row: &MessageRow, has_subject: bool) -> Value {
     let party = |party: &trail::PartyRow| {
         json!({
             "address": party.address, "outcome": party.outcome.map(Outcome::as_str), "mailbox": party.mailbox,
@@ -185,7 +221,7 @@ fn row_to_json(row: &MessageRow) -> Value {
         "seq": row.seq,
         "at": exact(row.at),
         "from": row.reverse_path,
-        "subject": row.subject,
+        "subject": row.subject.as_ref().filter(|_| has_subject),
         "size": row.size_bytes,
         "score": row.score.map(|score| f64::from(score) / 1000.0),
         "client": row.client,
@@ -196,7 +232,11 @@ fn row_to_json(row: &MessageRow) -> Value {
     })
 }
 
-fn event_to_json(event: &StoredEvent) -> Value {
+fn event_to_json(event: &StoredEvent, has_subject: bool) -> Value {
+    let mut fields = event.fields.clone();
+    if !has_subject {
+        fields.remove("subject");
+    }
     json!({
         "seq": event.seq,
         "at": exact(event.at),
@@ -204,6 +244,6 @@ fn event_to_json(event: &StoredEvent) -> Value {
         "kind": event.kind.as_str(),
         "party": event.party,
         "outcome": event.outcome.map(Outcome::as_str),
-        "fields": event.fields,
+        "fields": fields,
     })
 }

@@ -25,6 +25,9 @@ pub(crate) struct Credentials {
     name: String,
     #[serde(default)]
     password: String,
+    /// Of the second factor; blanks do not count.
+    #[serde(default)]
+    code: String,
 }
 
 /// Longest password looked at; hashing is work.
@@ -42,6 +45,9 @@ struct Words {
     insecure: &'static str,
     unavailable: &'static str,
     elsewhere: &'static str,
+    code: &'static str,
+    code_hint: &'static str,
+    code_refused: &'static str,
 }
 
 const ENGLISH: Words = Words {
@@ -56,6 +62,9 @@ const ENGLISH: Words = Words {
     unavailable: "Signing in is not possible right now. Please try again in a moment.",
     elsewhere: "Your mailbox has not been moved to this system yet. Please go on reading your mail with your mail program, or \
                 in the webmail that you know.",
+    code: "Code",
+    code_hint: "Six digits from your authenticator, or one of your recovery codes.",
+    code_refused: "The code is wrong or was used already.",
 };
 const GERMAN: Words = Words {
     language: "de",
@@ -69,6 +78,9 @@ const GERMAN: Words = Words {
     unavailable: "Die Anmeldung ist gerade nicht möglich. Bitte versuchen Sie es gleich noch einmal.",
     elsewhere: "Ihr Postfach ist noch nicht auf dieses System umgezogen. Bitte lesen Sie Ihre Post weiterhin mit Ihrem \
                 E-Mail-Programm oder im gewohnten Webmail.",
+    code: "Code",
+    code_hint: "Sechs Ziffern aus Ihrer Authentifizierungs-App oder einer Ihrer Wiederherstellungscodes.",
+    code_refused: "Der Code ist falsch oder wurde schon benutzt.",
 };
 const ITALIAN: Words = Words {
     language: "it",
@@ -82,6 +94,9 @@ const ITALIAN: Words = Words {
     unavailable: "Al momento l'accesso non è possibile. Riprovi tra poco.",
     elsewhere: "La Sua casella non è ancora stata trasferita su questo sistema. Continui a leggere la posta con il Suo \
                 programma di posta o con la webmail consueta.",
+    code: "Codice",
+    code_hint: "Sei cifre dalla Sua app di autenticazione oppure uno dei Suoi codici di recupero.",
+    code_refused: "Il codice è errato o è già stato usato.",
 };
 
 pub(crate) async fn page(
@@ -105,7 +120,7 @@ pub(crate) async fn submit(
     if let Err(error) = check_origin(&headers) {
         return error.into_response();
     }
-    let Ok(Form(Credentials { name, password })) = form else {
+    let Ok(Form(Credentials { name, password, code })) = form else {
         return show(StatusCode::BAD_REQUEST, words, "", Some(words.refused));
     };
     let password = Secret::new(password);
@@ -121,7 +136,8 @@ pub(crate) async fn submit(
         let event = Event::new(now, kind).field("login", name).field("protocol", "web");
         event.field("client", peer.address.to_string())
     };
-    match sign_in(&web, peer, name, &password).await {
+    let code = Some(code.trim()).filter(|code| !code.is_empty());
+    match sign_in(&web, peer, name, &password, code).await {
         Ok(account) => {
             let party = Party {
                 address: account.address.to_string(),
@@ -143,9 +159,13 @@ pub(crate) async fn submit(
             web.services.trail.record(event(Kind::LoginRefused).field("reason", "elsewhere"));
             show(StatusCode::FORBIDDEN, words, name, Some(words.elsewhere))
         }
+        Err(ApiError::SecondFactor) => ask_code(words, name, password.reveal(), None),
         Err(ApiError::SignIn { .. }) => {
             web.services.trail.record(event(Kind::LoginRefused));
-            show(StatusCode::UNAUTHORIZED, words, name, Some(words.refused))
+            match code {
+                Some(_) => ask_code(words, name, password.reveal(), Some(words.code_refused)),
+                None => show(StatusCode::UNAUTHORIZED, words, name, Some(words.refused)),
+            }
         }
         Err(_) => show(StatusCode::SERVICE_UNAVAILABLE, words, name, Some(words.unavailable)),
     }
@@ -197,7 +217,36 @@ fn words(headers: &HeaderMap) -> &'static Words {
     languages.find_map(spoken).unwrap_or(&ENGLISH)
 }
 
+/// The language of the pages for who is not signed in.
+pub(crate) fn language(headers: &HeaderMap) -> &'static str {
+    words(headers).language
+}
+
 fn show(status: StatusCode, words: &Words, name: &str, problem: Option<&str>) -> Response {
+    let fields = html! {
+        label for="name" { (words.name) }
+        input #name name="name" type="email" inputmode="email" autocomplete="username" value=(name) required
+            autofocus[name.is_empty()];
+        label for="password" { (words.password) }
+        input #password name="password" type="password" autocomplete="current-password" required
+            autofocus[!name.is_empty()];
+    };
+    form(status, words, &fields, problem)
+}
+
+/// The second step: the password was right. It goes the same way once more, by the same form.
+fn ask_code(words: &Words, name: &str, password: &str, problem: Option<&str>) -> Response {
+    let fields = html! {
+        input name="name" type="hidden" value=(name);
+        input name="password" type="hidden" value=(password);
+        label for="code" { (words.code) }
+        input #code name="code" inputmode="numeric" autocomplete="one-time-code" aria-describedby="hint" required autofocus;
+        p #hint { (words.code_hint) }
+    };
+    form(StatusCode::UNAUTHORIZED, words, &fields, problem)
+}
+
+fn form(status: StatusCode, words: &Words, fields: &Markup, problem: Option<&str>) -> Response {
     let page: Markup = html! {
         (DOCTYPE)
         html lang=(words.language) {
@@ -215,12 +264,7 @@ fn show(status: StatusCode, words: &Words, name: &str, problem: Option<&str>) ->
                         @if let Some(problem) = problem {
                             p.problem role="alert" { (problem) }
                         }
-                        label for="name" { (words.name) }
-                        input #name name="name" type="email" inputmode="email" autocomplete="username"
-                            value=(name) required autofocus[name.is_empty()];
-                        label for="password" { (words.password) }
-                        input #password name="password" type="password" autocomplete="current-password" required
-                            autofocus[!name.is_empty()];
+                        (fields)
                         button type="submit" { (words.button) }
                     }
                 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access::{Position, Right};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::admin::{Parsed, read, record};
-use crate::auth::Administrator;
+use crate::auth::Viewer;
 use crate::error::ApiError;
 use crate::server::Inner;
 
@@ -21,7 +22,8 @@ pub(crate) struct NodePatch {
     draining: bool,
 }
 
-pub(crate) async fn list(State(web): State<Arc<Inner>>, _: Administrator) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn list(State(web): State<Arc<Inner>>, viewer: Viewer) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ViewNodes, Position::SYSTEM)?;
     let members = web.services.membership.list().await?;
     Ok(Json(json!({ "nodes": members.iter().map(to_json).collect::<Vec<_>>() })))
 }
@@ -29,22 +31,25 @@ pub(crate) async fn list(State(web): State<Arc<Inner>>, _: Administrator) -> Res
 pub(crate) async fn set(
     State(web): State<Arc<Inner>>,
     Path(name): Path<String>,
-    Administrator(viewer): Administrator,
+    viewer: Viewer,
     body: Parsed<NodePatch>,
 ) -> Result<StatusCode, ApiError> {
+    viewer.require(Right::ChangeNodes, Position::SYSTEM)?;
     let wish = if read(body)?.draining { Wish::Drain } else { Wish::Serve };
     web.services.membership.set_wish(&name, wish).await?;
-    record(&web, &viewer, if wish == Wish::Drain { "drain-node" } else { "resume-node" }, &name);
+    record(&web, &viewer, if wish == Wish::Drain { "drain-node" } else { "resume-node" }, &name, Position::SYSTEM)
+        .await;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn remove(
     State(web): State<Arc<Inner>>,
     Path(name): Path<String>,
-    Administrator(viewer): Administrator,
+    viewer: Viewer,
 ) -> Result<StatusCode, ApiError> {
+    viewer.require(Right::ChangeNodes, Position::SYSTEM)?;
     web.services.membership.remove(&name).await?;
-    record(&web, &viewer, "remove-node", &name);
+    record(&web, &viewer, "remove-node", &name, Position::SYSTEM).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 type Route = (&'static str, &'static str, &'static str, &'static [&'static str]);
 
 const PAGE: &[&str] = &["search", "domain", "after", "limit"];
+const OF: &[&str] = &["system", "tenant", "domain", "account"];
+const LISTED: &[&str] = &["system", "tenant", "domain", "account", "word", "search", "after", "below", "limit"];
+const HELD: &[&str] = &["account", "domain", "all", "reason", "search", "asked", "after", "limit"];
 const QUEUE: &[&str] = &["from", "to", "lane", "state", "status", "subject", "account", "older", "after", "limit"];
 
 pub(crate) const ROUTES: &[Route] = &[
@@ -61,6 +64,56 @@ pub(crate) const ROUTES: &[Route] = &[
         &["kind", "domain", "days"],
     ),
     ("/api/v1/reports/{kind}/{domain}", "get", "What all reports about a domain say together", &["days"]),
+    ("/api/v1/tenants", "get", "Resellers and customers", &[]),
+    ("/api/v1/tenants", "post", "Adds one: name, kind (reseller, customer), parent", &[]),
+    ("/api/v1/tenants/{name}", "patch", "Changes name, quota, quotaMessages", &[]),
+    ("/api/v1/tenants/{name}", "delete", "Deletes one without domains", &[]),
+    ("/api/v1/domains/{name}/aliases", "get", "Further names of a domain", &[]),
+    ("/api/v1/domains/{name}/aliases/{alias}", "put", "Gives a domain a further name", &[]),
+    ("/api/v1/domains/{name}/aliases/{alias}", "delete", "Takes it away", &[]),
+    ("/api/v1/policy", "get", "A policy: each option's value, where it comes from, what is allowed", OF),
+    ("/api/v1/policy", "patch", "Changes options, with If-Match on what was read: edits, note", OF),
+    ("/api/v1/policy/options", "get", "All options with their documentation", &[]),
+    ("/api/v1/policy/history", "get", "Changes, the latest first", LISTED),
+    ("/api/v1/policy/history/{change}/undo", "post", "Takes a change back", OF),
+    ("/api/v1/policy/plans", "get", "Changes to come", OF),
+    ("/api/v1/policy/plans", "post", "Plans a change: edits, at, note", OF),
+    ("/api/v1/policy/plans/{plan}", "delete", "Drops a planned change", OF),
+    ("/api/v1/policy/replay", "post", "What edits would have made of the mail of the last days: edits, days", OF),
+    ("/api/v1/senders", "get", "Senders that are let through or kept out", LISTED),
+    ("/api/v1/senders", "post", "Adds one: word (allow, block), who, unproven, skips, note, until", OF),
+    ("/api/v1/senders/{entry}", "delete", "Takes one off", OF),
+    ("/api/v1/quarantine", "get", "Messages that are held, the latest first", HELD),
+    ("/api/v1/quarantine/counts", "get", "How many of them there are, by reason", HELD),
+    (
+        "/api/v1/quarantine/actions",
+        "post",
+        "Does something to messages: action (release, delete, ask), ids, allow, block, despiteVirus",
+        &[],
+    ),
+    ("/api/v1/quarantine/messages/{id}", "get", "One held message and why it is held", &[]),
+    ("/api/v1/quarantine/messages/{id}/body", "get", "Its text as a page without pictures", &[]),
+    ("/api/v1/quarantine/messages/{id}/source", "get", "The whole message, as a file", &[]),
+    ("/api/v1/me", "get", "The viewer's own account: roles, second factor", &[]),
+    ("/api/v1/me/password", "post", "Changes the own password: password, new, code", &[]),
+    ("/api/v1/me/second-factor", "post", "Begins with a second factor: password, code", &[]),
+    ("/api/v1/me/second-factor", "put", "Confirms it: code; gives codes for recovery", &[]),
+    ("/api/v1/me/second-factor", "delete", "Ends it: password, code", &[]),
+    ("/api/v1/me/sessions", "get", "Browsers that are signed in", &[]),
+    ("/api/v1/me/sessions/{id}", "delete", "Signs one out, or `others`", &[]),
+    ("/api/v1/accounts/{address}/second-factor", "delete", "Ends the second factor of somebody who lost it", &[]),
+    ("/api/v1/roles", "get", "Who holds which roles", &["account"]),
+    ("/api/v1/roles", "post", "Gives a role: account, role, tenant, domain", &[]),
+    ("/api/v1/roles", "delete", "Takes a role away", &["account", "role", "tenant", "domain"]),
+    ("/api/v1/app-passwords", "get", "Passwords of single programs", &["account"]),
+    ("/api/v1/app-passwords", "post", "Makes one: name, protocols, until", &[]),
+    ("/api/v1/app-passwords/{id}", "delete", "Ends one", &["account"]),
+    ("/api/v1/tokens", "get", "Tokens of the API", &[]),
+    ("/api/v1/tokens", "post", "Makes one: name, scopes, until", &[]),
+    ("/api/v1/tokens/{id}", "delete", "Ends one", &[]),
+    ("/api/v1/forwards", "get", "Where an account's mail goes, too", &["account"]),
+    ("/api/v1/forwards", "put", "Sets where it goes: targets, keeps", &["account"]),
+    ("/api/v1/audit", "get", "Who did what, and who looked", &["below", "limit"]),
     ("/api/v1/domains", "get", "Domains", PAGE),
     ("/api/v1/domains", "post", "Adds a domain: name, tenant", &[]),
     ("/api/v1/domains/{name}", "patch", "Changes what all its accounts may store: quota, quotaMessages", &[]),
@@ -116,10 +169,11 @@ pub(crate) async fn document() -> Json<Value> {
             }},
             "securitySchemes": {
                 "password": { "type": "http", "scheme": "basic" },
+                "token": { "type": "http", "scheme": "bearer" },
                 "session": { "type": "apiKey", "in": "cookie", "name": "__Host-ortler" },
             },
         },
-        "security": [{ "password": [] }, { "session": [] }],
+        "security": [{ "password": [] }, { "token": [] }, { "session": [] }],
     }))
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access::{Position, Right};
 use async_trait::async_trait;
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::admin::{Parsed, read, record};
-use crate::auth::Administrator;
+use crate::auth::Viewer;
 use crate::error::ApiError;
 use crate::server::Inner;
 
@@ -20,14 +21,48 @@ pub enum Desk {
     Queue,
     Keys,
     Reports,
+    Policy,
+    Quarantine,
+    People,
+}
+
+/// Why something was not done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// `field`: what of the request is wrong, where that is known.
+    Invalid {
+        field: Option<String>,
+        why: String,
+    },
+    Missing(String),
+    Exists(String),
+    /// What it was asked of is not as it was.
+    Changed,
+    Unavailable(String),
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Invalid { field: Some(field), why } => Self::InvalidField { field, why },
+            Refusal::Invalid { field: None, why } => Self::Invalid(why),
+            Refusal::Missing(_) => Self::NotFound,
+            Refusal::Exists(why) => Self::Conflict(why),
+            Refusal::Changed => Self::Changed,
+            Refusal::Unavailable(why) => {
+                tracing::error!(event = "web.failed", error = why);
+                Self::Failed
+            }
+        }
+    }
 }
 
 /// Does what administrators ask for. Requests and answers are those of the command line, as JSON.
 #[async_trait]
 pub trait Operations: Send + Sync {
     /// # Errors
-    /// What is wrong, in words.
-    async fn operate(&self, desk: Desk, request: Value) -> Result<Value, String>;
+    /// [`Refusal`].
+    async fn operate(&self, desk: Desk, request: Value) -> Result<Value, Refusal>;
 }
 
 /// Which recipients; all of them fit.
@@ -122,18 +157,27 @@ impl Which {
     }
 }
 
+/// Where a domain is; what is none of the directory's is the system's.
+async fn place_of(web: &Inner, domain: Option<&str>) -> Position {
+    match domain {
+        Some(domain) => crate::permission::domain_position(web, domain).await.unwrap_or(Position::SYSTEM),
+        None => Position::SYSTEM,
+    }
+}
+
 impl Inner {
-    async fn operate(&self, desk: Desk, request: Value) -> Result<Value, ApiError> {
+    pub(crate) async fn operate(&self, desk: Desk, request: Value) -> Result<Value, ApiError> {
         let operations = self.operations.get().ok_or(ApiError::Busy)?;
-        operations.operate(desk, request).await.map_err(ApiError::Invalid)
+        Ok(operations.operate(desk, request).await?)
     }
 }
 
 pub(crate) async fn recipients(
     State(web): State<Arc<Inner>>,
     Query(which): Query<Which>,
-    _: Administrator,
+    viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ViewQueue, Position::SYSTEM)?;
     let limit = which.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let list = json!({ "list": { "which": which.request(&[]), "after": which.after, "limit": limit } });
     Ok(Json(json!({ "recipients": web.operate(Desk::Queue, list).await? })))
@@ -142,33 +186,37 @@ pub(crate) async fn recipients(
 pub(crate) async fn counts(
     State(web): State<Arc<Inner>>,
     Query(which): Query<Which>,
-    _: Administrator,
+    viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ViewQueue, Position::SYSTEM)?;
     Ok(Json(web.operate(Desk::Queue, json!({ "status": { "which": which.request(&[]) } })).await?))
 }
 
 pub(crate) async fn queued_message(
     State(web): State<Arc<Inner>>,
     Path(id): Path<String>,
-    _: Administrator,
+    viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ViewQueue, Position::SYSTEM)?;
     Ok(Json(web.operate(Desk::Queue, json!({ "show": { "id": id } })).await?))
 }
 
 pub(crate) async fn lanes(
     State(web): State<Arc<Inner>>,
     Query(LaneQuery { all }): Query<LaneQuery>,
-    _: Administrator,
+    viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ViewQueue, Position::SYSTEM)?;
     Ok(Json(json!({ "lanes": web.operate(Desk::Queue, json!({ "lanes": { "all": all } })).await? })))
 }
 
 pub(crate) async fn set_lane(
     State(web): State<Arc<Inner>>,
     Path(lane): Path<String>,
-    Administrator(viewer): Administrator,
+    viewer: Viewer,
     body: Parsed<LanePatch>,
 ) -> Result<StatusCode, ApiError> {
+    viewer.require(Right::ChangeQueue, Position::SYSTEM)?;
     let LanePatch { suspended, reason } = read(body)?;
     let reason = reason.unwrap_or_else(|| viewer.account.address.to_string());
     let request = match suspended {
@@ -176,18 +224,22 @@ pub(crate) async fn set_lane(
         false => json!({ "resume": { "lane": lane } }),
     };
     web.operate(Desk::Queue, request).await?;
-    record(&web, &viewer, if suspended { "suspend-lane" } else { "resume-lane" }, &lane);
+    record(&web, &viewer, if suspended { "suspend-lane" } else { "resume-lane" }, &lane, Position::SYSTEM).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Does something to messages, or to single recipients of them.
 pub(crate) async fn act(
     State(web): State<Arc<Inner>>,
-    Administrator(viewer): Administrator,
+    viewer: Viewer,
     body: Parsed<Act>,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::RetryQueue, Position::SYSTEM)?;
     let Act { action, ids, which, reason, lane } = read(body)?;
     let which = which.unwrap_or_default();
+    if action != "retry" {
+        viewer.require(Right::ChangeQueue, Position::SYSTEM)?;
+    }
     if ids.is_empty() && which.is_empty() {
         return Err(ApiError::Invalid("say which: `ids`, or conditions in `where`".to_owned()));
     }
@@ -208,27 +260,30 @@ pub(crate) async fn act(
     let request = json!({ "act": { "which": which.request(&ids), "action": wanted } });
     let done = web.operate(Desk::Queue, request).await?;
     let object = if ids.is_empty() { which.request(&[]).to_string() } else { ids.join(", ") };
-    record(&web, &viewer, &format!("queue-{action}"), &object);
+    record(&web, &viewer, &format!("queue-{action}"), &object, Position::SYSTEM).await;
     Ok(Json(done))
 }
 
 pub(crate) async fn keys(
     State(web): State<Arc<Inner>>,
     Query(KeyQuery { domain }): Query<KeyQuery>,
-    _: Administrator,
+    viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ViewDomains, place_of(&web, domain.as_deref()).await)?;
     Ok(Json(json!({ "keys": web.operate(Desk::Keys, json!({ "list": { "domain": domain } })).await? })))
 }
 
 pub(crate) async fn add_keys(
     State(web): State<Arc<Inner>>,
-    Administrator(viewer): Administrator,
+    viewer: Viewer,
     body: Parsed<NewKeys>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
+    viewer.within(Right::ChangeDomains)?;
     let NewKeys { domain, selector } = read(body)?;
+    viewer.require(Right::ChangeDomains, place_of(&web, Some(&domain)).await)?;
     let request = json!({ "create": { "domain": domain, "selector": selector } });
     let made = web.operate(Desk::Keys, request).await?;
-    record(&web, &viewer, "add-keys", &domain);
+    record(&web, &viewer, "add-keys", &domain, place_of(&web, Some(&domain)).await).await;
     Ok((StatusCode::CREATED, Json(json!({ "keys": made }))))
 }
 
@@ -236,17 +291,19 @@ pub(crate) async fn add_keys(
 pub(crate) async fn check_keys(
     State(web): State<Arc<Inner>>,
     Path(domain): Path<String>,
-    _: Administrator,
+    viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ViewDomains, place_of(&web, Some(&domain)).await)?;
     Ok(Json(json!({ "keys": web.operate(Desk::Keys, json!({ "check": { "domain": domain } })).await? })))
 }
 
 pub(crate) async fn set_key(
     State(web): State<Arc<Inner>>,
     Path((domain, selector)): Path<(String, String)>,
-    Administrator(viewer): Administrator,
+    viewer: Viewer,
     body: Parsed<KeyPatch>,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ChangeDomains, place_of(&web, Some(&domain)).await)?;
     let KeyPatch { state, unchecked } = read(body)?;
     let request = match state.as_str() {
         "active" => json!({ "activate": { "domain": domain, "selector": selector, "unchecked": unchecked } }),
@@ -254,25 +311,29 @@ pub(crate) async fn set_key(
         _ => return Err(ApiError::Invalid("`state` is active or retired".to_owned())),
     };
     let changed = web.operate(Desk::Keys, request).await?;
-    record(&web, &viewer, &format!("key-{state}"), &format!("{selector}._domainkey.{domain}"));
+    let place = place_of(&web, Some(&domain)).await;
+    record(&web, &viewer, &format!("key-{state}"), &format!("{selector}._domainkey.{domain}"), place).await;
     Ok(Json(changed))
 }
 
 pub(crate) async fn delete_key(
     State(web): State<Arc<Inner>>,
     Path((domain, selector)): Path<(String, String)>,
-    Administrator(viewer): Administrator,
+    viewer: Viewer,
 ) -> Result<StatusCode, ApiError> {
+    viewer.require(Right::ChangeDomains, place_of(&web, Some(&domain)).await)?;
     web.operate(Desk::Keys, json!({ "delete": { "domain": domain, "selector": selector } })).await?;
-    record(&web, &viewer, "delete-key", &format!("{selector}._domainkey.{domain}"));
+    let place = place_of(&web, Some(&domain)).await;
+    record(&web, &viewer, "delete-key", &format!("{selector}._domainkey.{domain}"), place).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn reports(
     State(web): State<Arc<Inner>>,
     Query(ReportQuery { kind, domain, days }): Query<ReportQuery>,
-    _: Administrator,
+    viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ViewDomains, place_of(&web, domain.as_deref()).await)?;
     let (kind, days) = (kind.unwrap_or_else(|| "dmarc".to_owned()), days.unwrap_or(DAYS));
     let request = json!({ "list": { "kind": kind, "domain": domain, "days": days } });
     Ok(Json(json!({ "reports": web.operate(Desk::Reports, request).await? })))
@@ -283,8 +344,9 @@ pub(crate) async fn report_sums(
     State(web): State<Arc<Inner>>,
     Path((kind, domain)): Path<(String, String)>,
     Query(ReportQuery { days, .. }): Query<ReportQuery>,
-    _: Administrator,
+    viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
+    viewer.require(Right::ViewDomains, place_of(&web, Some(&domain)).await)?;
     let request = json!({ "sum": { "kind": kind, "domain": domain, "days": days.unwrap_or(DAYS) } });
     Ok(Json(json!({ "rows": web.operate(Desk::Reports, request).await? })))
 }

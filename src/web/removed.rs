@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use access::Right;
 use axum::Json;
 use axum::extract::{Query, State};
-use directory::{Access, Account};
+use directory::Account;
 use mail::Address;
 use mail::date::format_utc;
 use mail::mime::{EnvelopeAddress, Summary, decode::decode_header_text};
@@ -53,22 +54,21 @@ const PAGE_MAX: usize = 1000;
 const IDS_MAX: usize = 1000;
 
 /// The account that the viewer may act for.
-async fn account_of(web: &Inner, viewer: &Viewer, wanted: Option<&str>) -> Result<Account, ApiError> {
+async fn account_of(web: &Inner, viewer: &Viewer, wanted: Option<&str>, right: Right) -> Result<Account, ApiError> {
     let Some(wanted) = wanted else { return Ok(viewer.account.clone()) };
     let address: Address = parse(wanted)?;
     if address.to_folded() == viewer.account.address.to_folded() {
         return Ok(viewer.account.clone());
     }
-    if viewer.account.access != Access::Admin {
-        return Err(ApiError::Forbidden);
-    }
-    find(web, &address).await
+    let account = find(web, &address).await?;
+    viewer.require(right, account.position)?;
+    Ok(account)
 }
 
 /// The log tells whether it was the owner or an administrator.
-fn record(web: &Inner, viewer: &Viewer, action: &str, account: &Account) {
+async fn record(web: &Inner, viewer: &Viewer, action: &str, account: &Account) {
     let kind = if account.id == viewer.account.id { Kind::OwnerChanged } else { Kind::Administered };
-    record_as(web, viewer, kind, action, &account.address.to_string());
+    record_as(web, viewer, kind, action, &account.address.to_string(), account.position).await;
 }
 
 pub(crate) async fn list(
@@ -76,7 +76,10 @@ pub(crate) async fn list(
     Query(of): Query<Of>,
     viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
-    let account = account_of(&web, &viewer, of.account.as_deref()).await?.id;
+    let account = account_of(&web, &viewer, of.account.as_deref(), Right::ViewAccounts).await?;
+    web.looked(&viewer, "removed", account.position, &account.address.to_string()).await?;
+    let has_subjects = viewer.may(Right::ViewSubjects, account.position);
+    let account = account.id;
     let mail = &web.services.storage.mail;
     let limit = of.limit.unwrap_or(200).clamp(1, PAGE_MAX);
     let mut messages = mail.removed(account, limit + 1).await?;
@@ -89,7 +92,7 @@ pub(crate) async fn list(
         .filter(|one| one.messages > 0 || !there.contains(&one.name))
         .map(|one| json!({ "name": one.name.as_str(), "removedAt": format_utc(one.removed_at), "messages": one.messages }))
         .collect();
-    let messages: Vec<Value> = messages.iter().map(message_to_json).collect();
+    let messages: Vec<Value> = messages.iter().map(|one| message_to_json(one, has_subjects)).collect();
     Ok(Json(json!({ "messages": messages, "folders": folders, "hasMore": has_more })))
 }
 
@@ -99,7 +102,7 @@ pub(crate) async fn restore(
     body: Parsed<Restore>,
 ) -> Result<Json<Value>, ApiError> {
     let body = read(body)?;
-    let account = account_of(&web, &viewer, body.account.as_deref()).await?;
+    let account = account_of(&web, &viewer, body.account.as_deref(), Right::ChangeAccounts).await?;
     let into = body.into.as_deref().map(parse::<MailboxName>).transpose()?;
     let (restored, mailboxes) = match (&body.folder, body.ids.as_slice()) {
         (Some(folder), []) => {
@@ -115,7 +118,7 @@ pub(crate) async fn restore(
         }
         _ => return Err(ApiError::Invalid(format!("give 1 to {IDS_MAX} ids, or a folder"))),
     };
-    record(&web, &viewer, "restore", &account);
+    record(&web, &viewer, "restore", &account).await;
     let mailboxes: Vec<&str> = mailboxes.iter().map(MailboxName::as_str).collect();
     Ok(Json(json!({ "restored": restored, "mailboxes": mailboxes })))
 }
@@ -126,22 +129,23 @@ pub(crate) async fn purge(
     body: Parsed<Purge>,
 ) -> Result<Json<Value>, ApiError> {
     let body = read(body)?;
-    let account = account_of(&web, &viewer, body.account.as_deref()).await?;
+    let account = account_of(&web, &viewer, body.account.as_deref(), Right::ChangeAccounts).await?;
     let ids = match (body.all, body.ids.len()) {
         (true, 0) => None,
         (false, 1..=IDS_MAX) => Some(body.ids.into_iter().map(EmailId).collect()),
         _ => return Err(ApiError::Invalid(format!("give 1 to {IDS_MAX} ids, or all"))),
     };
     let purged = web.services.storage.purge(account.id, ids).await?;
-    record(&web, &viewer, "purge", &account);
+    record(&web, &viewer, "purge", &account).await;
     Ok(Json(json!({ "purged": purged })))
 }
 
-fn message_to_json(removed: &Removed) -> Value {
+fn message_to_json(removed: &Removed, has_subject: bool) -> Value {
     let summary = Summary::decode(&removed.summary).ok();
     let envelope = summary.as_ref().map(|summary| &summary.envelope);
     let from = envelope.and_then(|envelope| envelope.from.iter().find_map(EnvelopeAddress::addr_spec));
     let subject = envelope.and_then(|envelope| envelope.subject.as_deref()).map(decode_header_text);
+    let subject = subject.filter(|_| has_subject);
     json!({
         "id": removed.email.0,
         "removedAt": format_utc(removed.removed_at),

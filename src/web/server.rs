@@ -4,18 +4,21 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use access::Position;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, Request, Response, header};
-use axum::routing::{get, post};
-use base::{Clock, IdSource};
+use axum::routing::{delete, get, post, put};
+use base::{AccountId, Clock, IdSource};
 use cluster::{Affinity, Membership};
 use directory::{Directory, Registry, WebSession};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use jmap::Jmap;
+use layers::Layers;
+use moka::sync::Cache;
 use store::Storage;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
@@ -26,9 +29,13 @@ use trail::Trail;
 use crate::assets::Assets;
 use crate::error::ApiError;
 use crate::leading::{Answered, Leading};
+use crate::links::Links;
 use crate::operations::{self, Operations};
 use crate::session_table::SessionTable;
-use crate::{about, admin, api, assets, jmap_http, log, login, message, nodes, openapi, recipients, removed, security};
+use crate::{
+    about, admin, api, assets, confirm, jmap_http, log, login, message, nodes, openapi, people, policies, quarantine,
+};
+use crate::{recipients, removed, security};
 
 /// What the web role is built from.
 pub struct WebServices {
@@ -36,6 +43,8 @@ pub struct WebServices {
     pub directory: Arc<dyn Directory>,
     /// The same directory, for administration.
     pub registry: Arc<Registry>,
+    /// What policies say, for who asks what is allowed.
+    pub layers: Arc<Layers>,
     pub trail: Arc<Trail>,
     pub jmap: Arc<Jmap>,
     /// The way to old servers.
@@ -44,6 +53,8 @@ pub struct WebServices {
     pub membership: Arc<Membership>,
     /// Leads requests to the node of their account; `None` on a node that is alone.
     pub affinity: Option<Arc<Affinity>>,
+    /// For links in mails that do something.
+    pub links: Links,
     pub clock: Arc<dyn Clock>,
     pub ids: Arc<IdSource>,
 }
@@ -54,6 +65,8 @@ pub struct WebSettings {
     pub node_name: String,
     /// Passwords may be sent over plain HTTP from loopback: the demonstration mode.
     pub plain_login_on_loopback: bool,
+    /// Roles of the provider's people count only with a second factor.
+    pub staff_needs_second_factor: bool,
 }
 
 /// The other end of a connection.
@@ -75,6 +88,8 @@ pub(crate) struct Inner {
     pub settings: WebSettings,
     pub assets: Assets,
     pub sessions: SessionTable,
+    /// What viewers looked at of late: it is put on record once.
+    pub looks: Cache<(AccountId, &'static str, Position), ()>,
     /// Event streams open at a time.
     pub streams: Arc<Semaphore>,
     /// Ends event streams when the node stops.
@@ -84,6 +99,8 @@ pub(crate) struct Inner {
 }
 
 const STREAMS_MAX: usize = 10_000;
+const LOOKS_MAX: u64 = 100_000;
+const LOOKED_FOR: Duration = Duration::from_secs(1800);
 /// From the first octet of a request to the end of its header; also how long an idle connection is kept.
 const HEADER_WAIT: Duration = Duration::from_secs(60);
 /// A whole request with its body and its answer up to the first octet.
@@ -98,6 +115,7 @@ impl Web {
             settings,
             assets: Assets::default(),
             sessions,
+            looks: Cache::builder().max_capacity(LOOKS_MAX).time_to_live(LOOKED_FOR).build(),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             closing: CancellationToken::new(),
             operations: OnceLock::new(),
@@ -213,6 +231,8 @@ fn router(inner: Arc<Inner>) -> Router {
         .route("/login", get(login::page).post(login::submit))
         .route("/login.css", get(login::style))
         .route("/logout", post(login::leave))
+        .route("/held/{token}", get(confirm::held).post(confirm::act_on_held))
+        .route("/forward/{token}", get(confirm::forward).post(confirm::accept_forward))
         .route("/.well-known/jmap", get(jmap_http::session))
         .route("/jmap/session", get(jmap_http::session))
         .route("/jmap/download/{account}/{blob}/{name}", get(jmap_http::download))
@@ -221,6 +241,8 @@ fn router(inner: Arc<Inner>) -> Router {
         .merge(uploads)
         .merge(calls)
         .merge(api_router())
+        .merge(filter_router())
+        .merge(people_router())
         .route("/assets/{*path}", get(assets::file))
         .route("/favicon.ico", get(assets::favicon))
         .route("/", get(assets::shell))
@@ -256,6 +278,13 @@ fn api_router() -> Router<Arc<Inner>> {
         .route("/api/v1/log/stream", get(log::stream))
         .route("/api/v1/nodes", get(nodes::list))
         .route("/api/v1/nodes/{name}", axum::routing::patch(nodes::set).delete(nodes::remove))
+        .route("/api/v1/tenants", get(admin::tenants).post(admin::add_tenant))
+        .route("/api/v1/tenants/{name}", axum::routing::patch(admin::set_tenant).delete(admin::delete_tenant))
+        .route("/api/v1/domains/{name}/aliases", get(admin::domain_aliases))
+        .route(
+            "/api/v1/domains/{name}/aliases/{alias}",
+            put(admin::add_domain_alias).delete(admin::delete_domain_alias),
+        )
         .route("/api/v1/domains", get(admin::domains).post(admin::add_domain))
         .route("/api/v1/domains/{name}", axum::routing::patch(admin::set_domain).delete(admin::delete_domain))
         .route("/api/v1/accounts", get(admin::accounts).post(admin::add_account))
@@ -278,7 +307,50 @@ fn api_router() -> Router<Arc<Inner>> {
         .route("/api/v1/reports", get(operations::reports))
         .route("/api/v1/reports/{kind}/{domain}", get(operations::report_sums))
         .route("/api/v1/aliases", get(admin::aliases))
-        .route("/api/v1/aliases/{address}", axum::routing::put(admin::put_alias).delete(admin::delete_alias))
+        .route("/api/v1/aliases/{address}", put(admin::put_alias).delete(admin::delete_alias))
+        .layer(DefaultBodyLimit::max(64 * 1024))
+}
+
+/// Policies, lists of senders, and what is held.
+fn filter_router() -> Router<Arc<Inner>> {
+    Router::new()
+        .route("/api/v1/policy", get(policies::show).patch(policies::set))
+        .route("/api/v1/policy/options", get(policies::options))
+        .route("/api/v1/policy/history", get(policies::history))
+        .route("/api/v1/policy/history/{change}/undo", post(policies::undo))
+        .route("/api/v1/policy/plans", get(policies::plans).post(policies::plan))
+        .route("/api/v1/policy/plans/{plan}", delete(policies::unplan))
+        .route("/api/v1/policy/replay", post(policies::replay))
+        .route("/api/v1/senders", get(policies::senders).post(policies::add_sender))
+        .route("/api/v1/senders/{entry}", delete(policies::delete_sender))
+        .route("/api/v1/quarantine", get(quarantine::list))
+        .route("/api/v1/quarantine/counts", get(quarantine::counts))
+        .route("/api/v1/quarantine/actions", post(quarantine::act))
+        .route("/api/v1/quarantine/messages/{id}", get(quarantine::show))
+        .route("/api/v1/quarantine/messages/{id}/body", get(quarantine::body))
+        .route("/api/v1/quarantine/messages/{id}/source", get(quarantine::source))
+        .layer(DefaultBodyLimit::max(256 * 1024))
+}
+
+/// What belongs to people.
+fn people_router() -> Router<Arc<Inner>> {
+    Router::new()
+        .route("/api/v1/me", get(people::me))
+        .route("/api/v1/me/password", post(people::set_password))
+        .route(
+            "/api/v1/me/second-factor",
+            post(people::begin_second_factor).put(people::confirm_second_factor).delete(people::delete_second_factor),
+        )
+        .route("/api/v1/me/sessions", get(people::sessions))
+        .route("/api/v1/me/sessions/{id}", delete(people::close_session))
+        .route("/api/v1/accounts/{address}/second-factor", delete(people::delete_second_factor_of))
+        .route("/api/v1/roles", get(people::roles).post(people::grant).delete(people::revoke))
+        .route("/api/v1/app-passwords", get(people::app_passwords).post(people::add_app_password))
+        .route("/api/v1/app-passwords/{id}", delete(people::delete_app_password))
+        .route("/api/v1/tokens", get(people::tokens).post(people::add_token))
+        .route("/api/v1/tokens/{id}", delete(people::delete_token))
+        .route("/api/v1/forwards", get(people::forwards).put(people::set_forwards))
+        .route("/api/v1/audit", get(people::audit))
         .layer(DefaultBodyLimit::max(64 * 1024))
 }
 

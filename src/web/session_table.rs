@@ -53,6 +53,11 @@ impl SessionTable {
         Ok(found)
     }
 
+    /// Asks the directory again for every session.
+    pub fn forget(&self) {
+        self.recent.invalidate_all();
+    }
+
     pub async fn close(&self, key: &str) -> Result<(), ApiError> {
         let digest = *blake3::hash(key.as_bytes()).as_bytes();
         self.registry.close_web_session(&digest).await?;

@@ -87,7 +87,7 @@ fn sender(name: &str) -> String {
 #[test]
 fn blocked_files_are_held_and_the_log_says_which() {
     let node = Node::start();
-    let held = |count: usize| assert_eq!(node.messages("user1", "Quarantine").len(), count, "{}", node.log());
+    let held = |count: usize| assert_eq!(node.held_ids("user1").len(), count, "{}", node.log());
     for (at, (name, content, says)) in [
         (
             "invoice.zip",
@@ -160,7 +160,7 @@ fn an_archive_built_to_explode_is_held() {
     let offset = u32::try_from(content.len()).unwrap().to_le_bytes();
     let bomb = [content, &directory, b"PK\x05\x06\0\0\0\0", &counts, &counts, &size, &offset, &[0, 0]].concat();
     assert!(send(&node, "bomb", &with_file("a.zip", &bomb)).starts_with("250"));
-    assert_eq!(node.messages("user1", "Quarantine").len(), 1);
+    assert_eq!(node.held_ids("user1").len(), 1);
     let story = story(&node, &sender("bomb"));
     assert!(story.contains("suspicious attachment, unreadable: a.zip") && story.contains("ATTACH_BOMB"), "{story}");
 }

@@ -172,12 +172,12 @@ fn a_refusal_stands_whomever_a_milter_removes() {
     );
     let each = hand_over(&strict, &["user1"], &letter("for nobody", "Not wanted."));
     assert!(each[0].starts_with("554 5.7.1"), "{each:?}");
-    assert!(strict.messages("user1", "Quarantine").is_empty());
+    assert!(strict.held_ids("user1").is_empty());
     // What nobody refuses and nobody would have is kept.
     let node = Node::with(&["--milter", &address]);
     let each = hand_over(&node, &["user1"], &letter("for nobody", "But kept."));
     assert!(each[0].starts_with("250"), "{each:?}");
-    assert_eq!(node.messages("user1", "Quarantine").len(), 1);
+    assert_eq!(node.held_ids("user1").len(), 1);
 }
 
 #[test]

@@ -26,6 +26,8 @@ mod name_servers;
 mod object_store;
 mod operations;
 mod own_domains;
+mod people;
+mod policies;
 mod postfix;
 mod postgres;
 mod queue;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base::{Clock as _, SystemClock};
 use engine::postgres::Server;
 
-use crate::harness::{Conversation, Node, base64, http, letter, ortler_fails, run_program};
+use crate::harness::{Conversation, Node, basic, http, letter, ortler_fails, run_program};
 
 /// `example.test` and accounts in it, password `demo`.
 pub fn add_accounts(node: &Node, users: &[&str]) {
@@ -14,10 +14,6 @@ pub fn add_accounts(node: &Node, users: &[&str]) {
         let address = format!("{user}@example.test");
         node.command(&["account", "add", &address, "--password-hash", "{PLAIN}demo"]);
     }
-}
-
-fn basic(user: &str) -> String {
-    format!("Authorization: Basic {}\r\n", base64(format!("{user}@example.test:demo").as_bytes()))
 }
 
 #[test]

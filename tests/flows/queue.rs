@@ -10,7 +10,7 @@ use mailauth::stub::StubServer;
 use serde_json::Value;
 
 use super::postgres::add_accounts;
-use crate::harness::{Node, Reaction, Receiver, base64, dns_address, http, letter, ortler, ortler_fails, report};
+use crate::harness::{Node, Reaction, Receiver, base64, dns_address, letter, ortler, ortler_fails, report};
 
 /// All of these lead to the receiver.
 const ZONE: &str = "
@@ -588,13 +588,6 @@ fn notices_reach_mailboxes_on_old_servers() {
 }
 
 /// A request of an administrator, or of somebody else; status and answer.
-fn api(node: &Node, user: &str, request: &str, body: &str) -> (u16, Value) {
-    let credentials = base64(format!("{user}@example.test:demo").as_bytes());
-    let headers = format!("Authorization: Basic {credentials}\r\nContent-Type: application/json\r\n");
-    let (status, _, answer) = http(node.port(80), request, &headers, body);
-    (status, serde_json::from_str(&answer).unwrap_or_default())
-}
-
 #[test]
 fn the_api_does_what_commands_do() {
     let zone = StubServer::start(ZONE);
@@ -607,14 +600,14 @@ fn the_api_does_what_commands_do() {
     let first = submit(&node, &["late@a.test"], &letter("Late", "text"));
     let second = submit(&node, &["x@b.test", "y@b.test"], &letter("Waits", "text"));
     wait_until("a first attempt", || waiting(&node).iter().any(|one| one["attempts"].as_u64() > Some(0)));
-    let (status, found) = api(&node, "admin", "GET /api/v1/queue?to=@b.test&limit=1", "");
+    let (status, found) = node.api("admin", "GET /api/v1/queue?to=@b.test&limit=1", "");
     assert_eq!((status, found["recipients"].as_array().map(Vec::len)), (200, Some(1)), "{found}");
     let after = found["recipients"][0]["id"].as_str().unwrap().to_owned();
-    let (_, rest) = api(&node, "admin", &format!("GET /api/v1/queue?to=@b.test&after={after}"), "");
+    let (_, rest) = node.api("admin", &format!("GET /api/v1/queue?to=@b.test&after={after}"), "");
     assert_eq!(rest["recipients"][0]["to"], "y@b.test", "{rest}");
-    assert_eq!(api(&node, "admin", "GET /api/v1/queue/counts", "").1["waiting"], 3);
-    assert_eq!(api(&node, "admin", &format!("GET /api/v1/queue/messages/{first}"), "").1["subject"], "Late");
-    let (_, lanes) = api(&node, "admin", "GET /api/v1/queue/lanes", "");
+    assert_eq!(node.api("admin", "GET /api/v1/queue/counts", "").1["waiting"], 3);
+    assert_eq!(node.api("admin", &format!("GET /api/v1/queue/messages/{first}"), "").1["subject"], "Late");
+    let (_, lanes) = node.api("admin", "GET /api/v1/queue/lanes", "");
     assert!(
         lanes["lanes"].as_array().unwrap().iter().any(|lane| lane["lane"] == "b.test" && lane["state"] == "suspended"),
         "{lanes}"
@@ -627,20 +620,20 @@ fn the_api_does_what_commands_do() {
         ("POST /api/v1/queue/actions", "{\"action\":\"reroute\",\"where\":{\"to\":\"@b.test\"}}", "needs a `lane`"),
         ("POST /api/v1/queue/actions", "{\"action\":\"retry\",\"whom\":1}", "unknown field"),
     ] {
-        let (status, answer) = api(&node, "admin", request, body);
+        let (status, answer) = node.api("admin", request, body);
         assert!(
             matches!(status, 400 | 422) && answer["message"].as_str().unwrap().contains(words),
             "{request} {body}: {status} {answer}"
         );
     }
-    assert_eq!(api(&node, "user1", "GET /api/v1/queue", "").0, 403);
-    let act = |body: &str| api(&node, "admin", "POST /api/v1/queue/actions", body);
+    assert_eq!(node.api("user1", "GET /api/v1/queue", "").0, 403);
+    let act = |body: &str| node.api("admin", "POST /api/v1/queue/actions", body);
     assert_eq!(
         act(&format!("{{\"action\":\"hold\",\"ids\":[\"{second}\"],\"reason\":\"a look\"}}")).1["recipients"],
         2
     );
     assert_eq!(act("{\"action\":\"delete\",\"where\":{\"to\":\"y@b.test\"}}").1["recipients"], 1);
-    assert_eq!(api(&node, "admin", "PATCH /api/v1/queue/lanes/b.test", "{\"suspended\":false}").0, 204);
+    assert_eq!(node.api("admin", "PATCH /api/v1/queue/lanes/b.test", "{\"suspended\":false}").0, 204);
     assert_eq!(act(&format!("{{\"action\":\"release\",\"ids\":[\"{second}\"]}}")).1["recipients"], 1);
     assert_eq!(receiver.wait_for(1)[0].rcpt, ["RCPT TO:<x@b.test>"]);
     assert_eq!(
@@ -658,10 +651,10 @@ fn sent_mail_can_be_taken_back() {
     let call = |method: &str, arguments: &Value| {
         let mut arguments = arguments.clone();
         arguments["accountId"] =
-            api(&node, "user1", "GET /jmap/session", "").1["primaryAccounts"]["urn:ietf:params:jmap:mail"].clone();
+            node.api("user1", "GET /jmap/session", "").1["primaryAccounts"]["urn:ietf:params:jmap:mail"].clone();
         let using = ["core", "mail", "submission"].map(|name| format!("urn:ietf:params:jmap:{name}"));
         let request = serde_json::json!({ "using": using, "methodCalls": [[method, arguments, "0"]] });
-        let (status, answer) = api(&node, "user1", "POST /jmap/", &request.to_string());
+        let (status, answer) = node.api("user1", "POST /jmap/", &request.to_string());
         assert_eq!(status, 200, "{answer}");
         answer["methodResponses"][0][1].clone()
     };

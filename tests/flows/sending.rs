@@ -43,7 +43,7 @@ fn an_account_that_sends_as_a_thief_is_slowed_and_held() {
     assert_eq!(node.messages("user2", "INBOX").len(), 1);
     name_nobody(&node, 49);
     assert!(send(&node).starts_with("250"));
-    assert_eq!((node.messages("user2", "INBOX").len(), node.messages("user2", "Quarantine").len()), (1, 1));
+    assert_eq!((node.messages("user2", "INBOX").len(), node.held_ids("user2").len()), (1, 1));
     let story = (0..50).find_map(|_| {
         std::thread::sleep(std::time::Duration::from_millis(100));
         let found = node.json(&["trace", "--to", "user2@example.test"]);

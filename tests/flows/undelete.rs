@@ -49,10 +49,10 @@ fn the_owner_restores_messages_and_folders_and_nobody_else_but_administrators() 
     assert_eq!((&expunged["subject"], &expunged["from"]), (&json!("second"), &json!("anna@sender.example")));
 
     let (status, _) = api(&node, "user2", "GET /api/v1/removed?account=user1@example.test", &Value::Null);
-    assert_eq!(status, 403);
+    assert_eq!(status, 404);
     let theirs = json!({ "account": USER, "ids": [expunged["id"]] });
-    assert_eq!(api(&node, "user2", "POST /api/v1/removed/restore", &theirs).0, 403);
-    assert_eq!(api(&node, "user2", "POST /api/v1/removed/purge", &json!({ "account": USER, "all": true })).0, 403);
+    assert_eq!(api(&node, "user2", "POST /api/v1/removed/restore", &theirs).0, 404);
+    assert_eq!(api(&node, "user2", "POST /api/v1/removed/purge", &json!({ "account": USER, "all": true })).0, 404);
     // Ids are an account's own: those of another bring nothing back.
     let (status, back) = api(&node, "user2", "POST /api/v1/removed/restore", &json!({ "ids": [expunged["id"]] }));
     assert_eq!((status, &back["restored"]), (200, &json!(0)));

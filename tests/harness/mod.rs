@@ -24,7 +24,7 @@ pub use client::{Conversation, base64, http, http_at};
 pub use dns::{address as dns_address, answer as answer_dns};
 pub use dovecot::Dovecot;
 pub use load::{Found, Load, Stop, USERS};
-pub use node::{Node, PASSWORD, letter, ortler, ortler_fails, run_program, written};
+pub use node::{Node, PASSWORD, basic, letter, ortler, ortler_fails, run_program, written};
 pub use patroni::{Patroni, Site};
 pub use receiver::{Reaction, Receiver};
 pub use served::{Served, configure, make_certificate};

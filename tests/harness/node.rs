@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base::{Clock as _, SystemClock};
 
-use super::client::Conversation;
+use super::client::{Conversation, base64, http};
 use super::dns;
 
 /// Every account's password in a demonstration.
@@ -88,7 +88,7 @@ impl Node {
         let (base, dir) = (take_base(), tempfile::tempdir().unwrap());
         let mut text = format!(
             "[node]\nname = \"mx{base}.example.test\"\ndata = \".\"\nshutdown_wait = \"10 s\"\n[dns]\nservers = [\"{}\"]\n\
-             [login]\nplaintext = \"loopback\"\n[log]\nlevel = \"warn\"\n[storage]\nengine = \"postgresql\"\n\
+             [login]\nplaintext = \"loopback\"\nstaff_second_factor = \"optional\"\n[log]\nlevel = \"warn\"\n[storage]\nengine = \"postgresql\"\n\
              postgresql = \"{url}\"\n{storage}\n",
             dns::address()
         );
@@ -274,6 +274,65 @@ impl Node {
         imap.fetch_bodies()
     }
 
+    /// Messages of an account that are held, the oldest first.
+    pub fn held(&self, user: &str) -> Vec<Vec<u8>> {
+        self.held_ids(user)
+            .iter()
+            .map(|id| self.api_octets(user, &format!("/api/v1/quarantine/messages/{id}/source")))
+            .collect()
+    }
+
+    pub fn held_ids(&self, user: &str) -> Vec<String> {
+        let (status, found) = self.api(user, "GET /api/v1/quarantine?limit=500", "");
+        assert_eq!(status, 200, "{found}");
+        let ids = found["messages"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned());
+        ids.rev().collect()
+    }
+
+    /// All messages of an account, with where they are: INBOX, Junk or Held.
+    pub fn everywhere(&self, user: &str) -> Vec<(&'static str, Vec<u8>)> {
+        let of = |place: &'static str| self.messages(user, place).into_iter().map(move |message| (place, message));
+        let held = self.held(user).into_iter().map(|message| ("Held", message));
+        of("INBOX").chain(of("Junk")).chain(held).collect()
+    }
+
+    /// Deletes all messages of an account, for good.
+    pub fn empty(&self, user: &str) {
+        let mut imap = self.sign_in(user);
+        for mailbox in ["INBOX", "Junk"] {
+            imap.tagged(&format!("SELECT {mailbox}"));
+            imap.tagged("STORE 1:* +FLAGS.SILENT (\\Deleted)");
+            imap.tagged("EXPUNGE");
+        }
+        let ids = self.held_ids(user);
+        if !ids.is_empty() {
+            let body = serde_json::json!({ "action": "delete", "ids": ids }).to_string();
+            assert_eq!(self.api(user, "POST /api/v1/quarantine/actions", &body).0, 200);
+        }
+    }
+
+    /// A call of the API by a user of the demonstration, with the answer's status and JSON.
+    pub fn api(&self, user: &str, request: &str, body: &str) -> (u16, serde_json::Value) {
+        self.api_with(&basic(user), request, body)
+    }
+
+    /// The same with other header lines.
+    pub fn api_with(&self, headers: &str, request: &str, body: &str) -> (u16, serde_json::Value) {
+        let headers = format!("{headers}Content-Type: application/json\r\n");
+        let (status, _, answer) = http(self.port(80), request, &headers, body);
+        (status, serde_json::from_str(&answer).unwrap_or_default())
+    }
+
+    fn api_octets(&self, user: &str, path: &str) -> Vec<u8> {
+        let mut connection = self.connect(80);
+        let head = basic(user);
+        connection.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}\r\n").as_bytes());
+        let answer = connection.rest();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+        let end = answer.windows(4).position(|octets| octets == b"\r\n\r\n").unwrap();
+        answer[end + 4..].to_vec()
+    }
+
     pub fn sign_in(&self, user: &str) -> Conversation {
         let mut imap = self.connect(143);
         imap.expect("* OK");
@@ -291,6 +350,11 @@ impl Drop for Node {
         BASES.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(self.base);
         BASES.1.notify_one();
     }
+}
+
+/// The header line by which a user of the demonstration signs in to the API.
+pub fn basic(user: &str) -> String {
+    format!("Authorization: Basic {}\r\n", base64(format!("{user}@example.test:{PASSWORD}").as_bytes()))
 }
 
 /// True if the node answers that it lives.

@@ -127,7 +127,7 @@ pub fn configure(dir: &Path, address: Ipv4Addr, offset: u16, node_options: &str,
         [("smtp", 25), ("submission", 587), ("imap", 143), ("imaps", 993), ("health", 90)];
     let mut text = format!(
         "[node]\nname = \"mx.example.test\"\ndata = \"data\"\nshutdown_wait = \"10 s\"\n{node_options}\n[tls]\n\
-         certificate = \"certificate.pem\"\nkey = \"key.pem\"\n[dns]\nservers = [\"{name_server}\"]\n[login]\nplaintext = \"loopback\"\n"
+         certificate = \"certificate.pem\"\nkey = \"key.pem\"\n[dns]\nservers = [\"{name_server}\"]\n[login]\nplaintext = \"loopback\"\nstaff_second_factor = \"optional\"\n"
     );
     for (name, port) in SERVICES {
         text.push_str(&format!("[[listener]]\nprotocol = \"{name}\"\naddress = \"{address}:{}\"\n", port + offset));

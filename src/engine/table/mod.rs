@@ -4,6 +4,7 @@
 mod merge;
 mod postgres;
 mod sqlite;
+mod statement;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use crate::error::EngineError;
 use crate::postgres::{Pool, Session};
 
 pub use merge::{Between, DIFFERENCES_MAX, Merge, Side, Step, Tally, all_differences, differences, sync};
+pub use statement::{Columns, Done, Statement, Undone, having};
 
 /// What a column holds. The embedded engine keeps truths and small numbers as integers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -22,7 +22,7 @@ impl ToSql for Value {
     }
 }
 
-fn read(row: &rusqlite::Row<'_>, columns: usize) -> rusqlite::Result<Row> {
+pub(super) fn read(row: &rusqlite::Row<'_>, columns: usize) -> rusqlite::Result<Row> {
     let value = |column| {
         Ok(match row.get::<_, SqlValue>(column)? {
             SqlValue::Null => Value::Null,

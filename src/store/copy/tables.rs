@@ -90,6 +90,25 @@ const REMOVED: Columns = &[
     ("size_bytes", Int),
 ];
 
+const HELD: Columns = &[
+    ("account_id", Int),
+    ("email_id", Int),
+    ("message_id", Bytes),
+    ("domain_id", Int),
+    ("reason", Text),
+    ("detail", Text),
+    ("score", Int),
+    ("sender", Text),
+    ("author", Text),
+    ("recipient", Text),
+    ("subject", Text),
+    ("size_bytes", Int),
+    ("held_at", Int),
+    ("expires_at", Int),
+    ("told_at", Int),
+    ("asked_at", Int),
+];
+
 /// Of the content row.
 const CONTENT: Columns = &[("blob_id", Bytes), ("prefix", Bytes), ("summary", Bytes)];
 
@@ -152,7 +171,7 @@ const BLOB: Columns = &[("blob_id", Bytes), ("size_bytes", Int), ("digest", Byte
 
 /// What an account has, apart from its deliveries, which no index of the embedded engine finds by account. The first
 /// ones are short and change with every message.
-pub(super) fn of_account() -> [Table; 11] {
+pub(super) fn of_account() -> [Table; 12] {
     [
         plain("account", ACCOUNT, 1),
         plain("mailbox", MAILBOX, 2),
@@ -166,6 +185,7 @@ pub(super) fn of_account() -> [Table; 11] {
         // An email that was expunged keeps its number: it goes from the one before it comes to the other.
         with_content("entry", ENTRY, 3),
         with_content("removed", REMOVED, 2),
+        with_content("held", HELD, 2),
     ]
 }
 
@@ -173,7 +193,7 @@ pub(super) fn of_account() -> [Table; 11] {
 pub(super) const TELLING: usize = 5;
 
 /// Tables of the server's.
-pub(super) const KNOWN_TO_PLANNER: [&str; 20] = [
+pub(super) const KNOWN_TO_PLANNER: [&str; 21] = [
     "account",
     "mailbox",
     "subscription",
@@ -186,6 +206,7 @@ pub(super) const KNOWN_TO_PLANNER: [&str; 20] = [
     "owner_verdict",
     "entry",
     "removed",
+    "held",
     "content",
     "delivered",
     "queue_item",

@@ -12,6 +12,7 @@ use mail::mime::Summary;
 
 use super::{CopyError, CopyReport, tables};
 use crate::contract::{self, EVERYTHING, NOW, Random, Subject, name, uid};
+use crate::contract_held;
 use crate::contract_queue;
 use crate::model::{Delivery, FlagChange, Flags, Role, SystemFlags, Target};
 use crate::object_server::ObjectServer;
@@ -147,6 +148,8 @@ impl Node {
         self.deliver(50, Bytes::from_static(b"in the pools")).await;
         let leaving = contract_queue::message(&self.subject, "ann@example.test", &[("bob@a.test", "a.test")]).await;
         self.storage.queue.enqueue(vec![leaving]).await.unwrap();
+        let held = contract_held::message(&self.subject, account, 7, "held back").await;
+        self.storage.held.hold(vec![held]).await.remove(0).unwrap();
         self.storage.queue.suspend_lane(&"b.test".into(), Some("as asked".to_owned())).await.unwrap();
         let tables = tables::of_account().into_iter().chain(tables::of_all()).chain([tables::blobs(true)]);
         for table in tables {
@@ -344,6 +347,7 @@ async fn every_column_is_thought_of() {
     let mut apart: BTreeSet<String> = [
         "entry.content_id",
         "removed.content_id",
+        "held.content_id",
         "content.content_id",
         "content.account_id",
         "blob.locator",

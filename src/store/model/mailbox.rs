@@ -108,20 +108,30 @@ pub enum Role {
     Sent,
     Archive,
     Junk,
-    /// Ours: where policy holds what is worse than Junk.
+    /// Where earlier versions kept what is worse than Junk; now it is held outside mailboxes.
     Quarantine,
     Trash,
 }
 
 impl Role {
-    /// What every new account gets, with these names.
-    pub const INITIAL: [(Self, &'static str); 7] = [
+    /// All, in the order in which they are shown, with the names that mailboxes with them usually have.
+    pub const ALL: [(Self, &'static str); 7] = [
         (Self::Inbox, "INBOX"),
         (Self::Drafts, "Drafts"),
         (Self::Sent, "Sent"),
         (Self::Archive, "Archive"),
         (Self::Junk, "Junk"),
         (Self::Quarantine, "Quarantine"),
+        (Self::Trash, "Trash"),
+    ];
+
+    /// What every new account gets, with these names.
+    pub const INITIAL: [(Self, &'static str); 6] = [
+        (Self::Inbox, "INBOX"),
+        (Self::Drafts, "Drafts"),
+        (Self::Sent, "Sent"),
+        (Self::Archive, "Archive"),
+        (Self::Junk, "Junk"),
         (Self::Trash, "Trash"),
     ];
 
@@ -151,7 +161,7 @@ impl Role {
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::INITIAL.into_iter().map(|(role, _)| role).find(|role| role.as_str() == name)
+        Self::ALL.into_iter().map(|(role, _)| role).find(|role| role.as_str() == name)
     }
 }
 

@@ -3,6 +3,7 @@
 mod change;
 mod entry;
 mod flags;
+mod held;
 mod mailbox;
 mod queue;
 pub(crate) mod quota;
@@ -14,6 +15,7 @@ pub use entry::{
     AppendedEntry, Committed, Copied, Delivery, EmailId, Entry, EntryState, NewEntry, StoredBlob, Target, ThreadId,
 };
 pub use flags::{Flags, InvalidKeyword, Keyword, SystemFlags};
+pub use held::{Held, HeldBy, HeldFacts, HeldFilter, HeldId, HeldMessage, HeldNote, NewHeld};
 pub use mailbox::{InvalidMailboxName, Mailbox, MailboxName, Role};
 pub use queue::{
     Enqueued, Lane, LaneClaim, LaneLeft, LaneState, Needs, Notify, QueueAction, QueueCounts, QueueFilter, QueueItem,

@@ -2,7 +2,7 @@
 
 use base::{AccountId, ByteSize, ModSeq, Quota, UidValidity, UtcMillis};
 
-use super::{allowance, change, mailboxes, removed, rows};
+use super::{allowance, change, held, mailboxes, removed, rows};
 use crate::error::{AppendError, StoreError};
 use crate::model::{MailboxName, OverQuota, Role, Usage};
 use engine::postgres::Session;
@@ -116,7 +116,7 @@ pub(super) async fn delete(sql: &Session, account: AccountId, now: UtcMillis) ->
             return Ok(false);
         }
     }
-    if removed::purge(sql, account, None, now).await? > 0 {
+    if removed::purge(sql, account, None, now).await? > 0 || held::let_go(sql, account, None, now).await? > 0 {
         return Ok(false);
     }
     allowance::set_pools(sql, account, &[]).await?;

@@ -56,7 +56,7 @@ const JOIN_MAILBOX: &str = "JOIN mailbox m ON m.account_id = e.account_id AND m.
 const JOIN_CONTENT: &str = "JOIN content c ON c.account_id = e.account_id AND c.content_id = e.content_id";
 
 /// Rows of accounts in `$1` to `$2` that break a rule that nothing can repair: what is wrong, and a query for where.
-fn rules() -> [(&'static str, String); 9] {
+fn rules() -> [(&'static str, String); 10] {
     [
         (
             "the entry's UID is not below the mailbox's UIDNEXT",
@@ -92,10 +92,18 @@ fn rules() -> [(&'static str, String); 9] {
             ),
         ),
         (
+            "the held message has no content row",
+            format!(
+                "SELECT format('account %s, held message %s', e.account_id, e.email_id) FROM held e
+                 LEFT {JOIN_CONTENT} WHERE c.content_id IS NULL AND e.account_id"
+            ),
+        ),
+        (
             "nothing refers to the content row",
             "SELECT format('account %s, content %s', c.account_id, c.content_id) FROM content c
              WHERE NOT EXISTS (SELECT 1 FROM entry e WHERE e.account_id = c.account_id AND e.content_id = c.content_id)
              AND NOT EXISTS (SELECT 1 FROM removed e WHERE e.account_id = c.account_id AND e.content_id = c.content_id)
+             AND NOT EXISTS (SELECT 1 FROM held e WHERE e.account_id = c.account_id AND e.content_id = c.content_id)
              AND c.account_id"
                 .to_owned(),
         ),

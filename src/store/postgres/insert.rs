@@ -88,7 +88,7 @@ pub(super) async fn prepare(sql: &Session, delivery: &Delivery, now: UtcMillis) 
 }
 
 /// Holds the blobs against garbage collection until the transaction ends; refuses those it has taken.
-async fn hold(sql: &Session, blobs: impl Iterator<Item = BlobId>) -> Result<(), StoreError> {
+pub(super) async fn hold(sql: &Session, blobs: impl Iterator<Item = BlobId>) -> Result<(), StoreError> {
     let wanted: BTreeSet<[u8; 16]> = blobs.map(BlobId::to_bytes).collect();
     let wanted: Vec<&[u8]> = wanted.iter().map(<[u8; 16]>::as_slice).collect();
     let text = "SELECT 1 FROM blob WHERE blob_id = ANY ($1::bytea[]) FOR KEY SHARE";

@@ -118,7 +118,7 @@ pub(super) async fn with_role(sql: &Session, account: AccountId, role: Role, now
     if let Some(found) = id_of_role(sql, account, role).await? {
         return Ok(found);
     }
-    let usual = Role::INITIAL.into_iter().find(|(known, _)| *known == role).map_or("INBOX", |(_, name)| name);
+    let usual = Role::ALL.into_iter().find(|(known, _)| *known == role).map_or("INBOX", |(_, name)| name);
     let name: MailboxName = usual.parse().map_err(|_| rows::unreadable("initial mailbox name"))?;
     let modseq = account::take_modseq(sql, account).await?;
     if let Some(found) = id_of_name(sql, account, &name).await? {

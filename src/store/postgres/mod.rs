@@ -12,6 +12,7 @@ mod blobs;
 mod change;
 mod check;
 mod gc;
+mod held;
 mod insert;
 mod log;
 mod mailboxes;

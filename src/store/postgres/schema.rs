@@ -11,4 +11,5 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { text: include_str!("schema-4.sql"), oldest: 1 },
     Migration { text: include_str!("schema-5.sql"), oldest: 1 },
     Migration { text: include_str!("schema-6.sql"), oldest: 1 },
+    Migration { text: include_str!("schema-7.sql"), oldest: 1 },
 ];

@@ -20,7 +20,7 @@ async fn node(server: &Server) -> Subject {
     let pool = Arc::new(Pool::new(server.settings(8)));
     let mail = PgStore::open(pool, Arc::new(Signals::new()), clock.clone()).await.unwrap();
     let blobs = PgBlobs::new(Arc::clone(&mail), Arc::clone(&ids), clock.clone());
-    Subject { queue: mail.clone(), mail, blobs, ids, clock }
+    Subject { queue: mail.clone(), held: mail.clone(), mail, blobs, ids, clock }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -281,7 +281,7 @@ async fn a_delivery_is_one_round_trip_for_each_account() {
     let (clock, ids) = (Arc::new(FakeClock::at(NOW)), Arc::new(IdSource::system()));
     let mail = PgStore::open(Arc::new(Pool::new(settings)), Arc::new(Signals::new()), clock.clone()).await.unwrap();
     let blobs = PgBlobs::new(Arc::clone(&mail), Arc::clone(&ids), clock.clone());
-    let node = Subject { queue: mail.clone(), mail, blobs, ids, clock };
+    let node = Subject { queue: mail.clone(), held: mail.clone(), mail, blobs, ids, clock };
     for round in 0..3 {
         let before = ASKED.load(std::sync::atomic::Ordering::SeqCst);
         let one = node.delivery(AccountId(1), &format!("letter {round}"), Target::Role(Role::Inbox)).await;

@@ -3,7 +3,7 @@
 use base::{AccountId, ByteSize, ModSeq, Quota, UidValidity, UtcMillis};
 use rusqlite::{Connection, OptionalExtension, Result, Row};
 
-use super::{Outcome, Refusal, allowance, change, mailboxes, removed, rows};
+use super::{Outcome, Refusal, allowance, change, held, mailboxes, removed, rows};
 use crate::error::AppendError;
 use crate::model::{MailboxName, OverQuota, Role, Usage};
 
@@ -142,7 +142,7 @@ pub(super) fn delete(sql: &Connection, account: AccountId, now: UtcMillis) -> Re
             return Ok(false);
         }
     }
-    if removed::purge(sql, account, None, now)? > 0 {
+    if removed::purge(sql, account, None, now)? > 0 || held::let_go_some(sql, account, now)? > 0 {
         return Ok(false);
     }
     allowance::set_pools(sql, account, &[])?;

@@ -47,6 +47,7 @@ const OF_ACCOUNTS: &[Rule] = &[
         "SELECT format('account %d', a.account_id) FROM account a WHERE a.account_id BETWEEN ?1 AND ?2
          AND (a.next_email <= (SELECT max(e.email_id) FROM entry e WHERE e.account_id = a.account_id)
            OR a.next_email <= (SELECT max(r.email_id) FROM removed r WHERE r.account_id = a.account_id)
+           OR a.next_email <= (SELECT max(h.email_id) FROM held h WHERE h.account_id = a.account_id)
            OR a.next_mailbox <= (SELECT max(m.mailbox_id) FROM mailbox m WHERE m.account_id = a.account_id))",
     ),
     (
@@ -65,6 +66,12 @@ const OF_ACCOUNTS: &[Rule] = &[
         "SELECT format('account %d, expunged email %d', e.account_id, e.email_id) FROM removed e
          LEFT JOIN content c ON c.content_id = e.content_id
          WHERE c.account_id IS NOT e.account_id AND e.account_id BETWEEN ?1 AND ?2",
+    ),
+    (
+        "the held message has no content row, or a stranger's",
+        "SELECT format('account %d, held message %d', h.account_id, h.email_id) FROM held h
+         LEFT JOIN content c ON c.content_id = h.content_id
+         WHERE c.account_id IS NOT h.account_id AND h.account_id BETWEEN ?1 AND ?2",
     ),
     (
         "the entry's blob is not there",
@@ -116,7 +123,8 @@ const OF_ALL: &[Rule] = &[
     (
         "nothing refers to the content row",
         "SELECT format('account %d, content %d', c.account_id, c.content_id) FROM content c WHERE c.content_id NOT IN
-         (SELECT content_id FROM entry UNION ALL SELECT content_id FROM removed) AND c.account_id BETWEEN ?1 AND ?2",
+         (SELECT content_id FROM entry UNION ALL SELECT content_id FROM removed UNION ALL SELECT content_id FROM held)
+         AND c.account_id BETWEEN ?1 AND ?2",
     ),
     (
         "the delivery is of an account that is not there",
@@ -184,7 +192,8 @@ const REPAIRS: &str = "
         FROM (SELECT a.account_id,
             max(a.next_email,
                 coalesce((SELECT max(e.email_id) FROM entry e WHERE e.account_id = a.account_id), 0) + 1,
-                coalesce((SELECT max(r.email_id) FROM removed r WHERE r.account_id = a.account_id), 0) + 1) AS email,
+                coalesce((SELECT max(r.email_id) FROM removed r WHERE r.account_id = a.account_id), 0) + 1,
+                coalesce((SELECT max(h.email_id) FROM held h WHERE h.account_id = a.account_id), 0) + 1) AS email,
             max(a.next_mailbox,
                 coalesce((SELECT max(m.mailbox_id) FROM mailbox m WHERE m.account_id = a.account_id), 0) + 1) AS mailbox,
             (SELECT count(*) FROM vanished v WHERE v.account_id = a.account_id)
@@ -194,8 +203,10 @@ const REPAIRS: &str = "
         AND (account.next_email, account.next_mailbox, account.log_rows) <> (n.email, n.mailbox, n.log_rows);
     DELETE FROM removed WHERE NOT EXISTS
         (SELECT 1 FROM content c WHERE c.content_id = removed.content_id AND c.account_id = removed.account_id);
+    DELETE FROM held WHERE NOT EXISTS
+        (SELECT 1 FROM content c WHERE c.content_id = held.content_id AND c.account_id = held.account_id);
     DELETE FROM content WHERE content_id NOT IN
-        (SELECT content_id FROM entry UNION ALL SELECT content_id FROM removed);
+        (SELECT content_id FROM entry UNION ALL SELECT content_id FROM removed UNION ALL SELECT content_id FROM held);
     DELETE FROM delivered WHERE account_id NOT IN (SELECT account_id FROM account);
     UPDATE entry SET size_bytes = (SELECT b.size_bytes + length(c.prefix) FROM content c
             JOIN blob b ON b.blob_id = c.blob_id WHERE c.content_id = entry.content_id)

@@ -27,7 +27,8 @@ pub(super) fn look_at_accounts(
             Some("account_id") => "account_id BETWEEN ?1 AND ?2",
             Some("content_id") if is_deep => {
                 "content_id IN (SELECT content_id FROM entry WHERE account_id BETWEEN ?1 AND ?2
-                 UNION SELECT content_id FROM removed WHERE account_id BETWEEN ?1 AND ?2)"
+                 UNION SELECT content_id FROM removed WHERE account_id BETWEEN ?1 AND ?2
+                 UNION SELECT content_id FROM held WHERE account_id BETWEEN ?1 AND ?2)"
             }
             _ => continue,
         };

@@ -250,7 +250,13 @@ fn insert(sql: &Connection, fresh: &Fresh<'_>, keys: &ThreadKeys) -> Result<()> 
     .map(drop)
 }
 
-fn insert_content(sql: &Connection, account: AccountId, blob: BlobId, prefix: &[u8], summary: &[u8]) -> Result<i64> {
+pub(super) fn insert_content(
+    sql: &Connection,
+    account: AccountId,
+    blob: BlobId,
+    prefix: &[u8],
+    summary: &[u8],
+) -> Result<i64> {
     sql.prepare_cached("INSERT INTO content (account_id, blob_id, prefix, summary) VALUES (?1, ?2, ?3, ?4)")?.insert((
         account.0,
         blob.to_bytes(),

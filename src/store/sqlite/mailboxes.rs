@@ -118,7 +118,7 @@ pub(super) fn with_role(sql: &Connection, account: AccountId, role: Role, now: U
     if let Some(found) = id_of_role(sql, account, role)? {
         return Ok(found);
     }
-    let usual = Role::INITIAL.into_iter().find(|(known, _)| *known == role).map_or("INBOX", |(_, name)| name);
+    let usual = Role::ALL.into_iter().find(|(known, _)| *known == role).map_or("INBOX", |(_, name)| name);
     let name: MailboxName = usual.parse().map_err(|_| rows::unreadable(0, "initial mailbox name"))?;
     let modseq = account::take_modseq(sql, account)?;
     if let Some(found) = id_of_name(sql, account, &name)? {

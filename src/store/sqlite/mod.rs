@@ -6,6 +6,7 @@ mod blobs;
 pub(crate) mod change;
 mod check;
 mod crc;
+mod held;
 pub(crate) mod insert;
 mod log;
 mod mailboxes;

@@ -177,4 +177,5 @@ CREATE INDEX removed_mailbox_at ON removed_mailbox (removed_at);
     include_str!("schema-6.sql"),
     include_str!("schema-7.sql"),
     include_str!("schema-8.sql"),
+    include_str!("schema-9.sql"),
 ];

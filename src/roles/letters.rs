@@ -1,0 +1,70 @@
+//! What the system writes to people, in their language.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use directory::Account;
+use mail::Address;
+use policy::option::MailLanguage;
+use reception::Intake;
+
+use super::Engines;
+
+/// A text in each language.
+pub struct Texts {
+    pub de: String,
+    pub it: String,
+    pub en: String,
+}
+
+impl Texts {
+    /// Those that somebody reads, one after the other.
+    pub fn of(&self, language: MailLanguage, between: &str) -> String {
+        match language {
+            MailLanguage::German => self.de.clone(),
+            MailLanguage::Italian => self.it.clone(),
+            MailLanguage::English => self.en.clone(),
+            MailLanguage::All => [self.de.as_str(), &self.it, &self.en].join(between),
+        }
+    }
+}
+
+/// Asks whoever reads at `target` whether mail of an account may go there.
+pub async fn ask_forward(
+    engines: &Engines,
+    intake: &Arc<Intake>,
+    of: &Account,
+    target: &Address,
+    token: &str,
+    language: MailLanguage,
+) -> anyhow::Result<()> {
+    let link = format!("{}/forward/{token}", engines.web_url);
+    let from = &of.address;
+    let subject = Texts {
+        de: format!("Weiterleitung von {from} best\u{e4}tigen"),
+        it: format!("Confermare l'inoltro da {from}"),
+        en: format!("Confirm that mail of {from} comes to you"),
+    };
+    let text = Texts {
+        de: format!(
+            "{from} m\u{f6}chte seine Post an {target} weiterleiten. Sind Sie einverstanden, \u{f6}ffnen Sie bitte diese \
+             Seite und best\u{e4}tigen Sie:\n\n{link}\n\nSonst tun Sie nichts: dann kommt keine Post."
+        ),
+        it: format!(
+            "{from} desidera inoltrare la propria posta a {target}. Se \u{e8} d'accordo, apra questa pagina e confermi:\n\n\
+             {link}\n\nAltrimenti non faccia nulla: non arriver\u{e0} alcun messaggio."
+        ),
+        en: format!(
+            "{from} wishes to forward mail to {target}. If you agree, open this page and confirm:\n\n{link}\n\n\
+             Otherwise do nothing: then no mail comes."
+        ),
+    };
+    let letter = reception::Letter {
+        to: target.clone(),
+        from_domain: from.domain.to_string(),
+        subject: subject.of(language, " / "),
+        text: text.of(language, "\n\n----\n\n"),
+        html: None,
+    };
+    intake.send(letter).await.context("the question could not be sent")
+}
