@@ -10,9 +10,9 @@ import { Composers, useDrafts } from './faces/composers.js';
 import { Help } from './faces/help.js';
 import { Mail } from './faces/mail.js';
 
-const FACES = { mail: async () => Mail, log: async () => (await import('./faces/log.js')).Log, admin: async () => (await import('./faces/admin.js')).Admin,
+const FACES = { mail: async () => Mail, filter: async () => (await import('./faces/filter.js')).Filter, log: async () => (await import('./faces/log.js')).Log, admin: async () => (await import('./faces/admin.js')).Admin,
   recover: async () => (await import('./faces/recover.js')).Recover };
-const ICONS = { mail: 'mail', log: 'log', admin: 'shield' };
+const ICONS = { mail: 'mail', filter: 'filter', log: 'log', admin: 'shield' };
 
 applyTheme();
 
@@ -33,7 +33,8 @@ function App() {
   const desk = useDrafts(note.say);
   const mail = useRef({ mailboxes: [], known: () => [], changed: () => {}, focus: () => {} });
   const name = FACES[place.path.split('/')[1]] ? place.path.split('/')[1] : 'mail';
-  const begin = () => { setError(''); if (session) setAttempt(attempt + 1); else get('/api/v1/session').then((found) => { setPerson(found); setSession(found); }, (failed) => setError(failed.message)); };
+  const renewed = () => get('/api/v1/session').then((found) => { setPerson(found); setSession(found); }, (failed) => setError(failed.message));
+  const begin = () => { setError(''); if (session) setAttempt(attempt + 1); else renewed(); };
   useEffect(() => {
     begin();
     const moved = () => setPlace(here());
@@ -51,12 +52,13 @@ function App() {
   // A face must never see another one's address.
   const Face = loaded.name === name ? loaded.face : null;
   if (!session) return blank;
-  const shared = { session, place, go, note, desk, mail };
+  const shared = { session, renewed, place, go, note, desk, mail };
   const link = (face) => html`<a href="/${face}" aria-current=${name === face ? 'page' : undefined}
     onClick=${(event) => { event.preventDefault(); go(`/${face}`); }}><${Icon} name=${ICONS[face]} /><span>${t(face)}</span></a>`;
   return html`<div class="app">
     <a class="skip" href="#content">${t('skip')}</a>
     <header class="top"><h1><${Mark} /><span>Ortler</span></h1><nav aria-label=${t('faces')}>${session.faces.map(link)}</nav><span class="space"></span><${Settings} session=${session} go=${go} /></header>
+    ${session.lacksSecondFactor && html`<aside class="banner notice" aria-label=${t('secondfactor')}><${Icon} name="shield" /><span>${t('lacksfactor')}</span><a href="/filter/security" onClick=${(event) => { event.preventDefault(); go('/filter/security'); }}>${t('tosecurity')}</a></aside>`}
     ${Face && !error ? html`<${Face} ...${shared} />` : blank}
     <${Composers} desk=${desk} session=${session} mail=${mail} say=${note.say} />
     <${Note} of=${note} go=${go} />
@@ -84,6 +86,7 @@ function Settings({ session, go }) {
       ${choice('language', language(), setLanguage, languages.map((tag) => [tag, t(`l-${tag}`)]))}
       ${choice('theme', theme(), setTheme, ['system', 'light', 'dark'].map((name) => [name, t(`theme-${name}`)]))}
       <button type="button" onClick=${() => { place.current.open = false; setHelp(true); }}>${t('keys')}</button>
+      <button type="button" onClick=${() => { place.current.open = false; go('/filter/security'); }}>${t('security')}</button>
       <button type="button" onClick=${() => { place.current.open = false; go('/recover'); }}>${t('recover')}</button>
       <form method="post" action="/logout"><button>${t('signout')}</button></form></div></details>${help && html`<${Help} close=${() => setHelp(false)} />`}`;
 }

@@ -6,23 +6,23 @@ import { t } from '../lib/i18n.js';
 import { ask } from '../ui/dialog.js';
 import { Icon, Tool } from '../ui/icons.js';
 
-export const ROLES = ['inbox', 'drafts', 'sent', 'archive', 'junk', 'quarantine', 'trash'];
-const ICONS = { inbox: 'inbox', drafts: 'draft', sent: 'sent', archive: 'archive', junk: 'junk', quarantine: 'quarantine', trash: 'trash' };
+export const ROLES = ['inbox', 'drafts', 'sent', 'archive', 'junk', 'trash'];
+const ICONS = { inbox: 'inbox', drafts: 'draft', sent: 'sent', archive: 'archive', junk: 'junk', trash: 'trash' };
 
 export const label = (mailbox) => (ROLES.includes(mailbox.role) ? t(mailbox.role) : mailbox.name);
-export const isCaught = (mailbox) => Boolean(mailbox) && ['junk', 'quarantine'].includes(mailbox.role);
+export const isJunk = (mailbox) => Boolean(mailbox) && mailbox.role === 'junk';
 
 /** Mailboxes as a reader sees them: those with a role first, then by name, each below its parent with its depth. */
 export function arrange(list) {
-  const known = list.map((one) => ({ ...one, role: one.role || (one.name === 'Quarantine' && !one.parentId ? 'quarantine' : null) }));
   const rank = (one) => { const at = ROLES.indexOf(one.role); return at < 0 ? ROLES.length : at; };
-  const below = (parent, depth) => known.filter((one) => (one.parentId || null) === parent)
+  const below = (parent, depth) => list.filter((one) => (one.parentId || null) === parent)
     .sort((a, b) => rank(a) - rank(b) || label(a).localeCompare(label(b)))
     .flatMap((one) => [{ ...one, depth }, ...below(one.id, depth + 1)]);
   return below(null, 0);
 }
 
-export function Folders({ mailboxes, current, go, compose, drop, changed, failed, close }) {
+/** `held` is how many messages are in quarantine, which is no folder: mail in it has not been delivered. */
+export function Folders({ mailboxes, current, held, go, compose, drop, changed, failed, close }) {
   const change = (args, then) => set('Mailbox', args).then((answer) => { changed(); if (then) then(answer); }, (error) => failed(error.message));
   const create = async (parent) => {
     const name = await ask({ title: t('newfolder'), text: parent ? t('within', { name: label(parent) }) : '', field: t('name'), ok: t('create') });
@@ -44,10 +44,12 @@ export function Folders({ mailboxes, current, go, compose, drop, changed, failed
     title=${t('foldercount', { name: label(one), total: count(one.totalEmails), unread: count(one.unreadEmails) })}
     onClick=${(event) => { event.preventDefault(); close(); go(`/mail/${one.id}`); }} onDragOver=${over} onDragLeave=${out} onDrop=${(event) => dropped(event, one)}>
     <${Icon} name=${ICONS[one.role] || 'folder'} /><span class="name">${label(one)}</span>${shown(one) > 0 && html`<b class=${one.role === 'drafts' ? 'quiet' : ''}>${count(shown(one))}</b>`}</a></li>`;
+  const holding = html`<li key="held"><a href="/filter" title=${t('heldcount', { count: held })} onClick=${(event) => { event.preventDefault(); go('/filter'); }}><${Icon} name="quarantine" /><span class="name">${t('quarantine')}</span>${held > 0 && html`<b>${count(held)}</b>`}</a></li>`;
+  const after = mailboxes.findIndex((one) => one.role === 'junk') + 1 || mailboxes.length;
   const own = current && !ROLES.includes(current.role);
   return html`<nav class="folders" aria-label=${t('folders')}>
     <button type="button" class="main compose-new" onClick=${() => { close(); compose(); }}><${Icon} name="edit" /><span>${t('compose')}</span></button>
-    <ul>${mailboxes.map(item)}</ul>
+    <ul>${mailboxes.slice(0, after).map(item)}${mailboxes.length > 0 && holding}${mailboxes.slice(after).map(item)}</ul>
     <div class="bar foot"><${Tool} icon="plus" label=${t('newfolder')} words onClick=${() => create(null)} />
       ${own && html`<${Tool} icon="edit" label=${t('renamefolder')} onClick=${() => rename(current)} /><${Tool} icon="trash" label=${t('deletefolder')} onClick=${() => remove(current)} />`}</div>
   </nav>`;

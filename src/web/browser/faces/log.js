@@ -22,6 +22,13 @@ function merge(known, fresh) {
   return [...all.values()].sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, KEPT);
 }
 
+/** Whose mail the viewer sees, in words. */
+function scope({ roles, address }) {
+  if (!roles.length) return t('scopeown', { address });
+  if (roles.includes('service-centre')) return t('scopeexact');
+  return t(roles.some((role) => ['reseller', 'customer-admin', 'domain-admin'].includes(role)) ? 'scoperoles' : 'scopeall');
+}
+
 export function Log({ session, place, go }) {
   const open = place.path.split('/')[2];
   const query = place.query.get('q') || '', outcome = place.query.get('outcome') || '', hours = Number(place.query.get('hours')) || 24;
@@ -36,7 +43,6 @@ export function Log({ session, place, go }) {
   const [counts, setCounts] = useState(null);
   const [again, setAgain] = useState(0);
   const still = useRef(false), page = useRef(null), question = useRef(0), drawn = useRef({ key: '' });
-  const isAdmin = session.access === 'admin';
   const text = [query, outcome && `outcome:${outcome}`].filter(Boolean).join(' ');
   const since = () => from || new Date(Date.now() - hours * 3600000).toISOString();
   const suffix = place.query.size ? `?${place.query}` : '';
@@ -106,7 +112,7 @@ export function Log({ session, place, go }) {
   const nothing = rows && rows.length === 0 && !error;
   return html`<main id="content" class="log ${open ? 'withstory' : ''}"><div class="stream" ref=${page} tabindex="0" role="region" aria-label=${t('log')}>
     <div class="headline"><h2>${t('log')}</h2><span class="state ${state}" role="status"><i aria-hidden="true"></i>${t(state)}</span>${!to && html`<${Tool} icon=${paused ? 'play' : 'pause'} label=${paused ? t('goon') : t('standstill')} pressed=${paused} onClick=${() => (paused ? show() : setPaused(true))} />`}
-      <span class="soft scope">${isAdmin ? t('scopeall') : t('scopeown', { address: session.address })}</span><span class="space"></span><${Tool} icon="search" label=${t('missing')} words onClick=${missing} /></div>
+      <span class="soft scope">${scope(session)}</span><span class="space"></span><${Tool} icon="search" label=${t('missing')} words onClick=${missing} /></div>
     <section class="card question" aria-label=${t('filters')}><form class="bar" role="search" onSubmit=${(event) => { event.preventDefault(); navigate({ q: typed.trim() }); }}>
         <label class="searchbox"><${Icon} name="search" /><input type="search" placeholder=${t('query')} title=${t('queryhint')} aria-label=${t('query')} value=${typed} onInput=${(event) => { setTyped(event.target.value); if (!event.target.value && query) navigate({ q: '' }); }} /></label>
         <span class="segments" role="group" aria-label=${t('range')}>${RANGES.map((n) => html`<button type="button" aria-pressed=${!from && hours === n} onClick=${() => navigate({ hours: String(n), from: '', to: '' })}>${n < 100 ? t('hours', { n }) : t('days', { n: n / 24 })}</button>`)}</span>

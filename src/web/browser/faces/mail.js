@@ -1,13 +1,15 @@
 // Webmail: an ordinary JMAP client. The address holds what is shown: /mail/MAILBOX/EMAIL?q=WORDS&show=VIEW.
 import { html, useCallback, useEffect, useLayoutEffect, useRef, useState } from '../lib/html.js';
+import { get } from '../lib/api.js';
 import { count, people } from '../lib/format.js';
 import { request, set, start, watch } from '../lib/jmap.js';
 import { t } from '../lib/i18n.js';
+import { repeat } from '../lib/repeat.js';
 import { shortcuts } from '../lib/settings.js';
 import { ask } from '../ui/dialog.js';
 import { Icon, Tool } from '../ui/icons.js';
 import { Rows } from '../ui/rows.js';
-import { Folders, MoveTo, arrange, isCaught, label } from './folders.js';
+import { Folders, MoveTo, arrange, isJunk, label } from './folders.js';
 import { Help } from './help.js';
 import { ROW, Row, filterOf, useEmails } from './list.js';
 import { Reader } from './reader.js';
@@ -16,6 +18,7 @@ const VIEWS = ['', 'unread', 'flagged', 'files'];
 const FOLDER_PROPERTIES = ['id', 'name', 'parentId', 'role', 'sortOrder', 'totalEmails', 'unreadEmails'];
 const SPOKEN_EVERY = 10000;
 const SOON = 100;
+const HELD_EVERY = 60000;
 const LEARNT = ['$junk', '$notjunk'];
 
 export function Mail({ session, place, go, note, desk, mail }) {
@@ -31,6 +34,7 @@ export function Mail({ session, place, go, note, desk, mail }) {
   const [drawer, setDrawer] = useState(false);
   const [help, setHelp] = useState(false);
   const [heard, setHeard] = useState('');
+  const [held, setHeld] = useState(0);
   const [, draw] = useState(0);
   const anchor = useRef(0), gone = useRef(false), waiting = useRef(0), arrivals = useRef({ unread: null, at: 0 }), reader = useRef({}), search = useRef(null), leading = useRef(false);
   const current = mailboxes.find((mailbox) => mailbox.id === mailboxId);
@@ -68,6 +72,11 @@ export function Mail({ session, place, go, note, desk, mail }) {
     return () => { gone.current = true; clearTimeout(waiting.current); Object.assign(mail.current, { changed: () => {}, focus: () => {} }); };
   }, []);
   useEffect(() => (ready ? watch(changed, setOnline) : undefined), [ready]);
+  useEffect(() => {
+    const look = () => get('/api/v1/quarantine/counts').then(({ total }) => !gone.current && setHeld(total), () => {});
+    look();
+    return repeat(look, HELD_EVERY);
+  }, []);
   useEffect(() => { if (ready && !mailboxId && mailboxes.length) go(`/mail/${byRole('inbox').id}`, true); }, [ready, mailboxId, mailboxes.length]);
   useEffect(() => { setChosen(new Map()); setCursor(-1); }, [mailboxId, words, view]);
   useEffect(() => setTyped(words), [words]);
@@ -117,13 +126,13 @@ export function Mail({ session, place, go, note, desk, mail }) {
     // Both words are standard keywords: other clients and the filter learn from them, too.
     const before = (email) => ({ mailboxIds: email.mailboxIds, ...Object.fromEntries(LEARNT.map((name) => [`keywords/${name}`, email.keywords[name] || null])) });
     if (target.role === 'junk') Object.assign(patch, { 'keywords/$junk': true, 'keywords/$notjunk': null });
-    if (isCaught(source) && target.role === 'inbox') Object.assign(patch, { 'keywords/$junk': null, 'keywords/$notjunk': true });
+    if (isJunk(source) && target.role === 'inbox') Object.assign(patch, { 'keywords/$junk': null, 'keywords/$notjunk': true });
     leave(ids);
     let known;
     try { [known] = await request([['Email/get', { ids, properties: ['mailboxIds', 'keywords'] }]]); } catch (failed) { fail(failed); return; }
     const back = Object.fromEntries(known.list.map((email) => [email.id, before(email)]));
     if (await update(each(ids, patch))) {
-      say(t('moved', { count: ids.length, name: label(target) }), () => update({ update: back }), isCaught(source) && target.role === 'inbox' && ids.length === 1 && { to: `/mail/${target.id}/${ids[0]}`, text: t('openit') });
+      say(t('moved', { count: ids.length, name: label(target) }), () => update({ update: back }), isJunk(source) && target.role === 'inbox' && ids.length === 1 && { to: `/mail/${target.id}/${ids[0]}`, text: t('openit') });
     }
   };
   const remove = async (ids) => {
@@ -133,7 +142,7 @@ export function Mail({ session, place, go, note, desk, mail }) {
     leave(ids);
     await update({ destroy: ids });
   };
-  const junk = (ids) => move(ids, byRole(isCaught(current) ? 'inbox' : 'junk'));
+  const junk = (ids) => move(ids, byRole(isJunk(current) ? 'inbox' : 'junk'));
   const actions = { archive: (ids) => move(ids, byRole('archive')), junk, remove, move, keyword };
 
   const toggle = (email, index, ranged) => {
@@ -195,7 +204,7 @@ export function Mail({ session, place, go, note, desk, mail }) {
     return () => removeEventListener('keydown', pressed);
   });
 
-  const ids = [...chosen.keys()], caught = isCaught(current), allSeen = [...chosen.values()].every((email) => email.keywords.$seen);
+  const ids = [...chosen.keys()], caught = isJunk(current), allSeen = [...chosen.values()].every((email) => email.keywords.$seen);
   const known = () => [...new Set([...list.emails.values()].flatMap((email) => [...(email.from || []), ...(email.to || [])]).map((one) => people([one])))].slice(0, 200);
   Object.assign(mail.current, { mailboxes, known, changed, focus: lead });
   const outgoing = Boolean(current) && ['sent', 'drafts'].includes(current.role);
@@ -212,15 +221,15 @@ export function Mail({ session, place, go, note, desk, mail }) {
     <span class="folderbutton"><${Tool} icon="menu" label=${t('folders')} pressed=${drawer} onClick=${() => setDrawer(!drawer)} /></span>
     <label class="searchbox"><${Icon} name="search" /><input ref=${search} type="search" placeholder=${t('search')} aria-label=${t('search')} title=${t('searchhint')} value=${typed} onInput=${(event) => { setTyped(event.target.value); if (!event.target.value && words) navigate({ q: '' }); }} /></label></form>
     <div class="bar views" role="group" aria-label=${t('views')}>${VIEWS.map((name) => html`<button type="button" aria-pressed=${view === name} onClick=${() => navigate({ show: name })}>${t(`view-${name || 'all'}`)}</button>`)}
-      <span class="space"></span>${list.total !== null && html`<small class="soft" title=${t('countof', { count: count(list.total) })}>${count(list.total)}</small>`}</div>`;
+      <span class="space"></span>${list.total !== null && html`<small class="soft" title=${t('countof', { count: list.total })}>${count(list.total)}</small>`}</div>`;
   const empty = words || view ? html`<p>${t('nomatch')}</p><button onClick=${() => navigate({ q: '', show: '' })}>${t('clearfilter')}</button>`
     : html`<p>${t(current && current.role === 'inbox' ? 'emptyinbox' : 'emptyfolder')}</p>${current && current.role === 'inbox' && html`<a href="/log" onClick=${(event) => { event.preventDefault(); go('/log'); }}>${t('expecting')}</a>`}`;
   return html`<main id="content" class="mail ${emailId ? 'reading' : ''} ${drawer ? 'drawer' : ''}" onClick=${(event) => drawer && !event.target.closest('.folders, .folderbutton') && setDrawer(false)}>
-    <${Folders} mailboxes=${mailboxes} current=${current} go=${go} compose=${() => compose()} drop=${move} changed=${changed} failed=${setError} close=${() => setDrawer(false)} />
+    <${Folders} mailboxes=${mailboxes} current=${current} held=${held} go=${go} compose=${() => compose()} drop=${move} changed=${changed} failed=${setError} close=${() => setDrawer(false)} />
     <section class="list" aria-label=${current ? label(current) : t('messages')}>
       ${!online && html`<p class="strip" role="status">${t('offline')}</p>`}
       ${ids.length ? tools : finder}
-      ${caught && html`<p class="strip hint">${t(`${current.role}hint`)}</p>`}
+      ${caught && html`<p class="strip hint">${t('junkhint')}</p>`}
       ${(error || list.error) && html`<p class="error" role="alert">${error || list.error} <button onClick=${() => { if (ready) { loadFolders(); list.refresh(); } else begin(); setError(''); }}>${t('retry')}</button></p>`}
       <${Rows} total=${list.total || 0} height=${ROW} row=${row} seen=${list.seen} label=${t('messages')} current=${cursor} top=${`${mailboxId}${words}${view}`}>
         ${list.total === null && !list.error && html`<p class="empty">${words ? t('searching') : t('loading')}</p>`}${list.total === 0 && html`<div class="empty">${empty}</div>`}</${Rows}>

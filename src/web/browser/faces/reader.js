@@ -7,7 +7,7 @@ import { download, reference, request } from '../lib/jmap.js';
 import { t } from '../lib/i18n.js';
 import { Dialog } from '../ui/dialog.js';
 import { Icon, Tool } from '../ui/icons.js';
-import { MoveTo, isCaught, label } from './folders.js';
+import { MoveTo, isJunk, label } from './folders.js';
 import { LISTED } from './list.js';
 import { quoteOf, subjectWith } from './quote.js';
 
@@ -88,7 +88,7 @@ export function Reader({ id, session, mailboxes, current, actions, compose, back
     else fetch(download(part.blobId, part.name, 'text/plain')).then((found) => found.text()).then((all) => setShown({ part, text: all.slice(0, PREVIEW_MAX) }), (failed) => setError(failed.message));
   };
   const canPreview = (part) => part.size <= 20 * PREVIEW_MAX && (IMAGES.includes(part.type) || (part.size <= PREVIEW_MAX && (part.type.startsWith('text/') || ['application/json', 'application/xml', 'message/rfc822'].includes(part.type))));
-  const flagged = email.keywords.$flagged, caught = isCaught(current);
+  const flagged = email.keywords.$flagged, caught = isJunk(current);
   const flag = () => { actions.keyword([id], '$flagged', !flagged); const keywords = { ...email.keywords }; if (flagged) delete keywords.$flagged; else keywords.$flagged = true; setEmail({ ...email, keywords }); };
   const story = about && about.log ? `/log/${about.log}` : current && current.role === 'sent' ? `/log?q=${encodeURIComponent(`from:${session.address} subject:"${(email.subject || '').replace(/"/g, '')}"`)}` : null;
   const line = (name, list) => list && list.length > 0 && html`<dt>${t(name)}</dt><dd>${people(list)}</dd>`;
@@ -110,7 +110,7 @@ export function Reader({ id, session, mailboxes, current, actions, compose, back
         <time class="soft" dateTime=${email.receivedAt} title=${exact(email.receivedAt)}>${long(email.sentAt || email.receivedAt)}</time></div>
       ${details && html`<dl class="lines">${line('from', email.from)}${line('to', email.to)}${line('cc', email.cc)}${line('bcc', email.bcc)}${line('replyto', email.replyTo)}<dt>${t('date')}</dt><dd>${exact(email.sentAt || email.receivedAt)}</dd><dt>${t('arrived')}</dt><dd>${exact(email.receivedAt)}</dd><dt>${t('size')}</dt><dd>${size(email.size)}</dd>${email.messageId && html`<dt>Message-ID</dt><dd>${email.messageId.join(' ')}</dd>`}</dl>`}
     </header>
-    ${caught && html`<${Caught} about=${about} role=${current.role} release=${() => actions.junk([id])} remove=${() => actions.remove([id])} story=${story && (() => go(story))} />`}
+    ${caught && html`<${Caught} about=${about} release=${() => actions.junk([id])} remove=${() => actions.remove([id])} story=${story && (() => go(story))} />`}
     ${about && about.proof.state === 'forged' && html`<p class="banner bad" role="note"><${Icon} name="junk" /><span>${t('p-forged-text', { domain: about.proof.domain || '?' })}</span></p>`}
     ${files.length > 0 && html`<${Files} files=${files} canPreview=${canPreview} preview=${preview} />`}
     ${(blocked > 0 || remote) && html`<p class="banner"><${Icon} name="eye" /><span>${remote ? t('imagesshown') : t('imagesblocked', { count: blocked })}</span>${!remote && html`<button type="button" onClick=${() => setRemote(true)}>${t('showimages')}</button>`}</p>`}
@@ -150,10 +150,10 @@ function Proof({ about }) {
 }
 
 /** Why a message was kept from the inbox, and the way out. */
-function Caught({ about, role, release, remove, story }) {
+function Caught({ about, release, remove, story }) {
   const judged = about && about.judged, decided = about && about.decided;
   const found = reasons(judged && judged.findings);
-  return html`<section class="banner caught" aria-label=${t(`${role}why`)}><h3><${Icon} name=${role === 'junk' ? 'junk' : 'quarantine'} />${t(`${role}why`)}</h3>
+  return html`<section class="banner caught" aria-label=${t('junkwhy')}><h3><${Icon} name="junk" />${t('junkwhy')}</h3>
     ${decided && decided.decided_by && html`<p>${cause(decided.decided_by)}</p>`}
     ${found.length > 0 ? html`<ul>${found.map((one) => html`<li><b>${one.text}</b> <span class="soft">${one.details.slice(0, 4).map(finding).join('; ')}${one.details.length > 4 ? '…' : ''}</span> <span class="points">+${points(one.score / 1000)}</span></li>`)}</ul>` : html`<p>${t(decided ? 'nofindings' : 'unknownwhy')}</p>`}
     <div class="bar"><button type="button" class="main" onClick=${release}>${t('release')}</button><button type="button" onClick=${remove}>${t('delete')}</button>${story && html`<button type="button" class="link" onClick=${story}>${t('story')}</button>`}</div></section>`;

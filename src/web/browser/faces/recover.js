@@ -25,7 +25,7 @@ export function Recover({ go }) {
   const choose = (id, is) => { const next = new Set(chosen); if (is) next.add(id); else next.delete(id); setChosen(next); };
   const rows = found ? found.messages : [];
   const all = rows.length > 0 && rows.every((one) => chosen.has(one.id));
-  return html`<main id="content" class="admin recover" tabindex="0">
+  return html`<main id="content" class="page recover" tabindex="0">
     <section class="card"><h2>${t('recover')}</h2><p class="soft">${t('recoverhint')}</p>
       <p role="status" aria-live="polite">${told}</p>${error && html`<p class="error" role="alert">${error} <button type="button" onClick=${load}>${t('retry')}</button></p>`}
       <div class="bar"><button type="button" onClick=${() => go('/mail')}>${t('back')}</button>

@@ -13,7 +13,7 @@ import { word } from './graph.js';
 const MARKS = { delivered: 'check', junk: 'junk', quarantined: 'quarantine', deferred: 'pause', refused: 'close' };
 export const Outcome = ({ of }) => html`<span class="outcome ${of || 'pending'}"><${Icon} name=${MARKS[of] || 'more'} />${word(of)}</span>`;
 
-const folder = (name) => { const key = name && { INBOX: 'inbox', Junk: 'junk', Quarantine: 'quarantine' }[name]; return key ? t(key) : name || '–'; };
+const folder = (name) => { const key = name && { INBOX: 'inbox', Junk: 'junk', quarantine: 'quarantine' }[name]; return key ? t(key) : name || '–'; };
 
 const EVERY = 15000;
 
@@ -28,11 +28,21 @@ export function Story({ id, seq, session, go, close }) {
   const [found, setFound] = useState(null);
   const [error, setError] = useState('');
   const title = useRef(null);
-  const load = () => { setError(''); Promise.all([get(`/api/v1/log/messages/${id}`), learn().catch(() => {})]).then(([one]) => setFound(one), (failed) => setError(failed.message)); };
+  // What one answers for by a role does not hold one's own mail, which is asked for by itself.
+  const read = () => get(`/api/v1/log/messages/${id}`).catch((failed) => { if (failed.kind !== 'not-found' || !session.roles.length) throw failed; return get(`/api/v1/log/messages/${id}?of=own`); });
+  const load = () => { setError(''); Promise.all([read(), learn().catch(() => {})]).then(([one]) => setFound(one), (failed) => setError(failed.message)); };
   useEffect(() => { load(); return seq ? undefined : repeat(load, EVERY); }, [id, seq]);
   useEffect(() => { if (found && title.current && !title.current.dataset.told) { title.current.dataset.told = '1'; title.current.focus({ preventScroll: true }); } }, [found]);
   const key = (event) => { if (event.key === 'Escape') close(); };
-  const own = found && (found.recipients || []).some((party) => party.address.toLowerCase() === session.address.toLowerCase() && party.mailbox);
+  const isOwn = (address) => (address || '').toLowerCase() === session.address.toLowerCase();
+  const own = found && (found.recipients || []).some((party) => isOwn(party.address) && party.mailbox && party.outcome !== 'quarantined');
+  /** Where a message that is held for somebody can be seen. */
+  const held = (party) => {
+    if (!isOwn(party.address)) return session.sees.includes('quarantine') ? `/admin/quarantine?of=${encodeURIComponent(party.address)}` : '';
+    const event = found.events.find((one) => one.party === party.address && one.fields && one.fields.held);
+    return event ? `/filter/quarantine/${session.accountId.slice(1)}-${event.fields.held}` : '/filter/quarantine';
+  };
+  const toHeld = (party) => { const to = party.outcome === 'quarantined' && held(party); return to && html`<p><a href=${to} onClick=${(event) => { event.preventDefault(); go(to); }}>${t('inquarantine')}</a></p>`; };
   const open = async () => {
     try {
       await start();
@@ -45,7 +55,7 @@ export function Story({ id, seq, session, go, close }) {
     ${error && html`<p class="error" role="alert">${error} <button type="button" onClick=${load}>${t('retry')}</button></p>`}
     ${!found && !error && html`<p class="empty">${t('loading')}</p>`}
     ${found && html`<p class="about"><b>${found.subject || t('nosubject')}</b><br /><span class="soft">${found.from === '' ? t('nullsender') : found.from}${found.size ? ` · ${size(found.size)}` : ''} · ${exact(found.at)}</span></p>
-      <ul class="verdicts">${(found.recipients || []).map((party) => html`<li><${Outcome} of=${party.outcome} /><p>${sentence(party, found)}</p>${party.outcome && party.outcome !== 'delivered' && (party.reason || found.reason) && html`<p class="soft">${why(party.reason || found.reason)}</p><p class="soft">${t(`next-${party.outcome}`)}</p>`}</li>`)}</ul>
+      <ul class="verdicts">${(found.recipients || []).map((party) => html`<li><${Outcome} of=${party.outcome} /><p>${sentence(party, found)}</p>${party.outcome && party.outcome !== 'delivered' && (party.reason || found.reason) && html`<p class="soft">${why(party.reason || found.reason)}</p><p class="soft">${t(`next-${party.outcome}`)}</p>`}${toHeld(party)}</li>`)}</ul>
       <div class="bar">${own && html`<button type="button" class="main" onClick=${open}>${t('openit')}</button>`}<${Copy} label=${t('copylink')} text=${`${location.origin}/log/${found.id}`} /><${Copy} label=${t('copyanswer')} text=${(found.recipients || []).map((party) => sentence(party, found)).join('\n')} /></div>
       <ol class="steps">${found.events.map((event, at) => html`<${Step} key=${event.seq} event=${event} before=${found.events[at - 1]} />`)}</ol>
       <p class="soft">${t('number')} <code>${found.id}</code></p>`}</aside>`;
@@ -58,7 +68,7 @@ function Step({ event, before }) {
   const found = event.kind === 'judged' ? reasons(fields.findings) : [], good = (fields.findings || []).filter((one) => one.score < 0), all = (fields.findings || []).filter((one) => one.score !== 0);
   const most = Math.max(1, ...found.map((one) => one.score));
   const at = time(event.at);
-  return html`<li class="k-${event.kind}"><time dateTime=${event.at}>${before && time(before.at) === at ? '' : at}</time><div><p>${t(fields.legacy && event.kind === 'delivered' ? 'k-handed-over' : `k-${event.kind}`, values)}</p>
+  return html`<li class="k-${event.kind}"><time dateTime=${event.at}>${before && time(before.at) === at ? '' : at}</time><div><p>${t(fields.legacy && event.kind === 'delivered' ? 'k-handed-over' : fields.held && event.kind === 'delivered' ? 'k-held' : `k-${event.kind}`, values)}</p>
     ${(found.length > 0 || good.length > 0) && html`<ul class="reasons">${found.map((one) => html`<li><span>${one.text}</span><span class="barof" aria-hidden="true"><i style=${{ width: `${Math.round((one.score / most) * 100)}%` }}></i></span><span class="points">+${points(one.score / 1000)}</span></li>`)}
       ${good.length > 0 && html`<li><span>${t('infavour')}</span><span class="barof"></span><span class="points">${points(good.reduce((sum, one) => sum + one.score, 0) / 1000)}</span></li>`}</ul>
       <details><summary>${t('eachcheck')}</summary><ul class="checks">${all.map((one) => html`<li><span class="points">${points(one.score / 1000)}</span><span>${finding(one)} <code>${one.name}</code>${one.evidence && html`<br /><small class="soft">${one.evidence}</small>`}</span></li>`)}</ul></details>`}</div></li>`;

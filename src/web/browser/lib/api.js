@@ -6,11 +6,12 @@ let csrf = '', account = '';
 export const setPerson = (session) => { csrf = session.csrf || ''; account = session.accountId; };
 export const csrfToken = () => csrf;
 
-/** What the server answered, in the reader's words where we have some. */
+/** What the server answered, in the reader's words where we have some; with its `kind` and, where one is to blame, the
+    `field` of what was sent. */
 export function failure(status, value) {
-  const kind = value && value.error;
-  if (kind && has(`e-${kind}`)) return new Error(t(`e-${kind}`));
-  return new Error((value && (value.detail || value.message || value.title)) || t('e-status', { status }));
+  const { error: kind, field } = value || {};
+  const text = kind && has(`e-${kind}`) ? t(`e-${kind}`) : (value && (value.detail || value.message || value.title)) || t('e-status', { status });
+  return Object.assign(new Error(text), { kind, field });
 }
 
 /** True while something would be lost with the page: then one signs in elsewhere and goes on here. */
@@ -27,19 +28,26 @@ export async function renew() {
   return isNew;
 }
 
-export async function call(method, path, body, again) {
+/** `match`: the version that a change is made on. `proves`: the body has the password, so that 401 may mean that this is wrong. */
+export async function call(method, path, body, { match, proves, again } = {}) {
   const headers = { Accept: 'application/json' };
+  if (match !== undefined) headers['If-Match'] = `"${match}"`;
   if (body !== undefined) headers['Content-Type'] = 'application/json';
   if (method !== 'GET') headers['X-CSRF-Token'] = csrf;
   let answer;
   try {
     answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
   } catch { throw new Error(t('e-network')); }
-  if (answer.status === 401) { if (!isWriting()) location.href = '/login'; throw signedOut(); }
-  if (answer.status === 403 && method !== 'GET' && !again && await renew()) return call(method, path, body, true);
+  if (answer.status === 401 && !proves) { if (!isWriting()) location.href = '/login'; throw signedOut(); }
+  if (answer.status === 403 && method !== 'GET' && !again && await renew()) return call(method, path, body, { match, proves, again: true });
   const text = await answer.text();
   let value = null;
   try { value = text ? JSON.parse(text) : null; } catch { value = null; }
+  if (answer.status === 401) {
+    // Whoever is no longer signed in is led to the sign-in by this.
+    await get('/api/v1/session');
+    if (value && value.error === 'sign-in') throw new Error(t('e-proof'));
+  }
   if (!answer.ok) throw failure(answer.status, value);
   return value;
 }

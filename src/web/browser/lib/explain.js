@@ -37,7 +37,9 @@ export function cause(text) {
   if (file) return t(`c-${file[1]}`, { name: file[3], kind: t(`a-${file[2]}`) });
   const sender = /^(allowed|blocked) sender (\S+)/.exec(text || '');
   if (sender) return t(sender[1] === 'allowed' ? 'c-allowed' : 'c-blocked-sender', { name: sender[2] });
-  const known = [['no virus scanner', 'c-noscanner'], ['DMARC fails, p=reject', 'c-dmarc-reject'], ['DMARC fails', 'c-dmarc'], ['SPF fails', 'c-spf'], ['external milter', 'c-milter'], ['suspicious (score', 'c-greylisted'], ['sent as with a stolen password', 'c-sending'], ['nothing against', 'c-nothing']];
+  const country = /^comes from ([A-Z]{2})\b/i.exec(text || '');
+  if (country) return t('c-country', { name: new Intl.DisplayNames([language()], { type: 'region' }).of(country[1].toUpperCase()) });
+  const known = [['newsletter', 'c-newsletter'], ['claims to come from here', 'c-own-domain'], ['too large', 'c-size'], ['no virus scanner', 'c-noscanner'], ['DMARC fails, p=reject', 'c-dmarc-reject'], ['DMARC fails', 'c-dmarc'], ['SPF fails', 'c-spf'], ['external milter', 'c-milter'], ['suspicious (score', 'c-greylisted'], ['sent as with a stolen password', 'c-sending'], ['nothing against', 'c-nothing']];
   const found = known.find(([start]) => (text || '').startsWith(start));
   return found ? t(found[1]) : text || '';
 }

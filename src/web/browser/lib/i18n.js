@@ -11,10 +11,12 @@ export const languages = TAGS;
 export function setLanguage(tag) { localStorage.setItem('language', tag); location.reload(); }
 export const has = (key) => texts[key] !== undefined;
 
-/** `{name}` is replaced by a value, `{count|one thing|{count} things}` chooses by number. */
+const numbers = new Intl.NumberFormat(current);
+
+/** `{name}` is replaced by a value, numbers as the language writes them; `{count|one thing|{count} things}` chooses by number. */
 export function t(key, values) {
   const text = texts[key] || key;
   if (!values) return text;
   const chosen = text.replace(/\{(\w+)\|([^|]*)\|([^|]*)\|\}/g, (_, name, one, many) => (Number(values[name]) === 1 ? one : many));
-  return chosen.replace(/\{(\w+)\}/g, (_, name) => (values[name] === undefined || values[name] === null ? '' : values[name]));
+  return chosen.replace(/\{(\w+)\}/g, (_, name) => (values[name] === undefined || values[name] === null ? '' : typeof values[name] === 'number' ? numbers.format(values[name]) : values[name]));
 }
