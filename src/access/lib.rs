@@ -10,4 +10,4 @@ mod grant;
 mod right;
 
 pub use grant::{Grant, Position, Reach};
-pub use right::{Right, Role, may, may_grant, reach};
+pub use right::{Right, Role, gives, may, may_grant, reach};

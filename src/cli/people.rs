@@ -21,6 +21,23 @@ pub struct Place {
     domain: Option<String>,
 }
 
+/// What an account has.
+#[derive(Args, Debug)]
+pub struct Account {
+    account: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// One of what an account has.
+#[derive(Args, Debug)]
+pub struct Numbered {
+    account: String,
+    id: u64,
+    #[command(flatten)]
+    common: Common,
+}
+
 #[derive(Subcommand, Debug)]
 pub enum RoleCommand {
     /// Who holds which roles.
@@ -66,11 +83,7 @@ impl RoleCommand {
 
 #[derive(Subcommand, Debug)]
 pub enum AppPasswordCommand {
-    List {
-        account: String,
-        #[command(flatten)]
-        common: Common,
-    },
+    List(Account),
     /// Makes a password for one program; it is shown this once.
     Add {
         account: String,
@@ -85,33 +98,26 @@ pub enum AppPasswordCommand {
         common: Common,
     },
     /// Ends it, and what it opened.
-    Delete {
-        account: String,
-        id: u64,
-        #[command(flatten)]
-        common: Common,
-    },
+    Delete(Numbered),
 }
 
 impl AppPasswordCommand {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::List { account, common } => ask(PeopleRequest::AppPasswords { account }, &common),
+            Self::List(Account { account, common }) => ask(PeopleRequest::AppPasswords { account }, &common),
             Self::Add { account, name, protocols, until, common } => {
                 ask(PeopleRequest::AddAppPassword { account, name, protocols, until }, &common)
             }
-            Self::Delete { account, id, common } => ask(PeopleRequest::DeleteAppPassword { account, id }, &common),
+            Self::Delete(Numbered { account, id, common }) => {
+                ask(PeopleRequest::DeleteAppPassword { account, id }, &common)
+            }
         }
     }
 }
 
 #[derive(Subcommand, Debug)]
 pub enum TokenCommand {
-    List {
-        account: String,
-        #[command(flatten)]
-        common: Common,
-    },
+    List(Account),
     /// Makes a token of the API; it is shown this once. It may do what its account may, within its scopes.
     Add {
         account: String,
@@ -124,22 +130,17 @@ pub enum TokenCommand {
         #[command(flatten)]
         common: Common,
     },
-    Delete {
-        account: String,
-        id: u64,
-        #[command(flatten)]
-        common: Common,
-    },
+    Delete(Numbered),
 }
 
 impl TokenCommand {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::List { account, common } => ask(PeopleRequest::Tokens { account }, &common),
+            Self::List(Account { account, common }) => ask(PeopleRequest::Tokens { account }, &common),
             Self::Add { account, name, scopes, until, common } => {
                 ask(PeopleRequest::AddToken { account, name, scopes, until }, &common)
             }
-            Self::Delete { account, id, common } => ask(PeopleRequest::DeleteToken { account, id }, &common),
+            Self::Delete(Numbered { account, id, common }) => ask(PeopleRequest::DeleteToken { account, id }, &common),
         }
     }
 }
@@ -147,27 +148,19 @@ impl TokenCommand {
 #[derive(Subcommand, Debug)]
 pub enum SecondFactorCommand {
     /// Takes an account's second factor away: for somebody who lost it.
-    Delete {
-        account: String,
-        #[command(flatten)]
-        common: Common,
-    },
+    Delete(Account),
 }
 
 impl SecondFactorCommand {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Self::Delete { account, common } = self;
+        let Self::Delete(Account { account, common }) = self;
         ask(PeopleRequest::DeleteSecondFactor { account }, &common)
     }
 }
 
 #[derive(Subcommand, Debug)]
 pub enum ForwardCommand {
-    Show {
-        account: String,
-        #[command(flatten)]
-        common: Common,
-    },
+    Show(Account),
     /// Sets where an account's mail goes, too; nowhere if nothing is named. Targets elsewhere are asked first.
     Set {
         account: String,
@@ -183,7 +176,7 @@ pub enum ForwardCommand {
 impl ForwardCommand {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Show { account, common } => ask(PeopleRequest::Forwards { account }, &common),
+            Self::Show(Account { account, common }) => ask(PeopleRequest::Forwards { account }, &common),
             Self::Set { account, targets, no_copy, common } => {
                 ask(PeopleRequest::SetForwards { account, targets, keeps: !no_copy }, &common)
             }

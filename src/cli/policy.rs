@@ -1,9 +1,10 @@
-//! `ortler policy show|set|history|undo|plan|plans|unplan|replay|allow|block|lists|unlist|options`.
+//! `ortler policy show|set|history|undo|plans|unplan|replay|allow|block|lists|unlist|options`.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use layers::Edit;
+use policy::Word;
 use serde_json::Value;
 
 use super::{Common, print};
@@ -60,6 +61,30 @@ impl Edits {
             out.push(Edit { option: option.trim().to_owned(), value, locked: self.lock, floor, ceiling });
         }
         Ok(out)
+    }
+}
+
+/// A line of a list.
+#[derive(Args, Debug)]
+pub struct Line {
+    who: String,
+    #[arg(long, default_value = "")]
+    note: String,
+    /// Until this day.
+    #[arg(long, value_name = "DAY")]
+    until: Option<String>,
+    #[command(flatten)]
+    whose: Whose,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl Line {
+    fn put(self, word: Word, unproven: bool, skips: Option<Vec<String>>) -> anyhow::Result<ExitCode> {
+        let Self { who, note, until, whose, common } = self;
+        let (of, word, by) = (whose.into(), word.to_string(), String::new());
+        let request = PolicyRequest::List { of, word, who, unproven, skips, note, until, by };
+        common.ask_and_print(Request::Policy(request))
     }
 }
 
@@ -134,35 +159,17 @@ pub enum Command {
     },
     /// Lets a sender through: an address, a domain with those below it, @domain for it alone, or a network.
     Allow {
-        who: String,
+        #[command(flatten)]
+        line: Line,
         /// Also where nothing proves that it is he.
         #[arg(long)]
         unproven: bool,
         /// What is not looked at: any of spam, newsletter, auth, attachments, with commas between them.
         #[arg(long, value_delimiter = ',')]
         skips: Option<Vec<String>>,
-        #[arg(long, default_value = "")]
-        note: String,
-        /// Until this day.
-        #[arg(long, value_name = "DAY")]
-        until: Option<String>,
-        #[command(flatten)]
-        whose: Whose,
-        #[command(flatten)]
-        common: Common,
     },
     /// Keeps a sender out.
-    Block {
-        who: String,
-        #[arg(long, default_value = "")]
-        note: String,
-        #[arg(long, value_name = "DAY")]
-        until: Option<String>,
-        #[command(flatten)]
-        whose: Whose,
-        #[command(flatten)]
-        common: Common,
-    },
+    Block(Line),
     /// Whom lists let through and keep out.
     Lists {
         #[arg(long, default_value = "")]
@@ -224,13 +231,8 @@ impl Command {
             }
             Self::Plans { whose, common } => ask(PolicyRequest::Plans { of: whose.into() }, &common),
             Self::Unplan { plan, whose, common } => ask(PolicyRequest::Unplan { of: whose.into(), plan }, &common),
-            Self::Allow { who, unproven, skips, note, until, whose, common } => {
-                let (of, by) = (whose.into(), String::new());
-                ask(PolicyRequest::Allow { of, who, unproven, skips, note, until, by }, &common)
-            }
-            Self::Block { who, note, until, whose, common } => {
-                ask(PolicyRequest::Block { of: whose.into(), who, note, until, by: String::new() }, &common)
-            }
+            Self::Allow { line, unproven, skips } => line.put(Word::Allow, unproven, skips),
+            Self::Block(line) => line.put(Word::Block, false, None),
             Self::Lists { search, word, after, limit, whose, common } => {
                 ask(PolicyRequest::Entries { of: whose.into(), word, search, after, limit }, &common)
             }

@@ -88,8 +88,7 @@ fn check_name(name: &str) -> Result<&str, RegistryError> {
 }
 
 fn app_rights(digest: &[u8], access: Access, enabled: bool) -> Rights {
-    let hex: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
-    Rights::new(&hex, access, enabled)
+    Rights::new(&hex(digest), access, enabled)
 }
 
 fn read_app(row: &Row) -> Result<AppPassword, EngineError> {
@@ -387,7 +386,7 @@ impl SecondFactor {
     }
 }
 
-fn hex(octets: &[u8]) -> String {
+pub(crate) fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use access::{Grant, Position, Role};
+use access::{Grant, Position, Reach, Role};
 use base::{AccountId, DomainId, TenantId, UtcMillis};
 use engine::EngineError;
 use engine::table::{Columns as _, Place, Row, Statement};
 use mail::{Address, Domain};
 
 use crate::account::{DomainEntry, Tenant};
-use crate::credential::{digest, random_text};
+use crate::credential::{digest, hex, random_text};
 use crate::error::RegistryError;
 use crate::registry::Registry;
-use crate::tables::{Listing, exists, missing, refused};
+use crate::tables::{Listing, exists, missing, refused, within};
 
 /// A role that an account holds, and who gave it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,6 +109,52 @@ impl Registry {
 
     pub async fn tenant_by_id(&self, id: TenantId) -> Result<Option<Tenant>, EngineError> {
         Ok(self.tenants().await?.into_iter().find(|tenant| tenant.id == id))
+    }
+
+    /// Where a role is held, by name: for the whole system if nothing is named.
+    pub async fn reach(
+        &self,
+        tenant: Option<&str>,
+        domain: Option<&Domain>,
+    ) -> Result<(Reach, Position), RegistryError> {
+        match (tenant, domain) {
+            (None, None) => Ok((Reach::System, Position::SYSTEM)),
+            (Some(name), None) => {
+                let tenant = self.tenant(name).await?.ok_or_else(|| missing("the tenant", name))?;
+                Ok((Reach::Tenant(tenant.id), tenant.position))
+            }
+            (None, Some(name)) => {
+                let domain = self.domain(name).await?.ok_or_else(|| missing("the domain", name))?;
+                Ok((Reach::Domain(domain.id), domain.position))
+            }
+            (Some(_), Some(_)) => Err(refused("a role is held for a tenant or a domain, not for both")),
+        }
+    }
+
+    /// Where a reach is; `None` if it is gone.
+    pub async fn reach_position(&self, reach: Reach) -> Result<Option<Position>, EngineError> {
+        Ok(match reach {
+            Reach::System => Some(Position::SYSTEM),
+            Reach::Tenant(id) => self.tenant_by_id(id).await?.map(|tenant| tenant.position),
+            Reach::Domain(id) => self.domain_by_id(id).await?.map(|domain| domain.position),
+        })
+    }
+
+    /// All names of the domains that are within: their own and their further ones.
+    pub async fn names_within(&self, reaches: &[Reach]) -> Result<Vec<(DomainId, Domain)>, EngineError> {
+        let listing = Listing { within: Some(reaches.to_vec()), ..Listing::default() };
+        let (domain, tenant) = (self.table("domain"), self.table("tenant"));
+        let of = |column| within(&listing, column, (&domain, &tenant));
+        let text = format!(
+            "SELECT d.id, d.name FROM {domain} d WHERE {} UNION ALL SELECT a.domain, a.name FROM domain_alias a WHERE {}",
+            of("d.id"),
+            of("a.domain")
+        );
+        let read = |row: &Row| {
+            let name = row.text(1)?.parse().map_err(|_| EngineError::damaged("a domain's name"))?;
+            Ok((DomainId(row.number(0)?), name))
+        };
+        self.ask_both(&text, Vec::new()).await?.iter().map(read).collect()
     }
 
     /// Where an account is, by its address: for whoever asks whether somebody may do something to it.
@@ -300,5 +346,5 @@ pub fn session_name(digest: &[u8; 32]) -> String {
 }
 
 fn name_of(digest: &[u8]) -> String {
-    digest.iter().take(8).map(|octet| format!("{octet:02x}")).collect()
+    hex(&digest[..digest.len().min(8)])
 }

@@ -33,6 +33,9 @@ impl WebSession {
     }
 }
 
+/// What is on record is kept for so long: thirteen months.
+const AUDIT_KEPT_MS: i64 = 396 * 86_400_000;
+
 impl Registry {
     pub async fn open_web_session(&self, session: WebSession) -> Result<(), EngineError> {
         self.tables.open_web_session(session).await
@@ -57,9 +60,10 @@ impl Registry {
         self.tables.close_web_session(digest).await
     }
 
-    /// Removes what nobody can use any more, and ends what outlived its app password. A node calls it every hour.
+    /// Removes what nobody can use any more, forgets old records, and ends what outlived its app password. A node calls it every hour.
     pub async fn tidy(&self) -> Result<(), EngineError> {
         self.end_outlived().await?;
+        self.tidy_audit(UtcMillis(self.clock.utc().0 - AUDIT_KEPT_MS)).await?;
         let idle = self.clock.utc().0 - i64::try_from(WebSession::IDLE_MAX.as_millis()).unwrap_or(i64::MAX);
         self.tables.tidy(UtcMillis(idle)).await
     }

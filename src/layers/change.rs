@@ -161,7 +161,7 @@ impl Layers {
             }
             all.push(if owner.level == Level::System { layer.over(&file) } else { layer });
         }
-        Ok(EffectivePolicy::resolve(&self.presets(), &all))
+        Ok(EffectivePolicy::resolve(&self.presets, &all))
     }
 
     /// What an owner itself says, without lists, as it is now; not from a cache.
@@ -180,8 +180,13 @@ impl Layers {
     /// scores do not rise.
     pub async fn edited(&self, owners: &[Owner], edits: &[Edit]) -> Result<Layer, LayerError> {
         let Some(own) = owners.last() else { return Err(LayerError::Missing { what: "whose policy".to_owned() }) };
-        let (_, mut layer) = self.own_layer(*own).await?;
-        let above = self.resolve(&owners[..owners.len() - 1], None).await?;
+        let (_, layer) = self.own_layer(*own).await?;
+        self.with_edits(owners, layer, edits).await
+    }
+
+    async fn with_edits(&self, owners: &[Owner], mut layer: Layer, edits: &[Edit]) -> Result<Layer, LayerError> {
+        let Some((own, above)) = owners.split_last() else { return Ok(layer) };
+        let above = self.resolve(above, None).await?;
         for edit in edits {
             let (key, setting) = edit.parse(own.level)?;
             let Some(setting) = setting else {
@@ -203,12 +208,13 @@ impl Layers {
         version: Option<u64>,
         (by, note): (&str, &str),
     ) -> Result<u64, LayerError> {
-        let layer = self.edited(owners, edits).await?;
         let Some(own) = owners.last().copied() else { return Ok(0) };
+        // Read once: what somebody else changes from here on is found out when it is written.
         let (was, before) = self.own_layer(own).await?;
         if version.is_some_and(|version| version != was) {
             return Err(LayerError::Changed);
         }
+        let layer = self.with_edits(owners, before.clone(), edits).await?;
         let keys: Vec<Key> = edits.iter().filter_map(|edit| Key::from_name(&edit.option)).collect();
         let what = What::Options {
             done: keys.iter().map(|key| Edit::of(*key, layer.get(*key))).collect(),

@@ -53,15 +53,11 @@ const NOTE_MAX: usize = 200;
 const ENTRIES_MAX: u64 = 10_000;
 const COLUMNS: &str = "id, level, owner, word, who, unproven, skips, note, until, added_at, added_by, hit_at";
 
-pub(crate) fn word_of(text: &str) -> Option<Word> {
-    [Word::Allow, Word::Block].into_iter().find(|word| word.to_string() == text)
-}
-
 /// `None` for one of a later version.
 fn read(row: &Row) -> Result<Option<(Owner, Entry)>, EngineError> {
-    let level = Level::ALL.into_iter().find(|level| row.text(1).is_ok_and(|text| text == level.as_str()));
+    let level = Level::from_name(row.text(1)?);
     let skips = Skips::from_words(row.text(6)?.split(' ').filter(|word| !word.is_empty()));
-    let (Some(level), Some(word), Some(skips)) = (level, word_of(row.text(3)?), skips) else { return Ok(None) };
+    let (Some(level), Some(word), Some(skips)) = (level, Word::from_name(row.text(3)?), skips) else { return Ok(None) };
     let entry = Entry {
         id: row.int(0)?,
         word,

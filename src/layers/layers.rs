@@ -42,7 +42,7 @@ pub enum LayerError {
 pub struct Layers {
     pub(crate) place: Place,
     pub(crate) clock: Arc<dyn Clock>,
-    presets: ArcSwap<Presets>,
+    pub(crate) presets: Presets,
     /// What the node's policy file says, below what is kept for the system.
     file: ArcSwap<Layer>,
     own: Cache<Owner, Option<Arc<Layer>>>,
@@ -79,7 +79,7 @@ impl Layers {
         Self {
             place,
             clock,
-            presets: ArcSwap::from_pointee(Presets::shipped()),
+            presets: Presets::shipped(),
             file: ArcSwap::from_pointee(system),
             own: Cache::builder().max_capacity(OWN_MAX).time_to_live(CACHED_FOR).build(),
             made: Cache::builder().max_capacity(MADE_MAX).time_to_live(CACHED_FOR).build(),
@@ -97,10 +97,6 @@ impl Layers {
 
     pub(crate) fn file(&self) -> Arc<Layer> {
         self.file.load_full()
-    }
-
-    pub fn presets(&self) -> Arc<Presets> {
-        self.presets.load_full()
     }
 
     /// Forgets what the caches hold if another node changed something, and writes down which lines of lists fitted. A node
@@ -152,7 +148,7 @@ impl Layers {
                 (_, None) => {}
             }
         }
-        let made = Arc::new(EffectivePolicy::resolve(&self.presets(), &all));
+        let made = Arc::new(EffectivePolicy::resolve(&self.presets, &all));
         self.made.insert(key.clone(), Arc::clone(&made));
         if self.epoch.load(Ordering::Acquire) != epoch {
             self.made.invalidate(&key);

@@ -84,7 +84,7 @@ impl Layers {
 }
 
 fn read(row: &Row) -> Result<Option<Plan>, EngineError> {
-    let level = policy::Level::ALL.into_iter().find(|level| row.text(6).is_ok_and(|text| text == level.as_str()));
+    let level = policy::Level::from_name(row.text(6)?);
     let (Some(level), Ok(edits)) = (level, serde_json::from_str(row.text(5)?)) else { return Ok(None) };
     Ok(Some(Plan {
         id: row.int(0)?,

@@ -321,6 +321,12 @@ pub struct Decision {
     pub hit: Option<i64>,
 }
 
+impl Decision {
+    /// Before anything decides.
+    pub const NONE: Self =
+        Self { disposition: Disposition::Deliver, cause: Cause::Nothing, score: Score::ZERO, hit: None };
+}
+
 /// Further points for an SPF failure where policy says `score-high`.
 pub const SPF_HIGH: Score = Score(2500);
 

@@ -211,6 +211,19 @@ pub enum Word {
     Block,
 }
 
+impl Word {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Block => "block",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Allow, Self::Block].into_iter().find(|word| word.as_str() == name)
+    }
+}
+
 /// The lists of one level.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Lists {
@@ -293,10 +306,7 @@ fn read_who(given: &Spanned<DeValue<'_>>) -> Result<Listed, Misread> {
 
 impl fmt::Display for Word {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Allow => "allow",
-            Self::Block => "block",
-        })
+        f.write_str(self.as_str())
     }
 }
 

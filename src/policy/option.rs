@@ -27,6 +27,10 @@ impl Level {
             Self::Mailbox => "mailbox",
         }
     }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str() == name)
+    }
 }
 
 impl fmt::Display for Level {

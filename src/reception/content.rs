@@ -11,11 +11,11 @@ pub fn hops(message: &[u8]) -> usize {
     HeaderFields::of(message).filter(|field| field.is("Received")).count()
 }
 
-/// A field's text, decoded, as lists show it.
-pub fn header_text(message: &[u8], name: &str) -> String {
+/// A field's text, decoded, as lists show it: without control characters, at most so many.
+pub fn header_text(message: &[u8], name: &str, chars_max: usize) -> String {
     let found = HeaderFields::of(message).find(|field| field.is(name));
     let text = found.map(|field| mail::mime::decode::decode_header_text(&field.unfolded())).unwrap_or_default();
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
+    text.chars().filter(|c| !c.is_control()).take(chars_max).collect()
 }
 
 /// Whether it was delivered to an address (in lower case) before: then it runs in a circle.

@@ -209,6 +209,8 @@ pub(crate) const UNKNOWN: Status = Status::fixed(550, Enhanced(5, 1, 1), "No suc
 pub(crate) const RELAY: Status = Status::fixed(554, Enhanced(5, 7, 1), "Relay access denied");
 pub(crate) const UNAVAILABLE: Status = Status::fixed(451, Enhanced(4, 3, 0), "Temporary failure, try again later");
 pub(crate) const FULL: Status = Status::fixed(452, Enhanced(4, 3, 1), "Insufficient storage, try again later");
+/// Characters of a field that are kept for lists.
+pub(crate) const TEXT_MAX: usize = 300;
 /// Accounts of one message of whom it is asked what they taught, and whom they know.
 pub(crate) const ASKED_MAX: usize = 200;
 const LOOP: Status = Status::fixed(554, Enhanced(5, 4, 6), "Message refused: it runs in a circle");
@@ -276,8 +278,6 @@ impl Intake {
     /// The copies that the recipients of the envelope lead to; nothing is decided yet.
     async fn destinations(&self, resolved: Vec<Resolved>, first: usize) -> Result<Destinations, Status> {
         let mut out = Destinations { all: Vec::new(), shared: Vec::new() };
-        let undecided =
-            || (Disposition::Deliver, policy::decide(&EffectivePolicy::defaults(), &policy::Facts::default()));
         for (at, resolved) in (first..).zip(resolved) {
             let copies: Vec<To> = match resolved {
                 Resolved::Here(recipients) => recipients.into_iter().map(To::Account).collect(),
@@ -296,7 +296,7 @@ impl Intake {
                     To::Elsewhere(_) => access::Position::SYSTEM,
                 };
                 let policy = self.policy_at(position).await?;
-                let (disposition, decision) = undecided();
+                let (decision, disposition) = (Decision::NONE, Disposition::Deliver);
                 out.all.push(Destination { at, to, policy, own: Vec::new(), decision, disposition });
             }
         }
@@ -675,7 +675,7 @@ impl Intake {
     ) -> NewHeld {
         let cause = &destination.decision.cause;
         let days = destination.policy.number(policy::Key::QuarantineDays);
-        let header = |name: &str| content::header_text(&incoming.content, name);
+        let header = |name: &str| content::header_text(&incoming.content, name, TEXT_MAX);
         NewHeld {
             account: recipient.account,
             message: incoming.id,

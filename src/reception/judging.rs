@@ -8,12 +8,12 @@ use classifier::Class;
 use filter::verdict::Seen;
 use filter::{Judgement, MessageFacts, Source, Stages};
 use mail::Status;
-use mail::mime::decode::decode_header_text;
 use policy::option::KnownContacts;
 use policy::{Decision, Disposition, SessionOutcome};
 use reputation::Subject;
 
-use crate::intake::{ASKED_MAX, Destination, Incoming, Intake};
+use crate::content;
+use crate::intake::{ASKED_MAX, Destination, Incoming, Intake, TEXT_MAX};
 use crate::sending;
 use crate::story::Story;
 
@@ -52,11 +52,7 @@ impl Intake {
     }
 
     pub(crate) fn tell_judgement(&self, incoming: &Incoming<'_>, judgement: &Judgement, took: u64, story: &Story<'_>) {
-        let field = |name: &str| {
-            let found = mail::HeaderFields::of(&incoming.content).find(|field| field.is(name));
-            let text = found.map(|field| decode_header_text(&field.unfolded())).unwrap_or_default();
-            text.chars().take(300).collect::<String>()
-        };
+        let field = |name: &str| content::header_text(&incoming.content, name, TEXT_MAX);
         story.judged(judgement, &field("Subject"), &field("From"), incoming.content.len(), took);
     }
 

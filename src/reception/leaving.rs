@@ -8,12 +8,10 @@ use base::{BlobId, MessageId, event};
 use bytes::Bytes;
 use directory::{Recipient, Resolution};
 use mail::mime::Summary;
-use mail::mime::decode::decode_header_text;
 use mail::{
-    Address, Enhanced, Envelope, ForwardPath, HeaderFields, HoldWish, NotifyWish, RecipientWish, Returns, ReversePath,
-    Status, Wishes,
+    Address, Enhanced, Envelope, ForwardPath, HoldWish, NotifyWish, RecipientWish, Returns, ReversePath, Status, Wishes,
 };
-use relay::{Action, Home, Notices, Posting, Told, Wish};
+use relay::{Action, Home, Posting, Told, Wish};
 use store::{AppendError, Delivery, Enqueued, Flags, Needs, Notify, QueueItem, Role, Target};
 
 use crate::content;
@@ -98,7 +96,7 @@ impl Intake {
         story: &Story<'_>,
     ) -> Result<Vec<Enqueued>, Status> {
         let sender = incoming.envelope.reverse_path.address().map(ToString::to_string).unwrap_or_default();
-        let subject = subject(incoming);
+        let subject = content::header_text(&incoming.content, "Subject", SUBJECT_MAX);
         let needs = needs(&incoming.envelope);
         let wishes = &incoming.envelope.wishes;
         let not_before = wishes.hold.map(|hold| match hold {
@@ -202,20 +200,10 @@ impl Intake {
             account: None,
             needs: needs(envelope),
             envelope_id: envelope.wishes.envelope_id.clone(),
-            subject: subject(incoming),
+            subject: content::header_text(&incoming.content, "Subject", SUBJECT_MAX),
             created_at: first.recipient.next_at,
         };
-        let notices = Notices {
-            blobs: &*self.parts.storage.blobs,
-            home: self,
-            outgoing: &self.parts.outgoing,
-            trail: &self.parts.trail,
-            ids: &self.parts.ids,
-            host_name: &self.parts.host_name,
-            postmaster: None,
-            at: story.at,
-        };
-        let queued = match notices.notice(Action::Delivered, &item, &told, whole).await {
+        let queued = match self.notices(story.at).notice(Action::Delivered, &item, &told, whole).await {
             Ok(Some(notice)) => self.parts.storage.queue.enqueue(vec![notice]).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error),
@@ -227,12 +215,6 @@ impl Intake {
             }
         }
     }
-}
-
-fn subject(incoming: &Incoming<'_>) -> String {
-    let subject = HeaderFields::of(&incoming.content).find(|field| field.is("Subject"));
-    let subject = subject.map(|field| decode_header_text(&field.unfolded())).unwrap_or_default();
-    subject.chars().filter(|c| !c.is_control()).take(SUBJECT_MAX).collect()
 }
 
 impl Intake {

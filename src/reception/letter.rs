@@ -1,8 +1,7 @@
 //! What the system itself writes to people, here or elsewhere.
 
-use base::MessageId;
+use base::{MessageId, UtcMillis};
 use bytes::Bytes;
-use engine::EngineError;
 use mail::Address;
 use mail_builder::MessageBuilder;
 use mail_builder::headers::raw::Raw;
@@ -28,7 +27,7 @@ pub struct Letter {
 const PRIORITY: u8 = 4;
 
 impl Letter {
-    fn message(&self, id: MessageId, host_name: &str, at: base::UtcMillis) -> std::io::Result<Bytes> {
+    fn message(&self, id: MessageId, host_name: &str, at: UtcMillis) -> Bytes {
         let from = format!("postmaster@{}", self.from_domain);
         let mut builder = MessageBuilder::new()
             .from(("Postmaster", from.as_str()))
@@ -42,17 +41,15 @@ impl Letter {
         if let Some(html) = &self.html {
             builder = builder.html_body(html.as_str());
         }
-        Ok(builder.write_to_vec()?.into())
+        builder.write_to_vec().expect("memory takes what is written").into()
     }
 }
 
 impl Intake {
-    /// Puts a letter into the queue, for a mailbox here or elsewhere. On return it is on disk.
-    pub async fn send(&self, letter: Letter) -> Result<(), StoreError> {
+    /// What makes letters of the system's, and notices.
+    pub(crate) fn notices(&self, at: UtcMillis) -> Notices<'_> {
         let parts = &self.parts;
-        let at = parts.clock.utc();
-        let id = parts.ids.message(at);
-        let notices = Notices {
+        Notices {
             blobs: &*parts.storage.blobs,
             home: self,
             outgoing: &parts.outgoing,
@@ -61,20 +58,25 @@ impl Intake {
             host_name: &parts.host_name,
             postmaster: None,
             at,
-        };
-        let message = letter.message(id, &parts.host_name, at);
-        let message = message.map_err(|_| StoreError::Unavailable(EngineError::Closing))?;
+        }
+    }
+
+    /// Puts a letter into the queue, for a mailbox here or elsewhere. On return it is on disk.
+    pub async fn send(&self, letter: Letter) -> Result<(), StoreError> {
+        let parts = &self.parts;
+        let at = parts.clock.utc();
+        let id = parts.ids.message(at);
         let made = relay::Letter {
             id,
             sender: "",
             recipient: &letter.to.to_string(),
             signs: &letter.from_domain,
             subject: &letter.subject,
-            message,
+            message: letter.message(id, &parts.host_name, at),
             priority: PRIORITY,
             smtputf8: false,
         };
-        let enqueued = notices.letter(made).await?;
+        let enqueued = self.notices(at).letter(made).await?;
         parts.storage.queue.enqueue(vec![enqueued]).await?;
         parts.outgoing.wake();
         Ok(())

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use base::event;
-use bytes::Bytes;
 use directory::Recipient;
-
 use policy::VirusState;
 use store::{AppendError, FlagChange, Flags, HeldId, HeldMessage, Role};
 use trail::{Event, Kind, Outcome, Party};
@@ -120,7 +118,7 @@ impl Intake {
         let storage = &self.parts.storage;
         let content = storage.original(&held.entry).read(0..u64::MAX).await.map_err(|_| NotReleased::Unavailable)?;
         let (message, sender) = (held.held.message, held.held.facts.sender.as_str());
-        let status = self.deliver_there(message, sender, recipient, &Bytes::from(content.to_vec())).await;
+        let status = self.deliver_there(message, sender, recipient, &content).await;
         if !status.is_success() {
             return Err(if status == UNAVAILABLE { NotReleased::Unavailable } else { NotReleased::Full });
         }

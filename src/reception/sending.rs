@@ -1,6 +1,7 @@
 //! Watches how accounts send, and what is done with one that sends as a thief would.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use base::{AccountId, event};
 use directory::Account;
@@ -9,10 +10,10 @@ use filter::sending::{SendingFacts, findings};
 use filter::{Judgement, Source};
 use mail::{ForwardPath, Status};
 use policy::outbound::{LIMITED, LOCKED, SLOW};
-use policy::{Cause, Disposition, Origin, Sending, decide_outbound};
+use policy::{Cause, Disposition, EffectivePolicy, Key, Origin, Sending, decide_outbound};
 use reputation::{Amount, Kind, Record, Subject};
 
-use crate::intake::{Destination, Incoming, Intake, Submitter};
+use crate::intake::{Destination, Incoming, Intake, SendingLimits, Submitter};
 use crate::notice;
 use crate::story::Story;
 
@@ -39,19 +40,25 @@ pub(crate) struct Watched {
 }
 
 impl Intake {
-    /// What an account may send by its policy, over what the configuration says.
-    async fn limits_of(&self, account: AccountId) -> crate::intake::SendingLimits {
-        let mut limits = self.parts.limits;
-        let position = match self.parts.directory.account(account).await {
-            Ok(Some(account)) => account.position,
-            Ok(None) | Err(_) => return limits,
-        };
-        if let Ok(policy) = self.policy_at(position).await {
-            let own = |key| Some(policy.number(key)).filter(|number| *number > 0);
-            limits.account_hour = own(policy::Key::SendingHour).or(limits.account_hour);
-            limits.account_day = own(policy::Key::SendingDay).or(limits.account_day);
+    /// The policy of an account that sends; the node's file alone where nothing else is known now.
+    async fn policy_of(&self, account: AccountId) -> Arc<EffectivePolicy> {
+        if let Ok(Some(account)) = self.parts.directory.account(account).await
+            && let Ok(policy) = self.policy_at(account.position).await
+        {
+            return policy;
         }
-        limits
+        self.parts.filter.policy()
+    }
+
+    /// What an account may send by its policy, over what the configuration says.
+    fn limits(&self, policy: &EffectivePolicy) -> SendingLimits {
+        let own = |key| Some(policy.number(key)).filter(|number| *number > 0);
+        let usual = self.parts.limits;
+        SendingLimits {
+            account_hour: own(Key::SendingHour).or(usual.account_hour),
+            account_day: own(Key::SendingDay).or(usual.account_day),
+            ..usual
+        }
     }
 
     /// Adds to the judgement, if there is one, what the account's way of sending says; `None` for mail that none of our users
@@ -100,8 +107,8 @@ impl Intake {
             is_new_country: is_new(of_country),
             countries: record_of(of_countries).sum().0 + u64::from(is_new(lately)),
         };
-        let limits = self.limits_of(submitter.account).await;
-        let policy = self.parts.filter.policy();
+        let policy = self.policy_of(submitter.account).await;
+        let limits = self.limits(&policy);
         let (mut done, mut origin) = (Sending::Passes, Origin::Default);
         if self.parts.judged.holds(&incoming.source) {
             judgement.add(findings(&facts), &policy);
@@ -110,7 +117,6 @@ impl Intake {
         #[expect(clippy::cast_precision_loss, reason = "numbers of recipients")]
         let is_over = {
             let is_above = |sent: f64, limit: Option<u64>| limit.is_some_and(|limit| sent > limit as f64);
-            let limits = &limits;
             let new = paths.len() as f64;
             is_above(hour + new, limits.account_hour)
                 || is_above(record(1).within_slot(Kind::SentDay, now).0 + new, limits.account_day)

@@ -50,10 +50,19 @@ fn last_due(digest: Digest, hour: u64, now: UtcMillis) -> Option<UtcMillis> {
 
 /// Sends what is due, on one node at a time. Ends with `stop`.
 pub async fn run(engines: Arc<Engines>, stop: CancellationToken) {
+    // Mails are due at full hours alone: one look after each is enough.
+    let mut looked = None;
     while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+        let hour = engines.clock.utc().0.div_euclid(HOUR);
+        if looked == Some(hour) {
+            continue;
+        }
         let Ok(Some(turn)) = engines.leases.take("digests", LEASE).await else { continue };
-        if let Err(error) = send(&engines, HeldBy::Anybody, When::Due, &stop).await {
-            tracing::warn!(event = event::STORE_FAILED, what = "digests", error = %format!("{error:#}"));
+        match send(&engines, HeldBy::Anybody, When::Due, &stop).await {
+            Ok(_) => looked = Some(hour),
+            Err(error) => {
+                tracing::warn!(event = event::STORE_FAILED, what = "digests", error = %format!("{error:#}"));
+            }
         }
         turn.give_up().await;
     }

@@ -123,10 +123,7 @@ async fn known_domain(engines: &Engines, name: &str) -> anyhow::Result<String> {
     let domain: Domain = name.parse().with_context(|| format!("`{name}`"))?;
     let is_host =
         |host: &str| host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    let is_ours = engines
-        .directory
-        .domains(directory::Listing { search: domain.as_str().to_owned(), ..directory::Listing::default() });
-    let is_ours = is_ours.await?.iter().any(|known| known.name == domain);
+    let is_ours = engines.directory.domain(&domain).await?.is_some();
     anyhow::ensure!(
         is_ours || is_host(engines.membership.name()),
         "{domain} is no domain of this system; `ortler domain add {domain}` makes it one"

@@ -103,29 +103,12 @@ async fn account(engines: &Engines, address: &str) -> anyhow::Result<Account> {
 }
 
 /// A role at a place, by their names.
-pub async fn grant_of(
-    engines: &Engines,
-    role: &str,
-    tenant: Option<&str>,
-    domain: Option<&str>,
-) -> anyhow::Result<(Grant, access::Position)> {
+async fn grant_of(engines: &Engines, role: &str, tenant: Option<&str>, domain: Option<&str>) -> anyhow::Result<Grant> {
     let names: Vec<&str> = Role::ALL.into_iter().map(Role::as_str).collect();
     let role = Role::from_name(role).with_context(|| format!("`{role}` is no role: {}", names.join(", ")))?;
-    let (reach, position) = match (tenant, domain) {
-        (Some(name), None) => {
-            let tenant = engines.directory.tenant(name).await?;
-            let tenant = tenant.ok_or_else(|| RegistryError::Missing { what: format!("the tenant {name}") })?;
-            (Reach::Tenant(tenant.id), tenant.position)
-        }
-        (None, Some(name)) => {
-            let domain = engines.directory.domain(&name.parse().with_context(|| format!("`{name}`"))?).await?;
-            let domain = domain.ok_or_else(|| RegistryError::Missing { what: format!("the domain {name}") })?;
-            (Reach::Domain(domain.id), domain.position)
-        }
-        (None, None) => (Reach::System, access::Position::SYSTEM),
-        (Some(_), Some(_)) => anyhow::bail!("a role is held for a tenant or a domain, not for both"),
-    };
-    Ok((Grant { role, reach }, position))
+    let domain = domain.map(|name| name.parse().with_context(|| format!("`{name}`"))).transpose()?;
+    let (reach, _) = engines.directory.reach(tenant, domain.as_ref()).await?;
+    Ok(Grant { role, reach })
 }
 
 fn until(text: Option<&str>) -> anyhow::Result<Option<UtcMillis>> {
@@ -146,14 +129,14 @@ pub async fn execute(engines: &Engines, request: PeopleRequest) -> anyhow::Resul
         }
         PeopleRequest::Grant { account: address, role, tenant, domain, by } => {
             let account = account(engines, &address).await?;
-            let (grant, _) = grant_of(engines, &role, tenant.as_deref(), domain.as_deref()).await?;
+            let grant = grant_of(engines, &role, tenant.as_deref(), domain.as_deref()).await?;
             let by = if by.is_empty() { "an administrator" } else { &by };
             directory.grant(account.id, grant, by).await?;
             roles(engines, Some(account.id)).await
         }
         PeopleRequest::Revoke { account: address, role, tenant, domain } => {
             let account = account(engines, &address).await?;
-            let (grant, _) = grant_of(engines, &role, tenant.as_deref(), domain.as_deref()).await?;
+            let grant = grant_of(engines, &role, tenant.as_deref(), domain.as_deref()).await?;
             directory.revoke(account.id, grant).await?;
             roles(engines, Some(account.id)).await
         }
@@ -162,7 +145,7 @@ pub async fn execute(engines: &Engines, request: PeopleRequest) -> anyhow::Resul
             Ok(found.iter().map(app_value).collect())
         }
         PeopleRequest::AddAppPassword { account: address, name, protocols, until: end } => {
-            let words = "imap, pop3, submission, managesieve, web";
+            let words = "imap, pop3, submission, managesieve";
             let read =
                 |word: &String| Protocol::from_name(word).with_context(|| format!("`{word}` is none of {words}"));
             let protocols = protocols.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;

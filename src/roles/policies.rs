@@ -1,12 +1,13 @@
 //! Policies of all levels: shown, changed, taken back, planned, tried on mail of the last days.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::Position;
+use access::{Position, Reach};
 use anyhow::Context as _;
-use base::{DomainId, UtcMillis, event};
+use base::{AccountId, DomainId, TenantId, UtcMillis, event};
 use directory::RegistryError;
 use layers::{Edit, Entry, Layers, NewEntry, Owner, What};
 use mail::date::format_utc;
@@ -84,23 +85,17 @@ pub enum PolicyRequest {
         after: i64,
         limit: usize,
     },
-    Allow {
+    /// Puts a sender on a list.
+    List {
         of: Of,
+        /// `allow` or `block`.
+        word: String,
         who: String,
+        /// Of `allow` alone, as is `skips`.
         #[serde(default)]
         unproven: bool,
         #[serde(default)]
         skips: Option<Vec<String>>,
-        #[serde(default)]
-        note: String,
-        #[serde(default)]
-        until: Option<String>,
-        #[serde(default)]
-        by: String,
-    },
-    Block {
-        of: Of,
-        who: String,
         #[serde(default)]
         note: String,
         #[serde(default)]
@@ -251,19 +246,20 @@ pub async fn execute(engines: &Engines, request: PolicyRequest) -> anyhow::Resul
             let entries = layers.entries(owner, word, &search, after, limit.min(PAGE)).await?;
             Ok(entries.iter().map(entry_value).collect())
         }
-        PolicyRequest::Allow { of, who, unproven, skips, note, until, by: name } => {
-            let mut new = NewEntry { takes_unproven: unproven, note, ..NewEntry::new(Word::Allow, &who) };
-            new.until = until.as_deref().map(parse_time).transpose()?;
-            if let Some(words) = skips {
-                let read = Skips::from_words(words.iter().map(String::as_str));
-                new.skips = read.context("`skips` are any of spam, newsletter, auth, attachments")?;
+        PolicyRequest::List { of, word, who, unproven, skips, note, until, by: name } => {
+            let word = word_of(&word)?;
+            let until = until.as_deref().map(parse_time).transpose()?;
+            let mut new = NewEntry { note, until, ..NewEntry::new(word, &who) };
+            if word == Word::Allow {
+                new.takes_unproven = unproven;
+                if let Some(words) = skips {
+                    let read = Skips::from_words(words.iter().map(String::as_str));
+                    new.skips = read.context("`skips` are any of spam, newsletter, auth, attachments")?;
+                }
             }
-            add(engines, &of, &new, &name).await
-        }
-        PolicyRequest::Block { of, who, note, until, by: name } => {
-            let mut new = NewEntry { note, ..NewEntry::new(Word::Block, &who) };
-            new.until = until.as_deref().map(parse_time).transpose()?;
-            add(engines, &of, &new, &name).await
+            let owner = of.find(engines).await?.owner();
+            let id = layers.add_entry(owner, &new, by(&name)).await?;
+            Ok(layers.entry(owner, id).await?.as_ref().map(entry_value).unwrap_or_default())
         }
         PolicyRequest::Unlist { of, entry, by: name } => {
             let gone = layers.delete_entry(of.find(engines).await?.owner(), entry, by(&name)).await?;
@@ -273,18 +269,7 @@ pub async fn execute(engines: &Engines, request: PolicyRequest) -> anyhow::Resul
 }
 
 fn word_of(text: &str) -> anyhow::Result<Word> {
-    match text {
-        "allow" => Ok(Word::Allow),
-        "block" => Ok(Word::Block),
-        _ => anyhow::bail!("`{text}` is neither allow nor block"),
-    }
-}
-
-async fn add(engines: &Engines, of: &Of, new: &NewEntry, name: &str) -> anyhow::Result<Value> {
-    let owner = of.find(engines).await?.owner();
-    let id = engines.layers.add_entry(owner, new, by(name)).await?;
-    let entry = engines.layers.entry(owner, id).await?;
-    Ok(entry.as_ref().map(entry_value).unwrap_or_default())
+    Word::from_name(text).with_context(|| format!("`{text}` is neither allow nor block"))
 }
 
 fn entry_value(entry: &Entry) -> Value {
@@ -357,23 +342,14 @@ fn change_value(change: &layers::Change) -> Value {
 
 /// What of the log is somebody's, whose policy it is.
 async fn scope(engines: &Engines, position: Position) -> anyhow::Result<Scope> {
-    if let Some(account) = position.account {
-        return Ok(Scope::Account(account));
-    }
-    if position == Position::SYSTEM {
-        return Ok(Scope::System);
-    }
-    let reach = match (position.domain, position.customer.or(position.reseller)) {
-        (Some(DomainId(_)), _) => position.domain.map(access::Reach::Domain),
-        (None, tenant) => tenant.map(access::Reach::Tenant),
+    let reach = match position {
+        Position { account: Some(account), .. } => return Ok(Scope::Account(account)),
+        Position { domain: Some(domain), .. } => Reach::Domain(domain),
+        Position { customer: Some(tenant), .. } | Position { reseller: Some(tenant), .. } => Reach::Tenant(tenant),
+        Position { .. } => return Ok(Scope::System),
     };
-    let listing = directory::Listing { within: Some(reach.into_iter().collect()), ..directory::Listing::default() };
-    let domains = engines.directory.domains(listing).await?;
-    let mut names: Vec<mail::Domain> = domains.iter().map(|domain| domain.name.clone()).collect();
-    for domain in &domains {
-        names.extend(engines.directory.domain_aliases(domain.id).await?);
-    }
-    Ok(Scope::Domains(names))
+    let names = engines.directory.names_within(&[reach]).await?;
+    Ok(Scope::Domains(names.into_iter().map(|(_, name)| name).collect()))
 }
 
 /// Decides the mail of the last days again: as policy is now, and as it would be. Points by what a mailbox itself taught are
@@ -381,13 +357,13 @@ async fn scope(engines: &Engines, position: Position) -> anyhow::Result<Scope> {
 async fn replay(engines: &Engines, found: &Found, edits: &[Edit], days: u32) -> anyhow::Result<Value> {
     let days = days.clamp(1, DAYS_MAX);
     let layer = engines.layers.edited(&found.owners, edits).await?;
-    let now = engines.clock.utc();
-    let mut query: Query = String::new().parse()?;
-    query.since = Some(UtcMillis(now.0 - i64::from(days) * 86_400_000));
+    let since = UtcMillis(engines.clock.utc().0 - i64::from(days) * 86_400_000);
+    let mut query = Query::default();
+    query.since = Some(since);
     let scope = scope(engines, found.position).await?;
     // Who is below keeps what is his own: both policies are made for each.
-    let mut policies: BTreeMap<Option<u64>, (Arc<EffectivePolicy>, EffectivePolicy)> = BTreeMap::new();
-    let (mut counts, mut changes) = (BTreeMap::<(String, String), u64>::new(), Vec::new());
+    let mut policies: BTreeMap<AccountId, (Arc<EffectivePolicy>, EffectivePolicy)> = BTreeMap::new();
+    let (mut counts, mut changes) = (BTreeMap::<(&str, &str), u64>::new(), Vec::new());
     let mut scores: BTreeMap<i64, [u64; 2]> = BTreeMap::new();
     let (mut seen, mut unknown) = (0usize, 0u64);
     loop {
@@ -405,13 +381,12 @@ async fn replay(engines: &Engines, found: &Found, edits: &[Edit], days: u32) -> 
             };
             for party in row.recipients.iter() {
                 let Some(account) = party.account else { continue };
-                if let std::collections::btree_map::Entry::Vacant(slot) = policies.entry(Some(account.0)) {
+                if let Slot::Vacant(slot) = policies.entry(account) {
                     let Some(known) = engines.directory.account_by_id(account).await? else { continue };
-                    let owners = Owner::above(known.position);
                     let now = engines.layers.effective(known.position).await?;
-                    slot.insert((now, engines.layers.resolve(&owners, Some(&layer)).await?));
+                    slot.insert((now, engines.layers.resolve(&Owner::above(known.position), Some(&layer)).await?));
                 }
-                let Some((before, after)) = policies.get(&Some(account.0)) else { continue };
+                let Some((before, after)) = policies.get(&account) else { continue };
                 let decided = story.iter().rev().find(|event| {
                     event.kind == Kind::Decided && event.party.as_deref() == Some(party.address.as_str())
                 });
@@ -427,13 +402,12 @@ async fn replay(engines: &Engines, found: &Found, edits: &[Edit], days: u32) -> 
                 let bucket = i64::from(would.score.0).div_euclid(500).clamp(-20, 60);
                 let is_kept = matches!(would.disposition, Disposition::Deliver | Disposition::DeliverTagged { .. });
                 scores.entry(bucket).or_default()[usize::from(!is_kept)] += 1;
-                let (was, would) = (was.disposition.as_str().to_owned(), would);
-                let key = (was.clone(), would.disposition.as_str().to_owned());
-                *counts.entry(key.clone()).or_default() += 1;
+                let key = (was.disposition.as_str(), would.disposition.as_str());
+                *counts.entry(key).or_default() += 1;
                 if key.0 != key.1 && changes.len() < TOLD_MAX {
                     changes.push(json!({
                         "id": row.id.to_string(), "at": format_utc(row.at), "from": row.reverse_path, "to": party.address,
-                        "subject": row.subject, "score": would.score.as_f64(), "was": was, "would": key.1,
+                        "subject": row.subject, "score": would.score.as_f64(), "was": key.0, "would": key.1,
                         "because": would.cause.to_string(),
                         "released": story.iter().any(|event| event.kind == Kind::Released),
                     }));
@@ -444,8 +418,7 @@ async fn replay(engines: &Engines, found: &Found, edits: &[Edit], days: u32) -> 
             break;
         }
     }
-    let count =
-        |((was, would), count): (&(String, String), &u64)| json!({ "was": was, "would": would, "count": count });
+    let count = |((was, would), count): (&(&str, &str), &u64)| json!({ "was": was, "would": would, "count": count });
     let bucket = |(at, [kept, held]): (&i64, &[u64; 2])| {
         #[expect(clippy::cast_precision_loss, reason = "a few dozens")]
         let from = *at as f64 / 2.0;
@@ -487,14 +460,12 @@ pub async fn run(engines: Arc<Engines>, stop: CancellationToken) {
 async fn owners_of(engines: &Engines, owner: Owner) -> Option<Vec<Owner>> {
     let directory = &engines.directory;
     let position = match owner.level {
-        Level::System => Some(Position::SYSTEM),
-        Level::Reseller | Level::Customer => {
-            directory.tenant_by_id(base::TenantId(owner.id)).await.ok()?.map(|tenant| tenant.position)
-        }
-        Level::Domain => directory.domain_by_id(DomainId(owner.id)).await.ok()?.map(|domain| domain.position),
+        Level::System => directory.reach_position(Reach::System).await,
+        Level::Reseller | Level::Customer => directory.reach_position(Reach::Tenant(TenantId(owner.id))).await,
+        Level::Domain => directory.reach_position(Reach::Domain(DomainId(owner.id))).await,
         Level::Mailbox => {
-            directory.account_by_id(base::AccountId(owner.id)).await.ok()?.map(|account| account.position)
+            directory.account_by_id(AccountId(owner.id)).await.map(|found| found.map(|account| account.position))
         }
     };
-    position.map(Owner::above)
+    position.ok()?.map(Owner::above)
 }

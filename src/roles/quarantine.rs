@@ -11,7 +11,7 @@ use policy::{Level, ReleasedBy, Word};
 use reception::{By, NotReleased};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{EmailId, Held, HeldBy, HeldFilter, HeldId, HeldNote};
+use store::{Held, HeldBy, HeldFilter, HeldId, HeldNote};
 use tokio_util::sync::CancellationToken;
 use trail::{Event, Kind, Party};
 
@@ -89,16 +89,8 @@ const PAGE_MAX: usize = 500;
 const EXPIRE_EVERY: Duration = Duration::from_secs(300);
 const EXPIRED_AT_A_TIME: usize = 500;
 
-pub fn id_text(id: HeldId) -> String {
-    format!("{}-{}", id.account.0, id.email.0)
-}
-
-pub fn parse_id(text: &str) -> anyhow::Result<HeldId> {
-    let read = || {
-        let (account, email) = text.split_once('-')?;
-        Some(HeldId { account: AccountId(account.parse().ok()?), email: EmailId(email.parse().ok()?) })
-    };
-    read().with_context(|| format!("`{text}` names no message in quarantine"))
+fn parse_id(text: &str) -> anyhow::Result<HeldId> {
+    text.parse().with_context(|| format!("`{text}`"))
 }
 
 fn ids(texts: &[String]) -> anyhow::Result<Vec<HeldId>> {
@@ -140,7 +132,7 @@ pub async fn execute(engines: &Engines, request: QuarantineRequest) -> anyhow::R
             };
             let found = held.held(&which.filter(engines).await?, before, limit).await.map_err(|e| explain(&e))?;
             let next = found.last().filter(|_| found.len() == limit);
-            let next = next.map(|last| format!("{}/{}", last.held_at.0, id_text(last.id)));
+            let next = next.map(|last| format!("{}/{}", last.held_at.0, last.id));
             Ok(json!({ "messages": found.iter().map(held_value).collect::<Vec<_>>(), "next": next }))
         }
         QuarantineRequest::Counts { which } => {
@@ -229,8 +221,7 @@ async fn list(
     by: &str,
 ) -> anyhow::Result<Option<String>> {
     let account = engines.directory.account_by_id(id.account).await?.context("the account does not exist")?;
-    let level = Level::ALL.into_iter().find(|one| one.as_str() == level);
-    let level = level.context("a list is of a mailbox, domain, customer, reseller or the system")?;
+    let level = Level::from_name(level).context("a list is of a mailbox, domain, customer, reseller or the system")?;
     let owner = Owner::above(account.position).into_iter().find(|owner| owner.level == level);
     let owner = owner.with_context(|| format!("{} has nobody at the {level} level", account.address))?;
     let address = mail::mime::address_list::parse_address_list(author.as_bytes())
@@ -245,7 +236,7 @@ async fn list(
 pub fn held_value(held: &Held) -> Value {
     let facts = &held.facts;
     json!({
-        "id": id_text(held.id), "message": held.message.to_string(), "account": held.id.account.0,
+        "id": held.id.to_string(), "message": held.message.to_string(), "account": held.id.account.0,
         "held": format_utc(held.held_at), "expires": format_utc(held.expires_at), "reason": facts.reason,
         "detail": facts.detail, "score": f64::from(facts.score) / 1000.0, "from": facts.sender, "author": facts.author,
         "to": facts.recipient, "subject": facts.subject, "size": held.size_bytes,

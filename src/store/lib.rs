@@ -63,10 +63,10 @@ pub use error::{AppendError, MailboxError, StoreError};
 pub use gc::{GcReport, GcSettings};
 pub use model::{
     AppendedEntry, Change, Changes, Committed, Copied, Delivery, EmailChanges, EmailId, Enqueued, Entry, EntryState,
-    FlagChange, FlagOutcome, Flags, Held, HeldBy, HeldFacts, HeldFilter, HeldId, HeldMessage, HeldNote, Keyword, Lane,
-    LaneClaim, LaneLeft, LaneState, Mailbox, MailboxName, Needs, NewEntry, NewHeld, Notify, OverQuota, OwnerVerdict,
-    PoolUsage, QueueAction, QueueCounts, QueueFilter, QueueItem, QueueJob, QueueRecipient, QueueState, Removed,
-    RemovedMailbox, Restored, Role, Settled, StoredBlob, SystemFlags, Target, ThreadId, Usage,
+    FlagChange, FlagOutcome, Flags, Held, HeldBy, HeldFacts, HeldFilter, HeldId, HeldMessage, HeldNote, InvalidHeldId,
+    Keyword, Lane, LaneClaim, LaneLeft, LaneState, Mailbox, MailboxName, Needs, NewEntry, NewHeld, Notify, OverQuota,
+    OwnerVerdict, PoolUsage, QueueAction, QueueCounts, QueueFilter, QueueItem, QueueJob, QueueRecipient, QueueState,
+    Removed, RemovedMailbox, Restored, Role, Settled, StoredBlob, SystemFlags, Target, ThreadId, Usage,
 };
 #[cfg(any(test, feature = "server"))]
 pub use object_server::ObjectServer;

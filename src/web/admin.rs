@@ -143,9 +143,13 @@ fn require_seller(viewer: &Viewer, above: Position) -> Result<(), ApiError> {
     viewer.require(Right::ChangeTenants, above)
 }
 
+/// Whether somebody sells domains anywhere.
+pub(crate) fn sells(viewer: &Viewer) -> bool {
+    viewer.may(Right::ChangeDomains, Position::SYSTEM) || viewer.within(Right::ChangeTenants).is_ok()
+}
+
 async fn find_domain(web: &Inner, name: &str) -> Result<DomainEntry, ApiError> {
-    let found = web.services.registry.domain(&parse(name)?).await.map_err(RegistryError::from)?;
-    found.ok_or(ApiError::NotFound)
+    permission::domain(web, &parse(name)?).await
 }
 
 pub(crate) async fn add_domain(
@@ -337,7 +341,7 @@ pub(crate) async fn account(
     Path(address): Path<String>,
     viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
-    let account = find(&web, &parse(&address)?).await?;
+    let account = permission::account_at(&web, &parse(&address)?).await?;
     viewer.require(Right::ViewAccounts, account.position)?;
     web.looked(&viewer, "account", account.position, &address).await?;
     let usage = web.services.storage.mail.usage(account.id).await?;
@@ -382,7 +386,7 @@ pub(crate) async fn add_account(
     };
     let id = web.services.registry.add_account(account).await?;
     apply_limits(&web, id).await?;
-    let made = find(&web, &address).await?;
+    let made = permission::account_at(&web, &address).await?;
     record(&web, &viewer, "add-account", &address.to_string(), made.position).await;
     Ok((StatusCode::CREATED, Json(account_to_json(&made))))
 }
@@ -394,7 +398,7 @@ pub(crate) async fn set_account(
     body: Parsed<AccountPatch>,
 ) -> Result<Json<Value>, ApiError> {
     let (address, body): (Address, _) = (parse(&address)?, read(body)?);
-    let before = find(&web, &address).await?;
+    let before = permission::account_at(&web, &address).await?;
     // Whoever answers the telephone resets a password, and nothing else.
     let resets_only = body.password.is_some()
         && body.name.is_none()
@@ -429,7 +433,7 @@ pub(crate) async fn set_account(
     let (name, enabled) = (body.name, body.enabled);
     let change = AccountChange { name, access, enabled, quota, password, sending, ..AccountChange::default() };
     web.services.registry.set_account(&address, change).await?;
-    let account = find(&web, &address).await?;
+    let account = permission::account_at(&web, &address).await?;
     if !quota.is_empty() {
         apply_limits(&web, account.id).await?;
     }
@@ -447,7 +451,7 @@ pub(crate) async fn delete_account(
     if address.to_folded() == viewer.account.address.to_folded() {
         return Err(invalid("nobody deletes the account they are signed in with"));
     }
-    let account = find(&web, &address).await?;
+    let account = permission::account_at(&web, &address).await?;
     viewer.require(Right::ChangeAccounts, account.position)?;
     viewer.require_above(&web, &account).await?;
     let id = web.services.registry.delete_account(&address).await?;
@@ -512,11 +516,6 @@ pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) ->
     text.parse().map_err(|error| ApiError::Invalid(format!("{text}: {error}")))
 }
 
-pub(crate) async fn find(web: &Inner, address: &Address) -> Result<Account, ApiError> {
-    let found = web.services.registry.account_by_address(address).await.map_err(RegistryError::from)?;
-    found.ok_or(ApiError::NotFound)
-}
-
 fn quota_change(patch: &DomainPatch) -> QuotaChange {
     QuotaChange {
         size: patch.quota.map(|octets| (octets > 0).then_some(ByteSize(octets))),
@@ -569,7 +568,7 @@ pub(crate) async fn record_as(
 }
 
 /// Whether the viewer may make somebody an administrator of the system, or end that.
-fn require_admin(viewer: &Viewer) -> Result<(), ApiError> {
+pub(crate) fn require_admin(viewer: &Viewer) -> Result<(), ApiError> {
     let grant = Grant { role: Role::IspAdmin, reach: Reach::System };
     if access::may_grant(viewer.grants(), grant, Position::SYSTEM) { Ok(()) } else { Err(ApiError::Forbidden) }
 }

@@ -3,13 +3,38 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use access::{Position, Right};
+use access::{Position, Reach, Right, Role};
 use axum::Json;
 use axum::extract::State;
+use base::DomainId;
 use serde_json::{Value, json};
 
+use crate::admin;
 use crate::auth::Viewer;
 use crate::server::Inner;
+
+/// Pages, by the right to see what is on them.
+const SEES: &[(&str, Right)] = &[
+    ("nodes", Right::ViewNodes),
+    ("tenants", Right::ViewTenants),
+    ("domains", Right::ViewDomains),
+    ("accounts", Right::ViewAccounts),
+    ("queue", Right::ViewQueue),
+    ("policy", Right::ViewPolicy),
+    ("quarantine", Right::ViewQuarantine),
+    ("audit", Right::ViewAudit),
+];
+/// What pages offer to somebody who has it anywhere.
+const MAY: &[(&str, Right)] = &[
+    ("tenants", Right::ChangeTenants),
+    ("accounts", Right::ChangeAccounts),
+    ("passwords", Right::ResetPassword),
+    ("policy", Right::ChangePolicy),
+    ("systempolicy", Right::ChangeSystemPolicy),
+    ("seesystempolicy", Right::ViewSystemPolicy),
+    ("release", Right::ReleaseSpam),
+    ("harm", Right::ReleaseHarm),
+];
 
 pub(crate) async fn session(viewer: Viewer) -> Json<Value> {
     let account = &viewer.account;
@@ -18,26 +43,33 @@ pub(crate) async fn session(viewer: Viewer) -> Json<Value> {
     if !roles.is_empty() {
         faces.push("admin");
     }
-    let rights: Vec<&str> = [
-        ("nodes", Right::ViewNodes),
-        ("tenants", Right::ViewTenants),
-        ("domains", Right::ViewDomains),
-        ("accounts", Right::ViewAccounts),
-        ("queue", Right::ViewQueue),
-        ("policy", Right::ViewPolicy),
-        ("quarantine", Right::ViewQuarantine),
-        ("audit", Right::ViewAudit),
-    ]
-    .into_iter()
-    .filter_map(|(name, right)| (!access::reach(viewer.grants(), right).is_empty()).then_some(name))
-    .collect();
+    let held = |named: &[(&'static str, Right)]| -> Vec<&'static str> {
+        let is_held = |right| !access::reach(viewer.grants(), right).is_empty();
+        named.iter().filter(|(_, right)| is_held(*right)).map(|(name, _)| *name).collect()
+    };
+    let mut may = held(MAY);
+    if admin::sells(&viewer) {
+        may.push("domains");
+    }
+    if admin::require_admin(&viewer).is_ok() {
+        may.push("makeadmins");
+    }
+    let place = |role: &Role| match role {
+        role if role.fits(Reach::System) => "system",
+        role if role.fits(Reach::Domain(DomainId(0))) => "domain",
+        _ => "tenant",
+    };
+    let gives = access::gives(viewer.grants());
+    let gives: Vec<Value> = gives.iter().map(|role| json!({ "role": role.as_str(), "for": place(role) })).collect();
     Json(json!({
         "address": account.address.to_string(),
         "name": account.name,
         "accountId": jmap::account_id(account.id),
         "access": account.access.as_str(),
         "roles": roles,
-        "sees": rights,
+        "sees": held(SEES),
+        "may": may,
+        "gives": gives,
         "secondFactor": account.has_second_factor,
         "lacksSecondFactor": viewer.lacks_second_factor(),
         "faces": faces,

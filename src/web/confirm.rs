@@ -13,7 +13,6 @@ use crate::error::ApiError;
 use crate::links::Action;
 use crate::login::language;
 use crate::operations::Desk;
-use crate::quarantine::id_text;
 use crate::security::{PLAIN_POLICY, set_policy};
 use crate::server::Inner;
 
@@ -133,8 +132,8 @@ pub(crate) async fn act_on_held(
     };
     let by = "a link in a mail";
     let (request, done) = match action {
-        Action::Release => (json!({ "release": { "ids": [id_text(id)], "by": by, "teaches": true } }), RELEASED),
-        Action::Delete => (json!({ "delete": { "ids": [id_text(id)], "by": by } }), DELETED),
+        Action::Release => (json!({ "release": { "ids": [id.to_string()], "by": by, "teaches": true } }), RELEASED),
+        Action::Delete => (json!({ "delete": { "ids": [id.to_string()], "by": by } }), DELETED),
     };
     let (status, text) = match web.operate(Desk::Quarantine, request).await {
         Ok(answer) => outcome(&answer, done),

@@ -1,9 +1,10 @@
 //! What belongs to people beside their mail: roles, passwords of programs, tokens, a second factor, forwards, browsers that are
 //! signed in; and what is on record about them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use access::{Grant, Position, Reach, Right, Role};
+use access::{Grant, Right, Role};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -100,23 +101,13 @@ impl Viewer {
             return Ok(());
         }
         for grant in &account.grants {
-            let position = reach_position(web, grant.reach).await?;
+            let position = web.services.registry.reach_position(grant.reach).await?.ok_or(ApiError::NotFound)?;
             if !access::may_grant(self.grants(), *grant, position) {
                 return Err(ApiError::Forbidden);
             }
         }
         Ok(())
     }
-}
-
-async fn reach_position(web: &Inner, reach: Reach) -> Result<Position, ApiError> {
-    let registry = &web.services.registry;
-    let found = match reach {
-        Reach::System => Some(Position::SYSTEM),
-        Reach::Tenant(id) => registry.tenant_by_id(id).await?.map(|tenant| tenant.position),
-        Reach::Domain(id) => registry.domain_by_id(id).await?.map(|domain| domain.position),
-    };
-    found.ok_or(ApiError::NotFound)
 }
 
 /// An account that the viewer may look at; for what opens it, somebody above.
@@ -255,30 +246,26 @@ pub(crate) async fn roles(
     Query(of): Query<Of>,
     viewer: Viewer,
 ) -> Result<Json<Value>, ApiError> {
-    let registry = &web.services.registry;
-    let mut seen = Vec::new();
-    match &of.account {
-        Some(_) => {
-            let account = account_of(&web, &viewer, &of, Right::ViewAccounts).await?;
-            let request = json!({ "roles": { "account": account.address.to_string() } });
-            return Ok(Json(json!({ "roles": web.operate(Desk::People, request).await? })));
-        }
-        None => {
-            viewer.within(Right::ViewAccounts)?;
-            for entry in registry.grants(None).await? {
-                let position = permission::account_by_id(&web, entry.account).await?.position;
-                if viewer.may(Right::ViewAccounts, position) && !seen.contains(&entry.address) {
-                    seen.push(entry.address);
-                }
-            }
+    if of.account.is_some() {
+        let account = account_of(&web, &viewer, &of, Right::ViewAccounts).await?;
+        let request = json!({ "roles": { "account": account.address.to_string() } });
+        return Ok(Json(json!({ "roles": web.operate(Desk::People, request).await? })));
+    }
+    viewer.within(Right::ViewAccounts)?;
+    let mut seen = BTreeSet::new();
+    for entry in web.services.registry.grants(None).await? {
+        let address = entry.address.to_string();
+        if !seen.contains(&address)
+            && viewer.may(Right::ViewAccounts, permission::account_by_id(&web, entry.account).await?.position)
+        {
+            seen.insert(address);
         }
     }
-    let mut out = Vec::new();
-    for address in seen {
-        let some = web.operate(Desk::People, json!({ "roles": { "account": address.to_string() } })).await?;
-        out.extend(some.as_array().cloned().unwrap_or_default());
+    let mut all = web.operate(Desk::People, json!({ "roles": {} })).await?;
+    if let Some(all) = all.as_array_mut() {
+        all.retain(|role| role.get("account").and_then(Value::as_str).is_some_and(|account| seen.contains(account)));
     }
-    Ok(Json(json!({ "roles": out })))
+    Ok(Json(json!({ "roles": all })))
 }
 
 /// Checks that the viewer may give or take a role.
@@ -289,20 +276,11 @@ async fn grant_of(web: &Inner, viewer: &Viewer, body: &RoleBody) -> Result<(Acco
         let names: Vec<&str> = Role::ALL.into_iter().map(Role::as_str).collect();
         invalid("role", format!("`{}` is no role: {}", body.role, names.join(", ")))
     })?;
-    let registry = &web.services.registry;
-    let (reach, position) = match (&body.tenant, &body.domain) {
-        (None, None) => (Reach::System, Position::SYSTEM),
-        (Some(name), None) => {
-            let tenant = registry.tenant(name).await?.ok_or(ApiError::NotFound)?;
-            (Reach::Tenant(tenant.id), tenant.position)
-        }
-        (None, Some(name)) => {
-            let name = name.parse().map_err(|_| ApiError::NotFound)?;
-            let domain = registry.domain(&name).await?.ok_or(ApiError::NotFound)?;
-            (Reach::Domain(domain.id), domain.position)
-        }
-        (Some(_), Some(_)) => return Err(invalid("domain", "give a tenant or a domain".to_owned())),
-    };
+    if body.tenant.is_some() && body.domain.is_some() {
+        return Err(invalid("domain", "give a tenant or a domain".to_owned()));
+    }
+    let domain = body.domain.as_deref().map(|name| name.parse().map_err(|_| ApiError::NotFound)).transpose()?;
+    let (reach, position) = web.services.registry.reach(body.tenant.as_deref(), domain.as_ref()).await?;
     let account = permission::account(web, &body.account).await?;
     viewer.require(Right::ChangeAccounts, account.position)?;
     let grant = Grant { role, reach };

@@ -2,8 +2,8 @@
 
 use access::{Position, Reach, Right};
 use base::{AccountId, DomainId};
-use directory::{Account, Listing, RegistryError};
-use mail::Domain;
+use directory::{Account, DomainEntry};
+use mail::{Address, Domain};
 use trail::Scope;
 
 use crate::auth::Viewer;
@@ -65,31 +65,12 @@ impl Inner {
     }
 }
 
-/// All domains that a right reaches, with their further names; `None` for all that there are.
+/// All domains that a right reaches, by all their names; `None` for all that there are.
 pub(crate) async fn domains(web: &Inner, reaches: &[Reach]) -> Result<Option<Vec<(DomainId, Domain)>>, ApiError> {
     if reaches.contains(&Reach::System) {
         return Ok(None);
     }
-    let registry = &web.services.registry;
-    let (mut out, mut after) = (Vec::new(), String::new());
-    loop {
-        let listing = Listing { after: after.clone(), within: Some(reaches.to_vec()), ..Listing::default() };
-        let limit = usize::try_from(listing.limit).unwrap_or(usize::MAX);
-        let some = registry.domains(listing).await?;
-        let is_last = some.len() < limit;
-        if let Some(last) = some.last() {
-            after = last.name.to_string();
-        }
-        for domain in some {
-            for name in registry.domain_aliases(domain.id).await? {
-                out.push((domain.id, name));
-            }
-            out.push((domain.id, domain.name));
-        }
-        if is_last {
-            return Ok(Some(out));
-        }
-    }
+    Ok(Some(web.services.registry.names_within(reaches).await?))
 }
 
 /// What of the log a viewer sees, and whether subjects are part of it. `of`: a domain or an address, else all that is theirs.
@@ -119,9 +100,9 @@ pub(crate) async fn log_scope(web: &Inner, viewer: &Viewer, of: Option<&str>) ->
             (account.position, Scope::Account(account.id))
         }
         false => {
-            let domain = domain_position(web, of).await?;
-            let names = domains(web, &[Reach::Domain(domain.domain.unwrap_or(DomainId(0)))]).await?;
-            (domain, Scope::Domains(names.unwrap_or_default().into_iter().map(|(_, name)| name).collect()))
+            let domain = domain(web, &of.parse().map_err(|_| ApiError::NotFound)?).await?;
+            let names = web.services.registry.names_within(&[Reach::Domain(domain.id)]).await?;
+            (domain.position, Scope::Domains(names.into_iter().map(|(_, name)| name).collect()))
         }
     };
     let is_exact = !viewer.may(Right::ViewLog, position) && viewer.may(Right::SearchLog, position);
@@ -141,22 +122,26 @@ pub(crate) struct LogScope {
 }
 
 pub(crate) async fn account(web: &Inner, address: &str) -> Result<Account, ApiError> {
-    let address = address.parse().map_err(|_| ApiError::NotFound)?;
-    let found = web.services.registry.account_by_address(&address).await.map_err(RegistryError::from)?;
-    found.ok_or(ApiError::NotFound)
+    account_at(web, &address.parse().map_err(|_| ApiError::NotFound)?).await
+}
+
+pub(crate) async fn account_at(web: &Inner, address: &Address) -> Result<Account, ApiError> {
+    web.services.registry.account_by_address(address).await?.ok_or(ApiError::NotFound)
 }
 
 pub(crate) async fn account_by_id(web: &Inner, id: AccountId) -> Result<Account, ApiError> {
-    web.services.registry.account_by_id(id).await.map_err(RegistryError::from)?.ok_or(ApiError::NotFound)
+    web.services.registry.account_by_id(id).await?.ok_or(ApiError::NotFound)
+}
+
+pub(crate) async fn domain(web: &Inner, name: &Domain) -> Result<DomainEntry, ApiError> {
+    web.services.registry.domain(name).await?.ok_or(ApiError::NotFound)
 }
 
 pub(crate) async fn domain_position(web: &Inner, name: &str) -> Result<Position, ApiError> {
-    let name = name.parse().map_err(|_| ApiError::NotFound)?;
-    let found = web.services.registry.domain(&name).await.map_err(RegistryError::from)?;
-    Ok(found.ok_or(ApiError::NotFound)?.position)
+    Ok(domain(web, &name.parse().map_err(|_| ApiError::NotFound)?).await?.position)
 }
 
 pub(crate) async fn tenant_position(web: &Inner, name: &str) -> Result<Position, ApiError> {
-    let found = web.services.registry.tenant(name).await.map_err(RegistryError::from)?;
+    let found = web.services.registry.tenant(name).await?;
     Ok(found.ok_or(ApiError::NotFound)?.position)
 }

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use policy::Word;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -277,16 +278,13 @@ pub(crate) async fn add_sender(
     let asked = of.ask(&web, &viewer, true).await?;
     let NewSender { word, who, unproven, skips, note, until } = read(body)?;
     let by = viewer.account.address.to_string();
-    let request = match word.as_str() {
-        "allow" => json!({ "allow": {
-            "of": asked.of, "who": who, "unproven": unproven, "skips": skips, "note": note, "until": until, "by": by,
-        }}),
-        "block" => json!({ "block": { "of": asked.of, "who": who, "note": note, "until": until, "by": by } }),
-        _ => {
-            let why = format!("`{word}` is neither allow nor block");
-            return Err(ApiError::InvalidField { field: "word".to_owned(), why });
-        }
-    };
+    if Word::from_name(&word).is_none() {
+        let why = format!("`{word}` is neither allow nor block");
+        return Err(ApiError::InvalidField { field: "word".to_owned(), why });
+    }
+    let request = json!({ "list": {
+        "of": asked.of, "word": word, "who": who, "unproven": unproven, "skips": skips, "note": note, "until": until, "by": by,
+    }});
     let made = web.operate(Desk::Policy, request).await?;
     record(&web, &viewer, &format!("{word}-sender"), &format!("{who} for {}", asked.name), asked.position).await;
     Ok((StatusCode::CREATED, Json(made)))

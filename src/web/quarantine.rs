@@ -1,6 +1,6 @@
 //! Messages that are held: seen, let out and let go by their owner, and by who answers for the owner.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use access::{Position, Reach, Right};
@@ -14,7 +14,7 @@ use policy::ReleasedBy;
 use policy::option::AdminPreview;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use store::{EmailId, Held, HeldId, HeldMessage};
+use store::{Held, HeldId, HeldMessage};
 
 use crate::admin::{Parsed, read, record};
 use crate::auth::Viewer;
@@ -60,16 +60,8 @@ const PAGE: usize = 50;
 const PAGE_MAX: usize = 500;
 const IDS_MAX: usize = 500;
 
-pub(crate) fn parse_id(text: &str) -> Result<HeldId, ApiError> {
-    let read = || {
-        let (account, email) = text.split_once('-')?;
-        Some(HeldId { account: AccountId(account.parse().ok()?), email: EmailId(email.parse().ok()?) })
-    };
-    read().ok_or(ApiError::NotFound)
-}
-
-pub(crate) fn id_text(id: HeldId) -> String {
-    format!("{}-{}", id.account.0, id.email.0)
+fn parse_id(text: &str) -> Result<HeldId, ApiError> {
+    text.parse().map_err(|_| ApiError::NotFound)
 }
 
 /// What is needed to let a message out that is held for such a reason.
@@ -105,8 +97,7 @@ impl Which {
             match permission::domains(web, &reaches).await? {
                 None => return Ok(which),
                 Some(domains) => {
-                    let mut ids: Vec<u64> = domains.iter().map(|(id, _)| id.0).collect();
-                    ids.dedup();
+                    let ids: BTreeSet<u64> = domains.iter().map(|(id, _)| id.0).collect();
                     ("domains", json!(ids))
                 }
             }
@@ -309,13 +300,13 @@ pub(crate) async fn act(
     let done = web.operate(Desk::Quarantine, request).await?;
     for (held, position) in &found {
         let action = format!("{}-held", act.action);
-        record(&web, &viewer, &action, &format!("{} for {}", id_text(held.id), held.facts.recipient), *position).await;
+        record(&web, &viewer, &action, &format!("{} for {}", held.id, held.facts.recipient), *position).await;
     }
     Ok(Json(done))
 }
 
 fn ids(found: &[(Held, Position)]) -> Vec<String> {
-    found.iter().map(|(held, _)| id_text(held.id)).collect()
+    found.iter().map(|(held, _)| held.id.to_string()).collect()
 }
 
 /// Whether the viewer may change the list of a level above a message's owner.

@@ -15,9 +15,10 @@ use serde_json::{Value, json};
 use store::{AppendError, EmailId, MailboxName, Removed};
 use trail::Kind;
 
-use crate::admin::{Parsed, find, parse, read, record_as};
+use crate::admin::{Parsed, parse, read, record_as};
 use crate::auth::Viewer;
 use crate::error::ApiError;
+use crate::permission;
 use crate::server::Inner;
 
 /// Whose: one's own if not given.
@@ -60,7 +61,7 @@ async fn account_of(web: &Inner, viewer: &Viewer, wanted: Option<&str>, right: R
     if address.to_folded() == viewer.account.address.to_folded() {
         return Ok(viewer.account.clone());
     }
-    let account = find(web, &address).await?;
+    let account = permission::account_at(web, &address).await?;
     viewer.require(right, account.position)?;
     Ok(account)
 }

@@ -55,6 +55,21 @@ fn an_account_that_sends_as_a_thief_is_slowed_and_held() {
 }
 
 #[test]
+fn what_the_api_says_of_sending_counts() {
+    let node = Node::start();
+    let edits = r#"{"edits":[{"option":"outbound-slow-score","value":"2.5"}]}"#;
+    assert_eq!(node.api("admin", "PATCH /api/v1/policy?system=true", edits).0, 200);
+    name_nobody(&node, 20);
+    let reply = send(&node);
+    assert!(reply.starts_with("450 4.7.1"), "it is to go slowly: {reply}");
+    let edits = r#"{"edits":[{"option":"outbound-slow-score","value":null},{"option":"sending-hour","value":"1"}]}"#;
+    assert_eq!(node.api("admin", "PATCH /api/v1/policy?system=true", edits).0, 200);
+    assert!(send(&node).starts_with("250"));
+    let reply = send(&node);
+    assert!(reply.starts_with("45") || reply.starts_with("55"), "it has sent what it may: {reply}");
+}
+
+#[test]
 fn an_account_is_locked_until_its_password_is_changed() {
     let node = Node::start_with_policy("outbound-slow-score = 3\noutbound-hold-score = 4\noutbound-lock-score = 4.5");
     let shown = || node.json(&["account", "show", "user1@example.test"]);

@@ -1,5 +1,7 @@
 //! Messages that are kept back from mailboxes until somebody says what becomes of them: the quarantine.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use base::{AccountId, DomainId, MessageId, UtcMillis};
@@ -48,6 +50,27 @@ pub struct NewHeld {
 pub struct HeldId {
     pub account: AccountId,
     pub email: EmailId,
+}
+
+impl fmt::Display for HeldId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.account.0, self.email.0)
+    }
+}
+
+/// The text names no held message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not the name of a message in quarantine")]
+pub struct InvalidHeldId;
+
+impl FromStr for HeldId {
+    type Err = InvalidHeldId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHeldId> {
+        let (account, email) = text.split_once('-').ok_or(InvalidHeldId)?;
+        let number = |text: &str| text.parse().map_err(|_| InvalidHeldId);
+        Ok(Self { account: AccountId(number(account)?), email: EmailId(number(email)?) })
+    }
 }
 
 /// A held message. It is in no mailbox, and counts against no quota.

@@ -15,7 +15,7 @@ pub use entry::{
     AppendedEntry, Committed, Copied, Delivery, EmailId, Entry, EntryState, NewEntry, StoredBlob, Target, ThreadId,
 };
 pub use flags::{Flags, InvalidKeyword, Keyword, SystemFlags};
-pub use held::{Held, HeldBy, HeldFacts, HeldFilter, HeldId, HeldMessage, HeldNote, NewHeld};
+pub use held::{Held, HeldBy, HeldFacts, HeldFilter, HeldId, HeldMessage, HeldNote, InvalidHeldId, NewHeld};
 pub use mailbox::{InvalidMailboxName, Mailbox, MailboxName, Role};
 pub use queue::{
     Enqueued, Lane, LaneClaim, LaneLeft, LaneState, Needs, Notify, QueueAction, QueueCounts, QueueFilter, QueueItem,

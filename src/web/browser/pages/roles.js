@@ -21,7 +21,7 @@ export function Roles({ session, note }) {
   const given = gives(session);
   const [role, setRole] = useState(given[given.length - 1]);
   const [error, setError] = useState('');
-  const kind = role && heldFor(role);
+  const kind = role && heldFor(session, role);
   const act = (promise, text) => promise.then(() => { setError(''); note.say(text); return of.load(); }, (failed) => { setError(failed.message); throw failed; });
   const add = ({ account, tenant, domain }) => act(call('POST', '/api/v1/roles', { account, role, ...(tenant ? { tenant } : {}), ...(domain ? { domain } : {}) }), t('rolegiven', { name: account, role: t(`role-${role}`) }));
   const revoke = async (one) => {

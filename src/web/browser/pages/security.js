@@ -9,7 +9,7 @@ import { Copy } from '../ui/copy.js';
 import { Icon, Tool } from '../ui/icons.js';
 import { Waiting } from '../ui/waiting.js';
 
-const PROTOCOLS = ['imap', 'pop3', 'submission', 'managesieve', 'web'];
+const PROTOCOLS = ['imap', 'pop3', 'submission', 'managesieve'];
 
 export const Security = ({ session, renewed, note }) => html`<h2>${t('security')}</h2>
   <${Factor} session=${session} renewed=${renewed} say=${note.say} /><${Password} session=${session} /><${Apps} say=${note.say} /><${Tokens} session=${session} say=${note.say} /><${Browsers} say=${note.say} />`;
