@@ -278,7 +278,7 @@ impl Handler for Reception {
     }
 
     async fn message(&mut self, facts: &SessionFacts, transaction: Transaction, content: Spooled) -> Vec<Status> {
-        let count = transaction.envelope.forward_paths.len();
+        let (count, answers_each) = (transaction.envelope.forward_paths.len(), transaction.answers_each);
         let (content, _share) = match content.into_bytes(&self.intake.parts.budget, COPIES).await {
             Ok(content) => content,
             Err(SpoolError::Full) => {
@@ -309,7 +309,7 @@ impl Handler for Reception {
             submitter,
             envelope: transaction.envelope,
             content,
-            answers_each: facts.protocol == Protocol::Lmtp,
+            answers_each,
         };
         let statuses = self.intake.accept(incoming, self.stages.as_mut()).await;
         self.message_done().await;

@@ -224,3 +224,30 @@ fn the_mail_of_the_last_days_tells_what_a_change_would_do() {
     assert_eq!(node.api("user2", "POST /api/v1/policy/replay", &body).1["changes"], json!([]));
     assert_eq!(node.api("user2", "POST /api/v1/policy/replay?account=user1@example.test", &body).0, 404);
 }
+
+/// Who asks to be told for each recipient (PRDR) hears that one refuses; others hear of what is best for all.
+#[test]
+fn a_sender_that_asks_hears_each_recipients_word() {
+    let node = Node::start_with_policy(MILD);
+    let edits = json!([
+        { "option": "tag-score", "value": "0.5" }, { "option": "quarantine-score", "value": "1" },
+        { "option": "reject-score", "value": "2" },
+    ]);
+    assert_eq!(patch(&node, "user1", "", &edits).0, 200);
+    let mut smtp = node.connect(25);
+    smtp.expect("220");
+    smtp.say("EHLO client.example.org").expect("250");
+    smtp.say("MAIL FROM:<x@free.example> PRDR").expect("250");
+    for user in ["user1", "user2"] {
+        smtp.say(&format!("RCPT TO:<{user}@example.test>")).expect("250");
+    }
+    assert!(smtp.send_content(JUNK).starts_with("353"));
+    smtp.expect("554 5.7.1");
+    smtp.expect("250 2.0.0");
+    smtp.expect("250 2.0.0");
+    assert_eq!(counts(&node), [(0, 0), (1, 0)], "what was refused is not kept");
+    // The session goes on.
+    smtp.say("NOOP").expect("250");
+    to_both(&node, "x@free.example", JUNK);
+    assert_eq!(counts(&node), [(0, 1), (2, 0)], "nobody was told: it waits");
+}

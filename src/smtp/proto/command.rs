@@ -37,6 +37,8 @@ pub struct MailParameters {
     pub size: Option<u64>,
     pub body: BodyKind,
     pub smtputf8: bool,
+    /// Each recipient is to be answered for by itself (PRDR, draft-hall-prdr).
+    pub prdr: bool,
     /// Those of recipients are empty.
     pub wishes: Wishes,
 }
@@ -129,6 +131,7 @@ fn parse_mail(rest: &str) -> Result<Command, Fault> {
                 known.wishes.envelope_id =
                     Some(id.ok_or(Fault::Syntax("ENVID takes xtext of 100 characters at most"))?);
             }
+            ("PRDR", None) => known.prdr = true,
             ("REQUIRETLS", None) => known.wishes.requiretls = true,
             ("HOLDFOR", Some(seconds)) if known.wishes.hold.is_none() => {
                 let digits = (1..=9).contains(&seconds.len()) && seconds.bytes().all(|byte| byte.is_ascii_digit());

@@ -109,6 +109,8 @@ impl SessionFacts {
 pub struct Transaction {
     pub id: MessageId,
     pub envelope: Envelope,
+    /// Each recipient is answered for by itself: LMTP (RFC 2033 §4.2), or the client's wish (PRDR).
+    pub answers_each: bool,
 }
 
 /// Mail flow as one session sees it. Each answer is told to the client as it is.

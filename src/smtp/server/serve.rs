@@ -389,9 +389,15 @@ impl Connection {
     async fn finish_message(&mut self, content: Content) -> Result<(), Closed> {
         let Some(transaction) = self.session.on_message_done() else { return Ok(()) };
         let recipients = transaction.envelope.forward_paths.len();
+        let is_lmtp = self.config.protocol == Protocol::Lmtp;
+        // One recipient's answer is the message's.
+        let is_prdr = transaction.answers_each && !is_lmtp && recipients > 1;
         let replies = match content {
             Content { refusal: None, spool: Some(spool), .. } => {
                 let statuses = self.handler.message(&self.facts, transaction, spool.finish()).await;
+                if is_prdr && statuses.len() == recipients {
+                    return self.answer_each(&statuses);
+                }
                 statuses.into_iter().map(Reply::from).collect::<Vec<_>>()
             }
             Content { refusal, .. } => {
@@ -400,11 +406,24 @@ impl Connection {
                 vec![reply]
             }
         };
-        let wanted = if self.config.protocol == Protocol::Lmtp { recipients } else { 1 };
+        let wanted = if is_lmtp { recipients } else { 1 };
         let last = replies.last().cloned().unwrap_or_else(|| BROKEN.into());
         for reply in replies.iter().chain(std::iter::repeat(&last)).take(wanted) {
             reply.write(&mut self.out);
         }
+        Ok(())
+    }
+
+    /// What became of each recipient, between a word that this follows and one for the whole (draft-hall-prdr §5).
+    fn answer_each(&mut self, statuses: &[Status]) -> Result<(), Closed> {
+        Reply::plain(353, vec![std::borrow::Cow::Borrowed("The recipients are answered for one by one")])
+            .write(&mut self.out);
+        for status in statuses {
+            Reply::from(status.clone()).write(&mut self.out);
+        }
+        let taken = statuses.iter().find(|status| status.is_success());
+        let whole = taken.or_else(|| statuses.iter().find(|status| status.is_transient())).or(statuses.first());
+        whole.map_or_else(|| BROKEN.into(), |status| Reply::from(status.clone())).write(&mut self.out);
         Ok(())
     }
 

@@ -240,6 +240,9 @@ impl Session {
                 ["PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES", "DSN"].map(Cow::Borrowed),
             );
             lines.push(Cow::Owned(format!("SIZE {}", self.limits.message_size_max.0)));
+            if self.offers_prdr() {
+                lines.push(Cow::Borrowed("PRDR"));
+            }
             if self.offers.starttls {
                 lines.push(Cow::Borrowed("STARTTLS"));
             }
@@ -277,6 +280,11 @@ impl Session {
         self.offers.starttls = false;
         self.offers.requiretls = true;
         self.offers.auth = true;
+    }
+
+    /// Our own users send from programs that show one answer.
+    fn offers_prdr(&self) -> bool {
+        self.protocol == Protocol::Smtp
     }
 
     fn offers_auth(&self) -> bool {
@@ -382,6 +390,9 @@ impl Session {
         if path.address().is_some_and(mail::Address::needs_smtputf8) && !parameters.smtputf8 {
             return self.error(Reply::fixed(553, Enhanced(5, 6, 7), "This address needs SMTPUTF8"));
         }
+        if parameters.prdr && !self.offers_prdr() {
+            return self.error(Reply::fixed(555, Enhanced(5, 5, 4), "PRDR is for mail from other systems"));
+        }
         if parameters.wishes.requiretls && !self.offers.requiretls {
             return self.error(Reply::fixed(555, Enhanced(5, 5, 4), "REQUIRETLS is offered under TLS only"));
         }
@@ -421,7 +432,8 @@ impl Session {
                     smtputf8: parameters.smtputf8,
                     wishes: parameters.wishes.clone(),
                 };
-                self.state = State::Mail(Transaction { id, envelope });
+                let answers_each = self.protocol == Protocol::Lmtp || parameters.prdr;
+                self.state = State::Mail(Transaction { id, envelope, answers_each });
                 Output::Reply(Reply::fixed(250, Enhanced(2, 1, 0), "Sender OK"))
             }
         }

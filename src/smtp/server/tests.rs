@@ -69,7 +69,13 @@ impl Handler for Arc<Fake> {
         let (bytes, _permit) = content.into_bytes(&MemoryBudget::new(ByteSize::mib(1)), 1).await.unwrap();
         self.messages.lock().await.push((facts.client.ip().to_string(), bytes.to_vec()));
         let one = Status::fixed(250, Enhanced(2, 0, 0), "Queued");
-        vec![one; if facts.protocol == Protocol::Lmtp { transaction.envelope.forward_paths.len() } else { 1 }]
+        if !transaction.answers_each {
+            return vec![one];
+        }
+        let refused = Status::fixed(550, Enhanced(5, 7, 1), "Not for me");
+        let answer =
+            |path: &ForwardPath| if path.to_string().contains("picky") { refused.clone() } else { one.clone() };
+        transaction.envelope.forward_paths.iter().map(answer).collect()
     }
     async fn abandoned(&mut self, _: &SessionFacts, _: &Transaction, _: &Status) {
         *self.abandoned.lock().await += 1;
@@ -171,7 +177,7 @@ async fn a_message_comes_in() {
 async fn extensions_are_offered() {
     check(
         "S: 220\nC: EHLO x\nS: 250-mx.test\nS: 250-PIPELINING\nS: 250-8BITMIME\nS: 250-SMTPUTF8\nS: 250-CHUNKING\n\
-         S: 250-ENHANCEDSTATUSCODES\nS: 250-DSN\nS: 250 SIZE 65536\nC: AUTH PLAIN\nS: 502 5.5.1\nC: STARTTLS\nS: 502",
+         S: 250-ENHANCEDSTATUSCODES\nS: 250-DSN\nS: 250-SIZE 65536\nS: 250 PRDR\nC: AUTH PLAIN\nS: 502 5.5.1\nC: STARTTLS\nS: 502",
     )
     .await;
 }
@@ -274,6 +280,22 @@ async fn lmtp_answers_for_each_recipient() {
          C: DATA\nS: 354\nC: x\nC: .\nS: 250 2.0.0\nS: 250 2.0.0\nC: QUIT\nS: 221",
     )
     .await;
+}
+
+#[tokio::test]
+async fn recipients_are_answered_for_one_by_one_on_wish() {
+    let with = |wish: &str, to: &[&str], said: &str| {
+        let rcpt: String = to.iter().map(|to| format!("C: RCPT TO:<known-{to}@a.test>\nS: 250\n")).collect();
+        format!(
+            "{HELLO}C: MAIL FROM:<a@x.test>{wish}\nS: 250\n{rcpt}C: DATA\nS: 354\nC: x\nC: .\n{said}C: QUIT\nS: 221"
+        )
+    };
+    check(&with(" PRDR", &["1", "picky", "2"], "S: 353\nS: 250\nS: 550 5.7.1\nS: 250\nS: 250\n")).await;
+    check(&with(" PRDR", &["picky", "picky2"], "S: 353\nS: 550\nS: 550\nS: 550 5.7.1\n")).await;
+    // One recipient's answer is the message's, and nobody is answered so unasked.
+    check(&with(" PRDR", &["picky"], "S: 550 5.7.1\n")).await;
+    check(&with("", &["1", "picky"], "S: 250\n")).await;
+    check(&format!("{HELLO}C: MAIL FROM:<a@x.test> PRDR=1\nS: 555\n")).await;
 }
 
 #[tokio::test]
