@@ -33,6 +33,7 @@ pub const STS_FAILED: &str = "sts.failed";
 pub const REPORT_READ: &str = "report.read";
 pub const REPORT_FAILED: &str = "report.failed";
 pub const ROUTES_FAILED: &str = "routes.failed";
+pub const CALL_AHEAD_FAILED: &str = "call_ahead.failed";
 pub const ROUTES_READ: &str = "routes.read";
 pub const DNS_DOWN: &str = "dns.down";
 /// Whether name servers let answers be proven; and one that ought to be and is not.

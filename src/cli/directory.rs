@@ -1,6 +1,7 @@
 //! `ortler domain|account|alias|tenant add|list|show|set|delete`.
 
 use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -8,7 +9,9 @@ use clap::{Args, Subcommand};
 
 use super::{Common, Where, print};
 use crate::roles::control::{AccountPatch, Request, Secrets};
+use crate::roles::importing::ImportRequest;
 use crate::roles::limits::QuotaPatch;
+use crate::roles::relayed::RelayPatch;
 
 #[derive(Args, Debug)]
 pub struct Page {
@@ -49,6 +52,35 @@ pub fn something(is_given: bool) -> anyhow::Result<()> {
     if is_given { Ok(()) } else { Err(print::Usage("nothing to change: give at least one option".to_owned()).into()) }
 }
 
+/// Where a domain's mail goes on to.
+#[derive(Args, Debug, Default)]
+pub struct Relay {
+    /// Mail goes on to the domain's own server, once it is judged: HOST or HOST:PORT with TLS where it is offered, or with
+    /// tls://, starttls:// or none:// before it. Several are tried in their order. `none`: mailboxes are here.
+    #[arg(long = "relay", value_name = "HOST", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// The server takes LMTP.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    relay_lmtp: Option<bool>,
+    /// Which certificates count where TLS is required: `system`, `sha256:HEX` or `off`.
+    #[arg(long, value_name = "WHICH")]
+    relay_certificates: Option<String>,
+    /// Which addresses the domain has: `ask` its server, as a sender would; the `list` of its accounts and aliases here; `all`.
+    #[arg(long, value_parser = ["ask", "list", "all"])]
+    verify: Option<String>,
+}
+
+impl From<Relay> for RelayPatch {
+    fn from(relay: Relay) -> Self {
+        let hosts = match relay.hosts.as_slice() {
+            [] => None,
+            [word] if word == "none" => Some(Vec::new()),
+            _ => Some(relay.hosts),
+        };
+        Self { hosts, lmtp: relay.relay_lmtp, certificates: relay.relay_certificates, verify: relay.verify }
+    }
+}
+
 #[derive(Subcommand, Debug)]
 pub enum DomainCommand {
     /// Adds a domain whose mail this system takes.
@@ -58,6 +90,8 @@ pub enum DomainCommand {
         #[arg(long)]
         tenant: Option<String>,
         #[command(flatten)]
+        relay: Relay,
+        #[command(flatten)]
         common: Common,
     },
     List(Page),
@@ -66,7 +100,8 @@ pub enum DomainCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Changes the tenant that owns the domain, where its new accounts begin, or what all its accounts together may store.
+    /// Changes the tenant that owns the domain, where its mail goes on to, where its new accounts begin, or what all its
+    /// accounts together may store.
     Set {
         name: String,
         #[arg(long)]
@@ -78,6 +113,8 @@ pub enum DomainCommand {
         legacy: Option<String>,
         #[command(flatten)]
         limits: Limits,
+        #[command(flatten)]
+        relay: Relay,
         #[command(flatten)]
         common: Common,
     },
@@ -96,12 +133,15 @@ impl DomainCommand {
                 let request = Request::DomainList { search: list.search, after: list.after, limit: list.limit };
                 return list.node.ask_and_print(request, list.json);
             }
-            Self::Add { name, tenant, common } => (Request::DomainAdd { name, tenant }, common),
+            Self::Add { name, tenant, relay, common } => {
+                (Request::DomainAdd { name, tenant, relay: relay.into() }, common)
+            }
             Self::Show { name, common } => (Request::DomainShow { name }, common),
-            Self::Set { name, tenant, no_tenant, legacy, limits, common } => {
-                let limit = limits.into();
-                something(tenant.is_some() || no_tenant || legacy.is_some() || limit != QuotaPatch::default())?;
-                (Request::DomainSet { name, tenant, no_tenant, legacy, limit }, common)
+            Self::Set { name, tenant, no_tenant, legacy, limits, relay, common } => {
+                let (limit, relay) = (limits.into(), RelayPatch::from(relay));
+                let is_of_tenant = tenant.is_some() || no_tenant;
+                something(is_of_tenant || legacy.is_some() || limit != QuotaPatch::default() || !relay.is_empty())?;
+                (Request::DomainSet { name, tenant, no_tenant, legacy, limit, relay }, common)
             }
             Self::Delete { name, common } => (Request::DomainDelete { name }, common),
         };
@@ -149,6 +189,9 @@ pub enum AccountCommand {
         /// Its mailbox is still on this legacy server, which knows the password; `none` for here. Not given, the domain says.
         #[arg(long, value_name = "NAME")]
         legacy: Option<String>,
+        /// No password opens it: for one whose mail goes on to another server.
+        #[arg(long, conflicts_with_all = ["password_stdin", "password_hash"])]
+        no_password: bool,
         #[command(flatten)]
         limits: Limits,
         #[command(flatten)]
@@ -192,12 +235,50 @@ pub enum AccountCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Adds many accounts from a table (CSV). Its first line names the columns: address, name, password or password_hash,
+    /// quota, messages, aliases (with blanks between them). What can be added is added; the rest is told by line.
+    Import {
+        /// `-` reads standard input.
+        file: PathBuf,
+        /// Only say what would fail.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Deletes an account with all its mail.
     Delete {
         address: String,
         #[command(flatten)]
         common: Common,
     },
+}
+
+/// Exit code 1 if a line failed.
+fn import(file: &Path, dry_run: bool, common: &Common) -> anyhow::Result<ExitCode> {
+    let mut table = Vec::new();
+    match file.to_str() {
+        Some("-") => drop(std::io::stdin().read_to_end(&mut table)?),
+        _ => table = std::fs::read(file).with_context(|| file.display().to_string())?,
+    }
+    let done = common.node.talk(async |node, config| {
+        let limit = config.message_size_max;
+        anyhow::ensure!(table.len() as u64 <= limit.0, "{}: larger than {limit}: split it", file.display());
+        let request = ImportRequest { table: None, dry_run, within: None };
+        Ok(node.ask(Request::Import(request), table.into()).await?.value)
+    })?;
+    if common.json {
+        print::value(&done, true);
+    } else {
+        for error in done["errors"].as_array().into_iter().flatten() {
+            let (address, why) = (&error["address"], &error["error"]);
+            let address = address.as_str().unwrap_or_default();
+            eprintln!("{}:{}: {address}: {}", file.display(), error["line"], why.as_str().unwrap_or_default());
+        }
+        let word = if dry_run { "could be added" } else { "added" };
+        print::line(&format!("{} of {} {word}, {} failed", done["added"], done["lines"], done["failed"]));
+    }
+    Ok(if done["failed"] == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 impl AccountCommand {
@@ -208,11 +289,13 @@ impl AccountCommand {
                     Request::AccountList { domain, search: list.search, after: list.after, limit: list.limit };
                 return list.node.ask_and_print(request, list.json);
             }
-            Self::Add { address, name, admin, legacy, limits, password, common } => {
+            Self::Import { file, dry_run, common } => return import(&file, dry_run, &common),
+            Self::Add { address, name, admin, legacy, no_password, limits, password, common } => {
                 let secrets = password.read()?;
                 let is_elsewhere = legacy.as_ref().is_some_and(|server| server != "none");
-                if secrets.is_none() && !is_elsewhere {
-                    let what = "an account needs --password-stdin or --password-hash HASH, or --legacy NAME";
+                if secrets.is_none() && !is_elsewhere && !no_password {
+                    let what =
+                        "an account needs --password-stdin or --password-hash HASH, --no-password, or --legacy NAME";
                     return Err(print::Usage(what.to_owned()).into());
                 }
                 (Request::AccountAdd { address, name, admin, limit: limits.into(), legacy, secrets }, common)

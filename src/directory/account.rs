@@ -7,6 +7,7 @@ use mail::{Address, Domain};
 use crate::hold::Rights;
 use crate::legacy::Placement;
 use crate::password::PasswordHash;
+use crate::relayed::DomainRelay;
 
 /// What an account may do beyond its own mail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,10 +51,19 @@ pub struct Account {
     pub rights: Rights,
     /// The legacy server where its mailbox still is.
     pub legacy: Option<String>,
+    /// Its mail goes on to its domain's own server: there is no mailbox here to sign in to.
+    pub is_relayed: bool,
     /// Set: it may not send.
     pub sending_lock: Option<SendingLock>,
     pub quota: Quota,
     pub created_at: UtcMillis,
+}
+
+impl Account {
+    /// Whether who reads its mail may see what is held of it. Its mail is read elsewhere; nothing else is opened by that.
+    pub fn signs_in_by_mail(&self) -> bool {
+        self.is_relayed && self.enabled && self.grants.is_empty() && !self.has_second_factor
+    }
 }
 
 /// Why and since when an account may read but not send. A new password lifts it.
@@ -92,6 +102,8 @@ pub struct DomainEntry {
     pub tenant: Option<String>,
     /// The legacy server where its new accounts begin.
     pub legacy: Option<String>,
+    /// Set: its mail goes on to a server of its owner's.
+    pub relay: Option<DomainRelay>,
     pub accounts: u64,
     pub aliases: u64,
     /// Of all its accounts together.

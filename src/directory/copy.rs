@@ -107,10 +107,12 @@ const AUDIT: Columns = &[
 ];
 const ANSWERED_CALL: Columns =
     &[("account", Int), ("word", Text), ("digest", Bytes), ("status", Int), ("body", Bytes), ("answered_at", Int)];
+const DOMAIN_RELAY: Columns = &[("domain", Int), ("hosts", Text), ("lmtp", Int), ("trust", Text), ("verify", Text)];
+const SIGN_IN_LINK: Columns = &[("account", Int), ("digest", Bytes), ("made_at", Int)];
 const SYSTEM_SECRET: Columns = &[("name", Text), ("value", Bytes)];
 
 /// Each after those that it refers to.
-pub(crate) fn tables() -> [Table; 20] {
+pub(crate) fn tables() -> [Table; 22] {
     [
         Table::plain("tenant", ("tenant", "directory_tenant"), TENANT, 1, false),
         Table::plain("domain", ("domain", "directory_domain"), DOMAIN, 1, false),
@@ -132,6 +134,8 @@ pub(crate) fn tables() -> [Table; 20] {
         same("system_secret", SYSTEM_SECRET, 1),
         same("audit", AUDIT, 1),
         same("answered_call", ANSWERED_CALL, 2),
+        same("domain_relay", DOMAIN_RELAY, 1),
+        same("sign_in_link", SIGN_IN_LINK, 1),
     ]
 }
 

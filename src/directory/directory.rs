@@ -68,6 +68,12 @@ pub trait Directory: Send + Sync {
     /// Where mail for `path` goes. `<Postmaster>` goes to the configured address.
     async fn resolve(&self, path: &ForwardPath) -> Result<Resolution, DirectoryError>;
 
+    /// Puts an address of a relayed domain into the directory, which its server has just said that it has; gives where it
+    /// leads. A directory without relayed domains knows no more than before.
+    async fn take_in(&self, address: &Address) -> Result<Resolution, DirectoryError> {
+        self.resolve(&ForwardPath::Address(address.clone())).await
+    }
+
     /// The account, if it still exists.
     async fn account(&self, id: AccountId) -> Result<Option<Account>, DirectoryError>;
 

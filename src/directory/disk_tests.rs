@@ -22,6 +22,9 @@ const KEYS_POSTGRES: usize = 5;
 /// Versions that know of roles, app passwords and what came with them.
 const PEOPLE_SQLITE: usize = 8;
 const PEOPLE_POSTGRES: usize = 6;
+/// Versions that know of relayed domains.
+const RELAYED_SQLITE: usize = 9;
+const RELAYED_POSTGRES: usize = 7;
 
 /// All that the fixtures hold, but for quotas.
 async fn holds_everything(directory: &Registry) {
@@ -86,6 +89,19 @@ async fn has_a_key(directory: &Registry) {
 }
 
 /// What came with roles. Takes bert's second factor off, for what follows.
+async fn has_a_relayed_domain(directory: &Registry) {
+    let [one] = &directory.relayed_domains().await.unwrap()[..] else { panic!("one relayed domain") };
+    let hosts: Vec<_> = one.relay.hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (one.name.as_str(), hosts.join(" ")),
+        ("xn--bcher-kva.test", "starttls://mx.customer.test:25 192.0.2.8:25".to_owned())
+    );
+    assert_eq!(
+        (one.relay.lmtp, one.relay.verify, &one.relay.trust),
+        (false, crate::Verify::Ask, &net::Trust::Anything)
+    );
+}
+
 async fn has_people(directory: &Registry) {
     let (anna, bert) = (AccountId(1), AccountId(4));
     let grants = directory.grants(None).await.unwrap();
@@ -167,6 +183,9 @@ async fn every_version_of_the_file_opens_with_all_it_holds() {
         if version >= PEOPLE_SQLITE {
             has_people(&directory).await;
         }
+        if version >= RELAYED_SQLITE {
+            has_a_relayed_domain(&directory).await;
+        }
         assert_eq!(directory.audit(true, false).await.unwrap(), []);
         goes_on(&directory).await;
         assert_eq!(directory.audit(true, false).await.unwrap(), []);
@@ -194,6 +213,9 @@ async fn every_version_in_postgresql_opens_with_all_it_holds() {
         if version >= PEOPLE_POSTGRES {
             has_people(&directory).await;
         }
+        if version >= RELAYED_POSTGRES {
+            has_a_relayed_domain(&directory).await;
+        }
         goes_on(&directory).await;
     }
 }
@@ -217,6 +239,7 @@ async fn a_row_that_the_disk_changed_is_told_and_repaired_on_wish() {
         ("example.org", "domain_alias name "),
         ("srs", "system_secret name "),
         ("set-account", "audit id 9"),
+        ("starttls://mx.customer.test", "domain_relay domain 3"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("directory.sqlite");

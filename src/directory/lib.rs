@@ -7,6 +7,7 @@
 //! Surprise: addresses compare without case, also in the local part.
 
 mod account;
+mod answered;
 mod audit;
 mod audit_log;
 #[cfg(test)]
@@ -34,6 +35,9 @@ mod postgres_keys;
 mod postgres_legacy;
 mod quota;
 mod registry;
+mod relayed;
+#[cfg(test)]
+mod relayed_tests;
 mod schema;
 mod sqlite;
 mod sqlite_keys;
@@ -46,6 +50,7 @@ mod web_session;
 pub use account::{
     Access, Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind,
 };
+pub use answered::Call;
 pub use audit::Damage;
 pub use audit_log::AuditEntry;
 pub use credential::{ApiToken, AppPassword, TOKEN_PREFIX};
@@ -59,5 +64,6 @@ pub use password::{InvalidHash, PasswordHash};
 pub use person::{Forward, GrantEntry, session_name};
 pub use quota::{Limits, QuotaChange};
 pub use registry::Registry;
+pub use relayed::{DomainRelay, RelayedDomain, Verify};
 pub use tables::{AccountChange, KeyListing, Listing};
 pub use web_session::WebSession;

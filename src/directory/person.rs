@@ -327,7 +327,7 @@ impl Registry {
     }
 
     /// What the engine calls a table that is older than those that both name alike.
-    fn table(&self, name: &str) -> String {
+    pub(crate) fn table(&self, name: &str) -> String {
         match self.place() {
             Place::Sqlite(_) => name.to_owned(),
             Place::Postgres(_) => format!("directory_{name}"),

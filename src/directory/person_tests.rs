@@ -11,7 +11,7 @@ use mail::{Address, Domain, ForwardPath};
 use crate::tests::{
     START, account, address, change, contract_in_time, embedded, id_of, leads_to, on_server, told, web_session,
 };
-use crate::{Access, Directory as _, Listing, NewAccount, Registry, Resolution, TenantKind, session_name};
+use crate::{Access, Call, Directory as _, Listing, NewAccount, Registry, Resolution, TenantKind, session_name};
 
 contract_in_time!(
     roles_are_held_where_they_fit,
@@ -25,10 +25,32 @@ contract_in_time!(
     an_alias_is_a_sender_by_all_names_of_its_domain,
     secrets_stay_as_they_are,
     browsers_are_listed_and_signed_out,
+    a_call_is_made_once,
 );
 
 fn domain(name: &str) -> Domain {
     name.parse().unwrap()
+}
+
+async fn a_call_is_made_once(directory: &Registry, clock: &FakeClock) {
+    let (anna, bert) = (id_of(directory, "anna").await, id_of(directory, "bert").await);
+    let begin = async |of, word, digest: u8| directory.begin_call(of, word, [digest; 32]).await.unwrap();
+    assert_eq!(begin(anna, "w", 1).await, Call::Begun);
+    assert_eq!(begin(anna, "w", 1).await, Call::UnderWay);
+    assert_eq!(begin(bert, "w", 1).await, Call::Begun, "another's word");
+    directory.end_call(anna, "w", Some((201, b"made".to_vec()))).await.unwrap();
+    assert_eq!(begin(anna, "w", 1).await, Call::Answered { status: 201, body: b"made".to_vec() });
+    assert_eq!(begin(anna, "w", 2).await, Call::Other);
+    directory.end_call(bert, "w", None).await.unwrap();
+    assert_eq!(begin(bert, "w", 3).await, Call::Begun, "nothing came of the first");
+    // A node that died keeps nobody from trying again.
+    clock.advance(Duration::from_secs(120));
+    assert_eq!(begin(bert, "w", 3).await, Call::Begun);
+    clock.advance(Duration::from_secs(86_400));
+    assert_eq!(begin(anna, "w", 2).await, Call::Begun, "a day is over");
+    clock.advance(Duration::from_secs(86_400));
+    directory.tidy().await.unwrap();
+    assert_eq!(begin(bert, "w", 4).await, Call::Begun);
 }
 
 async fn roles_are_held_where_they_fit(directory: &Registry, clock: &FakeClock) {

@@ -21,6 +21,7 @@ use crate::password::PasswordHash;
 use crate::postgres_keys as keys;
 use crate::postgres_legacy as legacy;
 use crate::quota::{Limits, QuotaChange};
+use crate::relayed::{DomainRelay, RELAY};
 use crate::tables::{
     AccountChange, Hit, Hits, KeyListing, Listing, NewAlias, Owner, Tables, domain_in_use, exists, foreign_target,
     forwards_of, grants_of, missing, parent_is_customer, position_of, tenant_in_use, tenant_position, within,
@@ -39,6 +40,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { text: include_str!("lock-postgres.sql"), oldest: 1 },
     Migration { text: include_str!("key-postgres.sql"), oldest: 1 },
     Migration { text: include_str!("person-postgres.sql"), oldest: 1 },
+    Migration { text: include_str!("relayed-postgres.sql"), oldest: 1 },
 ];
 
 /// Legacy servers.
@@ -204,7 +206,8 @@ impl Tables for PgTables {
                  (SELECT count(*) FROM directory_alias a WHERE a.domain = d.id), d.created_at,
                  d.quota_bytes, d.quota_messages,
                  (SELECT s.name FROM directory_domain_legacy l JOIN directory_legacy_server s ON s.id = l.server WHERE l.domain = d.id),
-                 t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0)
+                 t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0),
+                 (SELECT {RELAY} FROM domain_relay r WHERE r.domain = d.id)
              FROM directory_domain d LEFT JOIN directory_tenant t ON t.id = d.tenant
              WHERE d.name > $1 AND strpos(d.name, $2) > 0 AND ($3::text IS NULL OR d.name = $3) AND {within}
              ORDER BY d.name LIMIT $4");
@@ -216,6 +219,7 @@ impl Tables for PgTables {
                 name: parsed(row, 1)?,
                 tenant: value(row, 2)?,
                 legacy: value(row, 8)?,
+                relay: DomainRelay::read(value::<Option<&str>>(row, 10)?),
                 accounts: number(row, 3)?,
                 aliases: number(row, 4)?,
                 quota: read_quota(row, 6)?,
@@ -589,7 +593,8 @@ const SELECT_ACCOUNT: &str = "SELECT id, address, name, access, enabled, quota_b
               JOIN directory_tenant t ON t.id = d.tenant WHERE d.id = directory_account.domain),
      (SELECT string_agg(g.role || '/' || g.reach, ',' ORDER BY g.role, g.reach) FROM role_grant g
       WHERE g.account = directory_account.id),
-     EXISTS (SELECT 1 FROM second_factor f WHERE f.account = directory_account.id AND f.confirmed_at IS NOT NULL)
+     EXISTS (SELECT 1 FROM second_factor f WHERE f.account = directory_account.id AND f.confirmed_at IS NOT NULL),
+     EXISTS (SELECT 1 FROM domain_relay r WHERE r.domain = directory_account.domain)
      FROM directory_account LEFT JOIN directory_sending_lock lock ON lock.account = directory_account.id";
 
 fn read_account(row: &Row) -> Result<Account, EngineError> {
@@ -607,6 +612,7 @@ fn read_account(row: &Row) -> Result<Account, EngineError> {
         rights: Rights::new(value(row, 7)?, access, enabled).with(&grants, has_second_factor),
         grants,
         legacy: value(row, 9)?,
+        is_relayed: value(row, 16)?,
         sending_lock: value::<Option<i64>>(row, 10)?
             .map(|at| Ok(SendingLock { at: UtcMillis(at), reason: value(row, 11)? }))
             .transpose()?,

@@ -15,7 +15,7 @@ use engine::table::Place;
 use mail::{Address, Domain, ForwardPath};
 use moka::sync::Cache;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::account::{
     Access, Account, Alias, DomainEntry, NewAccount, Recipient, Resolution, SendingLock, Tenant, TenantKind,
@@ -45,6 +45,8 @@ pub struct Registry {
     legacies: Cache<String, Option<Arc<LegacyServer>>>,
     /// Active keys by the domain that was asked for.
     signing_keys: Cache<String, Arc<[DomainKey]>>,
+    /// Rises when something may have changed.
+    news: watch::Sender<u64>,
     /// Rises when the caches are emptied: an answer asked for before is not kept after.
     epoch: AtomicU64,
     /// [`Tables::version`] that the caches are no older than.
@@ -107,6 +109,7 @@ impl Registry {
             logins: cache(CACHED_FOR),
             legacies: cache(CACHED_FOR),
             signing_keys: cache(CACHED_FOR),
+            news: watch::Sender::new(0),
             epoch: AtomicU64::new(0),
             version: AtomicU64::new(0),
             holds: Arc::default(),
@@ -145,6 +148,11 @@ impl Registry {
         Ok(())
     }
 
+    /// Wakes when something may have changed: here, or on another node and seen by [`Registry::refresh`].
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
     async fn check_holds(&self, account: AccountId) -> Result<(), EngineError> {
         let mut rights = Vec::new();
         if let Some(now) = self.tables.account(account).await? {
@@ -168,6 +176,7 @@ impl Registry {
 
     pub(crate) fn forget(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.news.send_modify(|count| *count = count.wrapping_add(1));
         self.resolutions.invalidate_all();
         self.accounts.invalidate_all();
         self.logins.invalidate_all();
@@ -502,11 +511,19 @@ impl Directory for Registry {
         }
         let epoch = self.epoch.load(Ordering::Acquire);
         let found = match (self.expand(address).await?, &self.postmaster) {
-            (Resolution::UnknownAddress, Some(postmaster)) if is_postmaster => self.expand(postmaster).await?,
+            (Resolution::UnknownAddress, Some(postmaster))
+                if is_postmaster && !self.has_unlisted(&address.domain).await? =>
+            {
+                self.expand(postmaster).await?
+            }
             (found, _) => found,
         };
         self.keep(&self.resolutions, epoch, key, found.clone());
         Ok(found)
+    }
+
+    async fn take_in(&self, address: &Address) -> Result<Resolution, DirectoryError> {
+        self.put_in(address).await
     }
 
     async fn account(&self, id: AccountId) -> Result<Option<Account>, DirectoryError> {
@@ -545,6 +562,9 @@ impl Directory for Registry {
             return Err(LoginError::Elsewhere(Box::new(Elsewhere { account: account.clone(), server })));
         }
         let refused = || Err(LoginError::Refused { delay: self.guard.failed(login.peer) });
+        let reads_mail = matches!(login.protocol, Protocol::Imap | Protocol::Pop3 | Protocol::ManageSieve);
+        // Its mail is on its owner's server.
+        let found = found.filter(|(account, _)| !(account.is_relayed && reads_mail));
         if let Some((account, _)) = found.as_ref().filter(|(account, _)| account.enabled) {
             let of = (account.access, account.enabled);
             let opened = self.try_app_password(account.id, of, login.password, login.protocol).await;

@@ -57,6 +57,7 @@ ALTER TABLE tenant ADD COLUMN quota_messages INTEGER;
     include_str!("lock-sqlite.sql"),
     include_str!("key-sqlite.sql"),
     include_str!("person-sqlite.sql"),
+    include_str!("relayed-sqlite.sql"),
 ];
 
 /// Legacy servers.

@@ -17,6 +17,7 @@ use crate::hold::Rights;
 use crate::legacy::LegacyServer;
 use crate::password::PasswordHash;
 use crate::quota::{Limits, QuotaChange};
+use crate::relayed::{DomainRelay, RELAY};
 use crate::schema::MIGRATIONS;
 use crate::sqlite_keys as keys;
 use crate::sqlite_legacy as legacy;
@@ -216,7 +217,8 @@ impl Tables for SqliteTables {
                             (SELECT count(*) FROM alias a WHERE a.domain = d.id), d.created_at,
                             d.quota_bytes, d.quota_messages,
                             (SELECT s.name FROM domain_legacy l JOIN legacy_server s ON s.id = l.server WHERE l.domain = d.id),
-                            t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0)
+                            t.id || ' ' || t.kind || ' ' || coalesce(t.parent, 0),
+                            (SELECT {RELAY} FROM domain_relay r WHERE r.domain = d.id)
                      FROM domain d LEFT JOIN tenant t ON t.id = d.tenant
                      WHERE d.name > ?1 AND instr(d.name, ?2) > 0 AND (?3 IS NULL OR d.name = ?3) AND {within}
                      ORDER BY d.name LIMIT ?4"
@@ -230,6 +232,7 @@ impl Tables for SqliteTables {
                         name: parsed(row, 1)?,
                         tenant: row.get(2)?,
                         legacy: row.get(8)?,
+                        relay: DomainRelay::read(row.get_ref(10)?.as_str_or_null()?),
                         accounts: row.get(3)?,
                         aliases: row.get(4)?,
                         quota: read_quota(row, 6)?,
@@ -699,7 +702,8 @@ const SELECT_ACCOUNT: &str =
                   JOIN tenant t ON t.id = d.tenant WHERE d.id = account.domain),
          (SELECT string_agg(g.role || '/' || g.reach, ',' ORDER BY g.role, g.reach) FROM role_grant g
           WHERE g.account = account.id),
-         EXISTS (SELECT 1 FROM second_factor f WHERE f.account = account.id AND f.confirmed_at IS NOT NULL)
+         EXISTS (SELECT 1 FROM second_factor f WHERE f.account = account.id AND f.confirmed_at IS NOT NULL),
+         EXISTS (SELECT 1 FROM domain_relay r WHERE r.domain = account.domain)
      FROM account LEFT JOIN sending_lock ON sending_lock.account = account.id";
 
 fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
@@ -718,6 +722,7 @@ fn read_account(row: &Row<'_>) -> rusqlite::Result<Account> {
         rights: Rights::new(row.get_ref(7)?.as_str()?, access, enabled).with(&grants, has_second_factor),
         grants,
         legacy: row.get(9)?,
+        is_relayed: row.get(16)?,
         sending_lock: row
             .get::<_, Option<i64>>(10)?
             .map(|at| Ok::<_, rusqlite::Error>(SendingLock { at: UtcMillis(at), reason: row.get(11)? }))

@@ -63,6 +63,7 @@ impl Registry {
     /// Removes what nobody can use any more, forgets old records, and ends what outlived its app password. A node calls it every hour.
     pub async fn tidy(&self) -> Result<(), EngineError> {
         self.end_outlived().await?;
+        self.tidy_calls().await?;
         self.tidy_audit(UtcMillis(self.clock.utc().0 - AUDIT_KEPT_MS)).await?;
         let idle = self.clock.utc().0 - i64::try_from(WebSession::IDLE_MAX.as_millis()).unwrap_or(i64::MAX);
         self.tables.tidy(UtcMillis(idle)).await

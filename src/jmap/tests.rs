@@ -27,6 +27,7 @@ fn account() -> Account {
         grants: Vec::new(),
         position: access::Position::default(),
         has_second_factor: false,
+        is_relayed: false,
         enabled: true,
         legacy: None,
         sending_lock: None,

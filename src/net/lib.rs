@@ -18,7 +18,7 @@ pub mod tls;
 
 pub use acceptor::{Accepted, Acceptor, AcceptorSettings, BindError, bind};
 pub use cidr::Cidr;
-pub use outbound::{Announce, Connectors, Endpoint, InvalidEndpoint, Security, TlsTrouble, Tlsa, Trust};
+pub use outbound::{Announce, Connectors, Endpoint, InvalidEndpoint, MailHost, Security, TlsTrouble, Tlsa, Trust};
 pub use splice::{splice, splice_after};
 pub use spool::{BudgetPermit, MemoryBudget, Spool, SpoolError, SpoolSettings, Spooled};
 pub use stream::{MaybeTls, Outbound, Stream, TlsFacts};

@@ -87,6 +87,39 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// A server that takes mail: `HOST` or `HOST:PORT` with TLS where it is offered, or an [`Endpoint`] with its word.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct MailHost {
+    /// A name, or an IP address without brackets.
+    pub host: String,
+    pub port: u16,
+    /// `None`: TLS where it is offered, with whoever answers.
+    pub security: Option<Security>,
+}
+
+impl MailHost {
+    /// `usual_port` is that of a text without one.
+    pub fn parse(text: &str, usual_port: u16) -> Result<Self, InvalidEndpoint> {
+        let text = text.trim();
+        let has_port = text.rsplit_once(':').is_some_and(|(host, port)| {
+            port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']') || host.contains("://"))
+        });
+        let whole = if has_port { text.to_owned() } else { format!("{text}:{usual_port}") };
+        let Endpoint { host, port, security } = whole.parse()?;
+        Ok(Self { host, port, security: text.contains("://").then_some(security) })
+    }
+}
+
+impl fmt::Display for MailHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.host.contains(':') { ("[", "]") } else { ("", "") };
+        if let Some(security) = self.security {
+            write!(f, "{}://", security.as_str())?;
+        }
+        write!(f, "{open}{}{close}:{}", self.host, self.port)
+    }
+}
+
 /// Which certificate of a server is believed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Trust {
@@ -149,6 +182,18 @@ impl std::fmt::Display for Tlsa {
 }
 
 impl Trust {
+    /// For people: `system`, `off`, `sha256:HEX`, or that authorities were given.
+    pub fn word(&self) -> String {
+        match self {
+            Self::System => "system".to_owned(),
+            Self::Anything => "off".to_owned(),
+            Self::Authorities(_) => "of given authorities".to_owned(),
+            Self::Fingerprint(octets) => {
+                octets.iter().fold("sha256:".to_owned(), |text, octet| format!("{text}{octet:02x}"))
+            }
+        }
+    }
+
     /// # Errors
     /// Says what is wrong with the authorities.
     pub fn check(&self) -> Result<(), String> {

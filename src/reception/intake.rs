@@ -19,7 +19,7 @@ use net::{MemoryBudget, SpoolSettings};
 use peers::Peers;
 use policy::option::{Forwarding, PlusAddressing};
 use policy::{Decision, Disposition, EffectivePolicy, Finding};
-use relay::{Outgoing, Srs};
+use relay::{CallAhead, Outgoing, Srs};
 use reputation::Reputation;
 use store::{
     AppendError, Committed, Delivery, Flags, HeldFacts, HeldId, MailboxName, NewHeld, Role, Storage, StoreError,
@@ -32,6 +32,7 @@ use crate::content;
 use crate::handover::{Handed, Handover};
 use crate::judging::Unasked;
 use crate::leaving::Leaving;
+use crate::onward;
 use crate::received::{self, Way};
 use crate::seen::Done;
 use crate::story::Story;
@@ -60,6 +61,8 @@ pub struct IntakeParts {
     pub report_addresses: Vec<String>,
     /// The way out.
     pub outgoing: Arc<Outgoing>,
+    /// Asks servers of relayed domains which addresses they have.
+    pub call_ahead: CallAhead,
     /// For seals; `None`: nothing is sealed.
     pub resolver: Option<Resolver>,
     /// Takes messages to learn without anybody's word; `None`: none are.
@@ -195,6 +198,11 @@ impl Destination {
         }
     }
 
+    /// The copy that this recipient would get. Addresses that are in no directory may share an account; each gets its own.
+    fn is_for(&self, recipient: &Recipient) -> bool {
+        matches!(&self.to, To::Account(known) if known.account == recipient.account && known.address == recipient.address)
+    }
+
     pub(crate) fn gets_it(&self) -> bool {
         match self.disposition {
             Disposition::Deliver | Disposition::DeliverTagged { .. } | Disposition::Junk | Disposition::Quarantine => {
@@ -233,8 +241,14 @@ impl Intake {
     /// Where a recipient leads, or why it is refused.
     pub(crate) async fn resolve(&self, path: &ForwardPath, is_own_user: bool) -> Result<Resolved, Status> {
         match self.parts.directory.resolve(path).await {
-            Ok(Resolution::Local(recipients)) => self.with_details(recipients).await.map(Resolved::Here),
-            Ok(Resolution::UnknownAddress) => self.bounced(path).map(Resolved::Elsewhere).ok_or(UNKNOWN),
+            Ok(Resolution::Local(recipients)) => {
+                let recipients = self.verified(path, recipients).await?;
+                self.with_details(recipients).await.map(Resolved::Here)
+            }
+            Ok(Resolution::UnknownAddress) => match self.bounced(path) {
+                Some(home) => Ok(Resolved::Elsewhere(home)),
+                None => self.unlisted(path).await.map(Resolved::Here),
+            },
             Ok(Resolution::ForeignDomain) => match path {
                 ForwardPath::Address(address)
                     if is_own_user || self.parts.outgoing.routes.load().accepts(&address.to_string()) =>
@@ -256,10 +270,11 @@ impl Intake {
         self.parts.srs.restore(address, self.parts.clock.utc())
     }
 
-    /// Without those who have no addresses with a detail.
+    /// Without those who have no addresses with a detail; what one means in a relayed domain its own server knows.
     async fn with_details(&self, mut recipients: Vec<Recipient>) -> Result<Vec<Recipient>, Status> {
         for at in (0..recipients.len()).rev() {
-            let Some(recipient) = recipients.get(at).filter(|recipient| recipient.detail.is_some()) else { continue };
+            let has_detail = |one: &&Recipient| one.detail.is_some() && self.onward(one).is_none();
+            let Some(recipient) = recipients.get(at).filter(has_detail) else { continue };
             if self.policy_at(recipient.position).await?.plus_addressing() == PlusAddressing::Off {
                 recipients.remove(at);
             }
@@ -286,7 +301,7 @@ impl Intake {
             for to in copies {
                 let position = match &to {
                     To::Account(recipient) => {
-                        let known = out.all.iter().find(|one| one.account() == Some(recipient.account));
+                        let known = out.all.iter().find(|one| one.is_for(recipient));
                         if let Some(known) = known.map(|known| known.at) {
                             out.shared.push((at, known));
                             continue;
@@ -471,7 +486,7 @@ impl Intake {
         let mut keeping: Vec<(&Destination, &Recipient)> = Vec::new();
         let mut held: Vec<NewHeld> = Vec::new();
         let mut handovers: Vec<Handover<'_>> = Vec::new();
-        let mut leaving: Vec<Leaving<'_>> = Vec::new();
+        let mut leaving: Vec<Leaving> = Vec::new();
         let last = destinations.all.iter().map(|one| one.at + 1).max().unwrap_or(0);
         let mut statuses: Vec<Option<Status>> = vec![None; last.max(paths.len())];
         for destination in &destinations.all {
@@ -499,7 +514,8 @@ impl Intake {
                     let held = (role == Role::Quarantine).then(|| destination.decision.cause.to_string());
                     // What our own users send goes out as they wrote it.
                     let tag = tag.filter(|_| !outbound);
-                    leaving.push(Leaving { at, address, spam, tag, held, is_here: false, sender: None });
+                    let copy = Leaving { spam, tag, held, ..Leaving::new(at, address.clone()) };
+                    leaving.push(copy);
                     continue;
                 }
             };
@@ -507,7 +523,7 @@ impl Intake {
                 (incoming.envelope.wishes.hold, role, paths.get(at))
             {
                 let spam = String::new();
-                leaving.push(Leaving { at, address, spam, tag, held: None, is_here: true, sender: None });
+                leaving.push(Leaving { spam, tag, is_here: true, ..Leaving::new(at, address.clone()) });
                 continue;
             }
             story.decided(recipient, &destination.decision, &destination.disposition, destination.own.iter());
@@ -517,11 +533,24 @@ impl Intake {
                 for (address, is_here) in goes_on {
                     let sender = if is_here { None } else { self.forwarding_sender(incoming, recipient, story) };
                     let spam = format!("Delivered-To: {}\r\n{}", recipient.address, spam());
-                    leaving.push(Leaving { at, address, spam, tag: tag.clone(), held: None, is_here, sender });
+                    leaving.push(Leaving {
+                        spam,
+                        tag: tag.clone(),
+                        is_here,
+                        sender,
+                        ..Leaving::new(at, address.clone())
+                    });
                 }
                 if !recipient.keeps && leaving.iter().any(|one| one.at == at) {
                     continue;
                 }
+            }
+            if role != Role::Quarantine && self.onward(recipient).is_some() {
+                let account = Some(recipient.account);
+                let tells_sender = incoming.source.is_outbound() || onward::tells_sender(judgement);
+                let copy = Leaving::new(at, onward::own_address(recipient));
+                leaving.push(Leaving { spam: spam(), tag: tag.clone(), account, tells_sender, ..copy });
+                continue;
             }
             // What is in quarantine waits here, also for those who are not here yet.
             if let Some(server) = recipient.legacy.as_deref().filter(|_| role != Role::Quarantine) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base::{BlobId, MessageId, event};
+use base::{AccountId, BlobId, MessageId, event};
 use bytes::Bytes;
 use directory::{Recipient, Resolution};
 use mail::mime::Summary;
@@ -17,13 +17,14 @@ use store::{AppendError, Delivery, Enqueued, Flags, Needs, Notify, QueueItem, Ro
 use crate::content;
 use crate::handover::Batch;
 use crate::intake::{Incoming, Intake, UNAVAILABLE, UNKNOWN, Variants, queued, settle};
+use crate::onward::{self, Parcel};
 use crate::story::Story;
 
 /// One recipient's copy.
-pub(crate) struct Leaving<'a> {
+pub(crate) struct Leaving {
     /// Index of the recipient of the envelope.
     pub at: usize,
-    pub address: &'a Address,
+    pub address: Address,
     /// Header fields that this recipient has.
     pub spam: String,
     /// For the subject.
@@ -34,6 +35,26 @@ pub(crate) struct Leaving<'a> {
     pub is_here: bool,
     /// The reverse-path, if not the message's.
     pub sender: Option<Address>,
+    /// Of ours, whose mailbox is on its domain's own server.
+    pub account: Option<AccountId>,
+    /// False: nobody is told if it cannot be delivered.
+    pub tells_sender: bool,
+}
+
+impl Leaving {
+    pub(crate) const fn new(at: usize, address: Address) -> Self {
+        Self {
+            at,
+            address,
+            spam: String::new(),
+            tag: None,
+            held: None,
+            is_here: false,
+            sender: None,
+            account: None,
+            tells_sender: true,
+        }
+    }
 }
 
 const SUBJECT_MAX: usize = 200;
@@ -46,7 +67,7 @@ impl Intake {
     pub(crate) async fn send_away(
         &self,
         incoming: &Incoming<'_>,
-        leaving: &[Leaving<'_>],
+        leaving: &[Leaving],
         whole: &Bytes,
         variants: &mut Variants,
         statuses: &mut [Option<Status>],
@@ -75,9 +96,9 @@ impl Intake {
         for (nth, one) in (0..).zip(leaving) {
             settle(statuses, one.at, status.clone());
             if is_queued {
-                story.queued(one.address, lanes.get(&nth).map_or("", |lane| lane), one.held.as_deref());
+                story.queued(&one.address, one.account, lanes.get(&nth).map_or("", |lane| lane), one.held.as_deref());
             } else {
-                story.turned_away_elsewhere(one.address, &status);
+                story.turned_away_elsewhere(&one.address, &status);
             }
         }
         if is_queued {
@@ -90,7 +111,7 @@ impl Intake {
     async fn entries(
         &self,
         incoming: &Incoming<'_>,
-        leaving: &[Leaving<'_>],
+        leaving: &[Leaving],
         whole: &Bytes,
         variants: &mut Variants,
         story: &Story<'_>,
@@ -103,7 +124,7 @@ impl Intake {
             HoldWish::For(span) => story.at.plus(span),
             HoldWish::Until(at) => at,
         });
-        let mut groups: BTreeMap<_, Vec<(u32, &Leaving<'_>)>> = BTreeMap::new();
+        let mut groups: BTreeMap<_, Vec<(u32, &Leaving)>> = BTreeMap::new();
         for (nth, one) in (0..).zip(leaving) {
             let own_sender = one.sender.as_ref().map(ToString::to_string);
             groups
@@ -126,7 +147,10 @@ impl Intake {
             let recipients = copies.into_iter().map(|(nth, one)| {
                 let posting =
                     Posting { sender: &sender, created_at: story.at, not_before, held: one.held.as_deref(), needs };
-                let wish = wishes.recipients.get(one.at).map(wish).unwrap_or_default();
+                let mut wish = wishes.recipients.get(one.at).map(wish).unwrap_or_default();
+                if !one.tells_sender {
+                    wish.notify = Notify::NEVER;
+                }
                 let mut recipient = self.parts.outgoing.recipient(nth, &one.address.to_string(), wish, &posting);
                 if one.is_here {
                     recipient.lane = relay::LOCAL.into();
@@ -242,7 +266,10 @@ impl Intake {
 #[async_trait]
 impl Home for Intake {
     async fn is_ours(&self, address: &str) -> Option<bool> {
-        let Ok(address) = address.parse() else { return Some(false) };
+        let Ok(address) = address.parse::<Address>() else { return Some(false) };
+        if self.parts.outgoing.relayed.load().of(address.domain.as_str()).is_some() {
+            return Some(false);
+        }
         match self.parts.directory.resolve(&ForwardPath::Address(address)).await {
             Ok(Resolution::Local(_) | Resolution::UnknownAddress) => Some(true),
             Ok(Resolution::ForeignDomain) => Some(false),
@@ -260,8 +287,17 @@ impl Home for Intake {
         let at = self.parts.clock.utc();
         let story = Story { trail: &self.parts.trail, session: None, message, at };
         let mut worst = Status::fixed(250, Enhanced(2, 0, 0), "Delivered");
+        let (onward, near): (Vec<Recipient>, Vec<Recipient>) =
+            recipients.into_iter().partition(|recipient| self.onward(recipient).is_some());
+        for recipient in &onward {
+            let (account, address) = (recipient.account, onward::own_address(recipient));
+            let parcel = Parcel { message, sender, account, address, content: content.clone() };
+            if let Err(error) = self.hand_on(parcel, &story).await {
+                worst = self.failed(&error, message);
+            }
+        }
         let (there, here): (Vec<Recipient>, Vec<Recipient>) =
-            recipients.into_iter().partition(|recipient| recipient.legacy.is_some());
+            near.into_iter().partition(|recipient| recipient.legacy.is_some());
         for recipient in &there {
             let status = self.deliver_there(message, sender, recipient, &content).await;
             if status.is_success() {

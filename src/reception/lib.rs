@@ -13,6 +13,7 @@ mod judging;
 mod leaving;
 mod letter;
 mod notice;
+mod onward;
 mod received;
 mod release;
 mod seen;

@@ -10,6 +10,8 @@ use mail::{ForwardPath, date};
 use store::{Delivery, Flags, Role, Target};
 
 use crate::intake::Intake;
+use crate::onward::Parcel;
+use crate::story::Story;
 
 /// What the system tells, in German, Italian and English: which one its reader understands is not known.
 pub(crate) struct Notice {
@@ -74,6 +76,13 @@ impl Intake {
         for recipient in recipients.iter().filter(|recipient| recipient.legacy.is_none()) {
             let (to, domain) = (recipient.address.to_string(), recipient.address.domain.to_string());
             let content = Bytes::from(notice.message(self, &to, &domain));
+            if self.onward(recipient).is_some() {
+                let (at, account, address) = (parts.clock.utc(), recipient.account, recipient.address.clone());
+                let message = parts.ids.message(at);
+                let story = Story { trail: &parts.trail, session: None, message, at };
+                self.hand_on(Parcel { message, sender: "", account, address, content }, &story).await?;
+                continue;
+            }
             let summary: Arc<[u8]> = Summary::of(&content).encode().into();
             let blob = parts.storage.blobs.put(vec![content]).await?;
             let at = parts.clock.utc();

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use base::event;
-use directory::Recipient;
+use directory::{Account, Recipient};
+use mail::Address;
 use policy::VirusState;
 use store::{AppendError, FlagChange, Flags, HeldId, HeldMessage, Role};
 use trail::{Event, Kind, Outcome, Party};
 
 use crate::intake::{Intake, UNAVAILABLE};
+use crate::onward::Parcel;
+use crate::story::Story;
 
 /// What became of a message that was let out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,6 +65,10 @@ impl Intake {
         let account = self.parts.directory.account(id.account).await.map_err(|_| NotReleased::Unavailable)?;
         let account = account.ok_or(NotReleased::Gone)?;
         let mailbox = match &account.legacy {
+            _ if account.is_relayed => {
+                self.release_onward(&held, &account).await?;
+                account.address.domain.to_string()
+            }
             Some(server) => {
                 let recipient = Recipient {
                     account: id.account,
@@ -82,7 +89,8 @@ impl Intake {
             address: account.address.to_string(),
             account: Some(id.account),
             is_recipient: true,
-            outcome: Some(Outcome::Delivered),
+            // What its own server says of it is told when it has said it.
+            outcome: (!account.is_relayed).then_some(Outcome::Delivered),
         };
         let released = Event::new(self.parts.clock.utc(), Kind::Released).message(held.held.message).party(party);
         self.parts.trail.record(released.field("by", by.name).field("mailbox", mailbox.as_str()));
@@ -111,6 +119,28 @@ impl Intake {
             let _ = storage.mail.set_flags(committed.account(), committed.mailbox(), uids, mark, None).await;
         }
         Ok(committed.mailbox_name().as_str().to_owned())
+    }
+
+    /// First the queue, then our copy, for the same reason as below.
+    async fn release_onward(&self, held: &HeldMessage, account: &Account) -> Result<(), NotReleased> {
+        let storage = &self.parts.storage;
+        let content = storage.original(&held.entry).read(0..u64::MAX).await.map_err(|_| NotReleased::Unavailable)?;
+        let (message, facts) = (held.held.message, &held.held.facts);
+        let written = facts.recipient.parse::<Address>().ok();
+        let address = written.filter(|written| written.domain == account.address.domain);
+        let parcel = Parcel {
+            message,
+            sender: &facts.sender,
+            account: account.id,
+            address: address.unwrap_or_else(|| account.address.clone()),
+            content,
+        };
+        let story = Story { trail: &self.parts.trail, session: None, message, at: self.parts.clock.utc() };
+        if let Err(error) = self.hand_on(parcel, &story).await {
+            self.failed(&error, message);
+            return Err(NotReleased::Unavailable);
+        }
+        storage.held.drop_held(vec![held.held.id]).await.map(drop).map_err(|_| NotReleased::Unavailable)
     }
 
     /// First the old server, then our copy: what is cut short between them comes twice rather than never.

@@ -1,6 +1,6 @@
 //! What the trail is told.
 
-use base::{MessageId, SessionId, UtcMillis};
+use base::{AccountId, MessageId, SessionId, UtcMillis};
 use directory::{Account, Recipient};
 use filter::{Country, Judgement};
 use mail::{Address, ForwardPath, ReversePath, Status};
@@ -143,8 +143,9 @@ impl Story<'_> {
     }
 
     /// It waits in the queue for a recipient elsewhere; `held`: until somebody releases it.
-    pub fn queued(&self, address: &Address, lane: &str, held: Option<&str>) {
-        let event = self.event(Kind::Queued).party(elsewhere(address, Outcome::Deferred)).field("lane", lane);
+    pub fn queued(&self, address: &Address, account: Option<AccountId>, lane: &str, held: Option<&str>) {
+        let party = Party { account, ..elsewhere(address, Outcome::Deferred) };
+        let event = self.event(Kind::Queued).party(party).field("lane", lane);
         self.trail.record(match held {
             Some(reason) => event.field("held", reason),
             None => event,

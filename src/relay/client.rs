@@ -345,6 +345,26 @@ impl Conversation {
         answers.into_iter().map(|status| Answer { status: status.unwrap_or_else(|| missing.clone()), tells }).collect()
     }
 
+    /// Whether the server would take a notice for each of these addresses; nothing is sent.
+    ///
+    /// # Errors
+    /// Why it did not say.
+    pub async fn would_take(&mut self, addresses: &[String]) -> Result<Vec<Status>, String> {
+        let mail = self.ask("MAIL FROM:<>").await?;
+        if !mail.is_success() {
+            return Err(format!("the server does not take notices: {}", mail.describe()));
+        }
+        let mut answers = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            if !address.is_ascii() && !self.offers.has("SMTPUTF8") {
+                answers.push(NEEDS_UTF8);
+                continue;
+            }
+            answers.push(self.ask(&format!("RCPT TO:<{address}>")).await?.status());
+        }
+        Ok(answers)
+    }
+
     /// What keeps this message from being sent to this server at all.
     fn obstacle(&self, parcel: &Parcel, size: usize) -> Option<Status> {
         let is_ascii = parcel.sender.is_ascii() && parcel.recipients.iter().all(|one| one.address.is_ascii());

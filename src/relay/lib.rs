@@ -8,6 +8,7 @@
 
 mod attempt;
 pub mod bounce;
+pub mod call_ahead;
 pub mod client;
 pub mod home;
 pub mod hosts;
@@ -17,6 +18,7 @@ mod lane;
 pub mod notice;
 mod outcome;
 pub mod outgoing;
+pub mod relayed;
 pub mod routes;
 pub mod schedule;
 pub mod site;
@@ -26,12 +28,14 @@ mod words;
 pub mod worker;
 
 pub use bounce::{Action, Report, Told};
+pub use call_ahead::{CallAhead, Said};
 pub use client::{ConnectError, Conversation, Parcel, Protection, Target, Transport, Waits};
 pub use home::Home;
 pub use https::Https;
 pub use keyring::Keyring;
 pub use notice::{Letter, Notices};
 pub use outgoing::{Outgoing, Posting, Wish};
+pub use relayed::{Onward, RelayedDomains};
 pub use routes::{LOCAL, RouteError, Routes};
 pub use schedule::Schedule;
 pub use srs::Srs;

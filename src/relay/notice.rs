@@ -80,7 +80,7 @@ impl Notices<'_> {
         let away = || StoreError::Unavailable(EngineError::Closing);
         let lane = match self.home.is_ours(recipient).await {
             Some(true) => LOCAL.into(),
-            Some(false) => self.outgoing.routes.load().lane(sender, recipient),
+            Some(false) => self.outgoing.lane(sender, recipient),
             // Asked again, the directory may be back.
             None => return Err(away()),
         };

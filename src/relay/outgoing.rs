@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use base::UtcMillis;
-use store::{Needs, Notify, QueueRecipient, QueueState};
+use store::{Lane, Needs, Notify, QueueRecipient, QueueState};
 use tokio::sync::watch;
 
 use crate::keyring::Keyring;
+use crate::relayed::RelayedDomains;
 use crate::routes::Routes;
 use crate::schedule::Schedule;
 
 /// The way out, for whoever has mail for it.
 pub struct Outgoing {
     pub routes: ArcSwap<Routes>,
+    /// Domains that have servers of their own, which mail goes on to.
+    pub relayed: ArcSwap<RelayedDomains>,
     pub schedule: Schedule,
     pub keyring: Keyring,
     /// Rises when something was put into the queue here.
@@ -46,7 +49,40 @@ const PRIORITY: u8 = 5;
 
 impl Outgoing {
     pub fn new(routes: Routes, schedule: Schedule, keyring: Keyring) -> Arc<Self> {
-        Arc::new(Self { routes: ArcSwap::from_pointee(routes), schedule, keyring, news: watch::Sender::new(0) })
+        Arc::new(Self {
+            routes: ArcSwap::from_pointee(routes),
+            relayed: ArcSwap::default(),
+            schedule,
+            keyring,
+            news: watch::Sender::new(0),
+        })
+    }
+
+    /// The lane of a recipient whose mailbox is not here.
+    pub fn lane(&self, sender: &str, recipient: &str) -> Lane {
+        let domain = recipient.rsplit_once('@').map_or("", |(_, domain)| domain).to_lowercase();
+        match self.relayed.load().of(&domain) {
+            Some(onward) => onward.lane(),
+            None => self.routes.load().lane(sender, recipient),
+        }
+    }
+
+    /// The lane that an administrator names: a route, a relayed domain, or any other.
+    ///
+    /// # Errors
+    /// The text is none of them.
+    pub fn lane_named(&self, text: &str) -> Result<Lane, String> {
+        let relayed = self.relayed.load();
+        let named = text.trim().to_lowercase();
+        match relayed.way(&named) {
+            Some(Ok(onward)) => Ok(onward.lane()),
+            // Its mail still waits.
+            Some(Err(_)) => Ok(named.into()),
+            None => match relayed.of(&named) {
+                Some(onward) => Ok(onward.lane()),
+                None => self.routes.load().lane_named(text),
+            },
+        }
     }
 
     /// Something was put into the queue: it is looked at now.
@@ -64,7 +100,7 @@ impl Outgoing {
             address: address.to_owned(),
             original: wish.original,
             notify: wish.notify,
-            lane: self.routes.load().lane(sender, address),
+            lane: self.lane(sender, address),
             priority: PRIORITY,
             state: if held.is_some() { QueueState::Held } else { QueueState::Waiting },
             next_at: begins_at,

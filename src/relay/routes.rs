@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base::Secret;
-use net::{Endpoint, Security, Trust};
+use directory::DomainRelay;
+use mail::Domain;
+use net::{MailHost, Security, Trust};
 use serde::Deserialize;
 use store::Lane;
 
@@ -291,7 +293,8 @@ impl RouteText {
                 HostText::Plain(text) => (text, 0, 1),
                 HostText::Weighed { host, priority, weight } => (host, priority, weight),
             };
-            hosts.push(next_hop(&text, usual_port, &trust, priority, weight)?);
+            let host = MailHost::parse(&text, usual_port).map_err(|error| format!("`{text}`: {error}"))?;
+            hosts.push(NextHop::new(host, &trust, priority, weight));
         }
         if login.is_some()
             && hosts.iter().any(|host| matches!(host.protection, Protection::None | Protection::Opportunistic))
@@ -313,20 +316,33 @@ impl RouteText {
     }
 }
 
-/// `HOST`, `HOST:PORT` with TLS where it is offered, or an [`Endpoint`] with its word.
-fn next_hop(text: &str, usual_port: u16, trust: &Trust, priority: u16, weight: u16) -> Result<NextHop, String> {
-    let has_port = text.rsplit_once(':').is_some_and(|(host, port)| {
-        port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']') || host.contains("://"))
-    });
-    let whole = if has_port { text.to_owned() } else { format!("{text}:{usual_port}") };
-    let endpoint: Endpoint = whole.parse().map_err(|error: net::InvalidEndpoint| format!("`{text}`: {error}"))?;
-    let protection = match endpoint.security {
-        _ if !text.contains("://") => Protection::Opportunistic,
-        Security::Plain => Protection::None,
-        Security::StartTls => Protection::Required(trust.clone()),
-        Security::Tls => Protection::Implicit(trust.clone()),
-    };
-    Ok(NextHop { host: endpoint.host, port: endpoint.port, protection, priority, weight })
+impl NextHop {
+    fn new(MailHost { host, port, security }: MailHost, trust: &Trust, priority: u16, weight: u16) -> Self {
+        let protection = match security {
+            None => Protection::Opportunistic,
+            Some(Security::Plain) => Protection::None,
+            Some(Security::StartTls) => Protection::Required(trust.clone()),
+            Some(Security::Tls) => Protection::Implicit(trust.clone()),
+        };
+        Self { host, port, protection, priority, weight }
+    }
+}
+
+impl Route {
+    /// The way to the servers of a relayed domain, one after the other.
+    pub(crate) fn of_domain(name: &Domain, relay: &DomainRelay) -> Self {
+        let hosts = (0..).zip(&relay.hosts);
+        Self {
+            name: name.as_str().to_owned(),
+            recipients: Vec::new(),
+            senders: Vec::new(),
+            hosts: hosts.map(|(nth, host)| NextHop::new(host.clone(), &relay.trust, nth, 1)).collect(),
+            transport: if relay.lmtp { Transport::Lmtp } else { Transport::Smtp },
+            login: None,
+            sources: Vec::new(),
+            accepts: false,
+        }
+    }
 }
 
 fn fingerprint(hex: &str) -> Option<[u8; 32]> {

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use trail::{MessageRow, Query, Scope, StoredEvent};
 
 use super::Engines;
+use super::importing::{self, ImportRequest};
 use super::keys::{self, KeyRequest};
 use super::learning::{self, LearnRequest};
 use super::legacies::{self, LegacyRequest};
@@ -33,6 +34,7 @@ use super::people::{self, PeopleRequest};
 use super::policies::{self, PolicyRequest};
 use super::quarantine::{self, QuarantineRequest};
 use super::queue::{self, QueueRequest};
+use super::relayed::{self, RelayPatch};
 use super::reports::{self, ReportRequest};
 
 /// What a command asks of its node.
@@ -42,6 +44,8 @@ pub enum Request {
     DomainAdd {
         name: String,
         tenant: Option<String>,
+        #[serde(default)]
+        relay: RelayPatch,
     },
     DomainList {
         search: String,
@@ -57,6 +61,8 @@ pub enum Request {
         no_tenant: bool,
         legacy: Option<String>,
         limit: QuotaPatch,
+        #[serde(default)]
+        relay: RelayPatch,
     },
     DomainDelete {
         name: String,
@@ -151,6 +157,7 @@ pub enum Request {
     },
     Mail(MailRequest),
     Learn(LearnRequest),
+    Import(ImportRequest),
     Queue(QueueRequest),
     Keys(KeyRequest),
     Reports(ReportRequest),
@@ -355,6 +362,7 @@ pub async fn execute(engines: &Engines, request: Request, content: Bytes) -> any
     match request {
         Request::Mail(request) => Box::pin(mailboxes::execute(engines, request, content)).await,
         Request::Learn(request) => Box::pin(learning::execute(engines, request, content)).await.map(Reply::from),
+        Request::Import(request) => Box::pin(importing::execute(engines, request, &content)).await.map(Reply::from),
         Request::Queue(request) => Box::pin(queue::execute(engines, request)).await.map(Reply::from),
         Request::Keys(request) => Box::pin(keys::execute(engines, request)).await.map(Reply::from),
         Request::Reports(request) => Box::pin(reports::execute(engines, request, content)).await.map(Reply::from),
@@ -369,8 +377,13 @@ pub async fn execute(engines: &Engines, request: Request, content: Bytes) -> any
 async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
     let directory = &engines.directory;
     match request {
-        Request::DomainAdd { name, tenant } => {
-            directory.add_domain(parse_domain(&name)?, tenant).await?;
+        Request::DomainAdd { name, tenant, relay } => {
+            let parsed = parse_domain(&name)?;
+            let relay = relay.change(None)?;
+            directory.add_domain(parsed.clone(), tenant).await?;
+            if let Some(relay) = relay {
+                relayed::set(engines, &parsed, relay).await?;
+            }
             domain(engines, &name).await
         }
         Request::DomainList { search, after, limit } => {
@@ -378,14 +391,18 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
             Ok(found.iter().map(domain_value).collect())
         }
         Request::DomainShow { name } => domain(engines, &name).await,
-        Request::DomainSet { name, tenant, no_tenant, legacy, limit } => {
+        Request::DomainSet { name, tenant, no_tenant, legacy, limit, relay } => {
             let (parsed, change) = (parse_domain(&name)?, limit.change()?);
+            let relay = relay.change(domain_entry(engines, &name).await?.relay)?;
             if tenant.is_some() || no_tenant {
                 directory.set_domain_tenant(parsed.clone(), tenant).await?;
                 limits::apply_members(engines, PoolId::Domain(domain_entry(engines, &name).await?.id)).await?;
             }
             if let Some(server) = legacy {
                 directory.set_domain_legacy(parsed.clone(), legacies::server(server)).await?;
+            }
+            if let Some(relay) = relay {
+                relayed::set(engines, &parsed, relay).await?;
             }
             if !change.is_empty() {
                 limits::apply_pool(engines, directory.set_domain_quota(parsed, change).await?).await?;
@@ -531,6 +548,7 @@ async fn manage(engines: &Engines, request: Request) -> anyhow::Result<Value> {
         Request::Snapshot { to } => engines.snapshot(&to).await,
         Request::Mail(request) => Ok(mailboxes::execute(engines, request, Bytes::new()).await?.value),
         Request::Learn(request) => learning::execute(engines, request, Bytes::new()).await,
+        Request::Import(request) => importing::execute(engines, request, &[]).await,
         Request::Queue(request) => queue::execute(engines, request).await,
         Request::Keys(request) => keys::execute(engines, request).await,
         Request::Reports(request) => reports::execute(engines, request, Bytes::new()).await,
@@ -589,6 +607,7 @@ fn domain_value(domain: &directory::DomainEntry) -> Value {
         "name": domain.name.as_str(),
         "tenant": domain.tenant,
         "legacy": domain.legacy,
+        "relay": domain.relay.as_ref().map(relayed::value),
         "accounts": domain.accounts,
         "aliases": domain.aliases,
         "quota": domain.quota.size.map(|size| size.to_string()),
@@ -605,6 +624,7 @@ fn account_value(account: &Account) -> Value {
         "second_factor": account.has_second_factor,
         "enabled": account.enabled,
         "legacy": account.legacy,
+        "relayed": account.is_relayed,
         "sending": account.sending_lock.as_ref().map_or("allowed", |_| "locked"),
         "sending_locked": account.sending_lock.as_ref().map(|lock| mail::date::format_utc(lock.at)),
         "sending_locked_by": account.sending_lock.as_ref().map(|lock| lock.reason.clone()),
@@ -677,7 +697,7 @@ fn message_value(row: &MessageRow) -> Value {
 }
 
 /// Hashing costs tens of milliseconds: not on an async thread.
-async fn hash(secrets: Secrets) -> anyhow::Result<PasswordHash> {
+pub(super) async fn hash(secrets: Secrets) -> anyhow::Result<PasswordHash> {
     match secrets {
         Secrets::Hash(text) => Ok(text.parse::<PasswordHash>()?),
         Secrets::Password(text) => {

@@ -149,6 +149,8 @@ impl Engines {
         };
         let directory = Arc::new(directory);
         let outgoing = super::queue::outgoing(config, directory.clone())?;
+        // Before anything listens: what is not known yet would be refused.
+        super::relayed::look(&directory, &outgoing).await?;
         Ok(Self {
             storage: Arc::new(storage),
             directory,

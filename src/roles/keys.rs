@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Engines;
+use super::operations::Absent;
 
 /// The DNS is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
@@ -165,10 +166,11 @@ async fn one(engines: &Engines, domain: &str, selector: &str) -> anyhow::Result<
     let found = keys(engines, Some(domain.to_owned()), None).await?;
     let selector = selector.to_lowercase();
     let names: Vec<String> = found.iter().map(|key| key.selector.clone()).collect();
-    found.into_iter().find(|key| key.selector == selector).with_context(|| {
+    let absent = || {
         let known = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        format!("{domain} has no key `{selector}`; its keys: {known}")
-    })
+        Absent(format!("{domain} has no key `{selector}`; its keys: {known}"))
+    };
+    Ok(found.into_iter().find(|key| key.selector == selector).ok_or_else(absent)?)
 }
 
 async fn look(engines: &Engines, key: &DomainKey) -> anyhow::Result<Published> {

@@ -101,7 +101,7 @@ fn endpoint(text: Option<String>) -> anyhow::Result<Option<Option<Endpoint>>> {
     }
 }
 
-fn trust(word: &str) -> anyhow::Result<Trust> {
+pub fn trust(word: &str) -> anyhow::Result<Trust> {
     match (word, word.strip_prefix("sha256:")) {
         ("system", _) => Ok(Trust::System),
         ("off", _) => Ok(Trust::Anything),
@@ -130,12 +130,7 @@ fn value(server: &LegacyServer) -> Value {
         "submission": text(&server.submission),
         "sieve": text(&server.sieve),
         "delivery": server.delivery.as_ref().map(ToString::to_string),
-        "certificates": match &server.trust {
-            Trust::System => "system".to_owned(),
-            Trust::Anything => "off".to_owned(),
-            Trust::Authorities(_) => "of given authorities".to_owned(),
-            Trust::Fingerprint(octets) => format!("sha256:{}", blake3::Hash::from_bytes(*octets).to_hex()),
-        },
+        "certificates": server.trust.word(),
         "proxy_protocol": server.proxy_protocol,
         "capture_passwords": server.capture_passwords,
         "accounts": server.accounts,

@@ -68,3 +68,42 @@ pub async fn ask_forward(
     };
     intake.send(letter).await.context("the question could not be sent")
 }
+
+/// Sends whoever reads an account's mail the link by which it signs in.
+pub async fn sign_in_link(
+    engines: &Engines,
+    intake: &Arc<Intake>,
+    of: &Account,
+    token: &str,
+    language: MailLanguage,
+) -> anyhow::Result<()> {
+    let link = format!("{}/login/mail/{token}", engines.web_url);
+    let to = &of.address;
+    let subject = Texts {
+        de: "Anmelden beim Mailfilter".to_owned(),
+        it: "Accesso al filtro di posta".to_owned(),
+        en: "Sign in to the mail filter".to_owned(),
+    };
+    let text = Texts {
+        de: format!(
+            "Mit diesem Verweis sehen Sie, was der Filter von der Post an {to} zur\u{fc}ckh\u{e4}lt. Er gilt einmal, eine \
+             halbe Stunde lang:\n\n{link}\n\nHaben Sie ihn nicht verlangt, tun Sie nichts."
+        ),
+        it: format!(
+            "Con questo collegamento vede ci\u{f2} che il filtro trattiene della posta per {to}. Vale una volta sola, per \
+             mezz'ora:\n\n{link}\n\nSe non l'ha richiesto, non faccia nulla."
+        ),
+        en: format!(
+            "This link shows what the filter holds back of the mail for {to}. It counts once, for half an hour:\n\n{link}\n\n\
+             If you did not ask for it, do nothing."
+        ),
+    };
+    let letter = reception::Letter {
+        to: to.clone(),
+        from_domain: to.domain.to_string(),
+        subject: subject.of(language, " / "),
+        text: text.of(language, "\n\n----\n\n"),
+        html: None,
+    };
+    intake.send(letter).await.context("the link could not be sent")
+}

@@ -13,12 +13,13 @@ use legacy::Gateway;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use net::{Tasks, Tls};
 use reception::{Intake, IntakeParts, Judged, SendingLimits};
+use relay::CallAhead;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::engines::{Engines, explain};
 use super::listeners::{self, Services};
-use super::{control, hints, judge, machine, reports, sign_ins};
+use super::{control, hints, judge, machine, relayed, reports, sign_ins};
 
 /// Garbage collection starts so often.
 const GC_EVERY: Duration = Duration::from_secs(3600);
@@ -122,6 +123,7 @@ pub async fn run(
         reports: (!config.reports.read.is_empty()).then_some(to_read),
         report_addresses: config.reports.read.iter().map(|address| address.to_lowercase()).collect(),
         outgoing: Arc::clone(&engines.outgoing),
+        call_ahead: CallAhead::new(Arc::clone(&engines.outgoing), &config.node_name),
         resolver: resolver.clone(),
         lessons: config.autolearn.then_some(lessons),
         judged: Judged {
@@ -248,6 +250,7 @@ pub async fn run(
     accepting.spawn("learning", super::trainer::run(Arc::clone(&engines), unasked, accepting.stopping()));
     let (reputation, stop) = (Arc::clone(&engines.reputation), background.stopping());
     background.spawn("reputation", async move { reputation.run(stop).await });
+    accepting.spawn("relayed domains", relayed::run(Arc::clone(&engines), accepting.stopping()));
     accepting.spawn("own domains", super::own_domains::run(Arc::clone(&engines), own_domains, accepting.stopping()));
     if let Some(links) = links {
         let (clock, stop) = (Arc::clone(&engines.clock), accepting.stopping());

@@ -6,12 +6,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use directory::RegistryError;
 use layers::LayerError;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use web::{Desk, Operations, Refusal};
 
 use super::Engines;
 use super::control::{self, Request};
+use super::limits::QuotaPatch;
+use super::relayed::RelayPatch;
+
+/// What a command is about is not there; the text says what, and where else to look.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Absent(pub String);
 
 /// Asks the node's engines, as long as they are open.
 pub struct Operator(Weak<Engines>);
@@ -33,6 +41,9 @@ fn refusal(error: &anyhow::Error) -> Refusal {
         Some(RegistryError::Unavailable(_)) => return Refusal::Unavailable(format!("{error:#}")),
         Some(RegistryError::Refused { .. }) | None => {}
     }
+    if let Some(Absent(why)) = error.downcast_ref() {
+        return Refusal::Missing(why.clone());
+    }
     match error.downcast_ref() {
         Some(LayerError::Changed) => Refusal::Changed,
         Some(LayerError::Missing { .. }) => Refusal::Missing(error.to_string()),
@@ -42,6 +53,18 @@ fn refusal(error: &anyhow::Error) -> Refusal {
         }
         None => Refusal::Invalid { field: None, why: format!("{error:#}") },
     }
+}
+
+/// Where the mail of one domain goes on to.
+#[derive(Deserialize)]
+struct Relay {
+    domain: String,
+    relay: RelayPatch,
+}
+
+fn relay_request(Relay { domain: name, relay }: Relay) -> Request {
+    let (tenant, legacy, limit) = (None, None, QuotaPatch::default());
+    Request::DomainSet { name, tenant, no_tenant: false, legacy, limit, relay }
 }
 
 #[async_trait]
@@ -55,6 +78,8 @@ impl Operations for Operator {
             Desk::Policy => Request::Policy(read(request)?),
             Desk::Quarantine => Request::Quarantine(read(request)?),
             Desk::People => Request::People(read(request)?),
+            Desk::Import => Request::Import(read(request)?),
+            Desk::Relay => relay_request(read(request)?),
         };
         let done = control::execute(&engines, request, Bytes::new()).await;
         done.map(|reply| reply.value).map_err(|error| refusal(&error))

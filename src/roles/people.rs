@@ -84,6 +84,10 @@ pub enum PeopleRequest {
         targets: Vec<String>,
         keeps: bool,
     },
+    /// By mail, for whom mail goes on to another server.
+    SignInLink {
+        account: String,
+    },
     DomainAliases {
         domain: String,
     },
@@ -190,6 +194,9 @@ pub async fn execute(engines: &Engines, request: PeopleRequest) -> anyhow::Resul
         PeopleRequest::SetForwards { account: address, targets, keeps } => {
             set_forwards(engines, &account(engines, &address).await?, &targets, keeps).await
         }
+        PeopleRequest::SignInLink { account: address } => {
+            sign_in_link(engines, &account(engines, &address).await?).await
+        }
         PeopleRequest::DomainAliases { domain } => {
             let found = directory.domain(&domain.parse().with_context(|| format!("`{domain}`"))?).await?;
             let found = found.ok_or_else(|| RegistryError::Missing { what: format!("the domain {domain}") })?;
@@ -206,6 +213,16 @@ pub async fn execute(engines: &Engines, request: PeopleRequest) -> anyhow::Resul
             Ok(Value::Null)
         }
     }
+}
+
+/// Says nothing of whether there was one to send.
+async fn sign_in_link(engines: &Engines, of: &Account) -> anyhow::Result<Value> {
+    let intake = engines.intake.get().context("a link is sent by a running node: start it first")?;
+    if let Some(token) = engines.directory.make_sign_in_link(of).await? {
+        let language = engines.layers.effective(of.position).await?.mail_language();
+        super::letters::sign_in_link(engines, intake, of, token.reveal(), language).await?;
+    }
+    Ok(Value::Null)
 }
 
 async fn roles(engines: &Engines, of: Option<AccountId>) -> anyhow::Result<Value> {

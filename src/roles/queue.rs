@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engines;
 use super::engines::explain;
+use super::operations::Absent;
 
 /// The routing file is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -218,8 +219,9 @@ pub async fn execute(engines: &Engines, request: QueueRequest) -> anyhow::Result
             let (message, nth) = key(&id)?;
             let filter = QueueFilter { message: Some(message), nth, ..QueueFilter::default() };
             let found = queue.queued(&filter, None, ROWS_MAX).await.map_err(|error| explain(&error))?;
-            let first =
-                found.first().with_context(|| format!("{id} is not in the queue; `ortler trace` tells its story"))?;
+            let first = found
+                .first()
+                .ok_or_else(|| Absent(format!("{id} is not in the queue; `ortler trace` tells its story")))?;
             let recipients: Vec<Value> = found.iter().map(recipient).collect();
             let item = &first.item;
             Ok(json!({
@@ -240,7 +242,7 @@ pub async fn execute(engines: &Engines, request: QueueRequest) -> anyhow::Result
                 Action::Bounce { reason } => QueueAction::Return(reason),
                 Action::Delete => QueueAction::Delete,
                 Action::Reroute { to } => {
-                    let lane = engines.outgoing.routes.load().lane_named(&to);
+                    let lane = engines.outgoing.lane_named(&to);
                     QueueAction::Reroute(lane.map_err(anyhow::Error::msg)?)
                 }
             };
@@ -258,7 +260,9 @@ pub async fn execute(engines: &Engines, request: QueueRequest) -> anyhow::Result
                 }
             }
             engines.outgoing.wake();
-            anyhow::ensure!(count > 0 || which.ids.is_empty(), "{} is not in the queue", which.ids.join(", "));
+            if count == 0 && !which.ids.is_empty() {
+                return Err(Absent(format!("{} is not in the queue", which.ids.join(", "))).into());
+            }
             Ok(json!({ "recipients": count }))
         }
         QueueRequest::Lanes { all } => {
@@ -283,7 +287,7 @@ pub async fn execute(engines: &Engines, request: QueueRequest) -> anyhow::Result
 }
 
 async fn suspend(engines: &Engines, lane: &str, reason: Option<String>) -> anyhow::Result<Value> {
-    let lane = engines.outgoing.routes.load().lane_named(lane).map_err(anyhow::Error::msg)?;
+    let lane = engines.outgoing.lane_named(lane).map_err(anyhow::Error::msg)?;
     engines.storage.queue.suspend_lane(&lane, reason).await.map_err(|error| explain(&error))?;
     engines.outgoing.wake();
     Ok(json!({ "lane": &*lane }))
@@ -311,7 +315,7 @@ async fn filters(engines: &Engines, which: &Which) -> anyhow::Result<Vec<QueueFi
         None => None,
     };
     let lane = match &which.lane {
-        Some(name) => Some(engines.outgoing.routes.load().lane_named(name).map_err(anyhow::Error::msg)?),
+        Some(name) => Some(engines.outgoing.lane_named(name).map_err(anyhow::Error::msg)?),
         None => None,
     };
     let before = which.older_ms.map(|ms| engines.clock.utc().minus(Duration::from_millis(ms)));

@@ -5,7 +5,7 @@ use base::AccountId;
 use mail::Domain;
 
 use crate::event::Kind;
-use crate::row::{MessageRow, StoredMessage, ToldEvent};
+use crate::row::{MessageRow, PartyRow, StoredMessage, ToldEvent};
 use crate::sql::{Sql, Value};
 
 /// What a viewer may see.
@@ -55,7 +55,10 @@ impl Scope {
             return true;
         }
         if let Some(address) = &told.event.party {
-            return self.covers(address, told.account);
+            // A server elsewhere answers for an address; whose that is, the message's own lines know.
+            let is_known = |party: &PartyRow| party.address.eq_ignore_ascii_case(address);
+            return self.covers(address, told.account)
+                || (told.account.is_none() && message.recipients.iter().any(is_known));
         }
         match told.event.kind {
             // Of the connection or the whole message.

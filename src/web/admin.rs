@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use access::{Grant, Position, Reach, Right, Role};
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use base::{AccountId, ByteSize, PoolId, Quota, Secret};
 use directory::{
-    Access, Account, AccountChange, Alias, DomainEntry, Listing, NewAccount, PasswordHash, Placement, QuotaChange,
-    RegistryError, SendingLock, Tenant, TenantKind,
+    Access, Account, AccountChange, Alias, DomainEntry, DomainRelay, Listing, NewAccount, PasswordHash, Placement,
+    QuotaChange, RegistryError, SendingLock, Tenant, TenantKind,
 };
 use layers::Owner;
 use mail::date::format_utc;
@@ -21,6 +22,7 @@ use trail::{Event, Kind, Party};
 
 use crate::auth::Viewer;
 use crate::error::ApiError;
+use crate::operations::Desk;
 use crate::permission;
 use crate::server::Inner;
 
@@ -103,6 +105,12 @@ pub(crate) struct TenantPatch {
 }
 
 #[derive(Deserialize)]
+pub(crate) struct ImportQuery {
+    #[serde(default)]
+    dry: bool,
+}
+
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AliasBody {
     targets: Vec<String>,
@@ -110,6 +118,8 @@ pub(crate) struct AliasBody {
 
 pub(crate) type Parsed<T> = Result<Json<T>, JsonRejection>;
 
+/// Octets of a table.
+pub(crate) const IMPORT_MAX: usize = 16 << 20;
 const PAGE_MAX: u32 = 500;
 const PASSWORD_MIN: usize = 8;
 const PASSWORD_MAX: usize = 1024;
@@ -182,6 +192,39 @@ pub(crate) async fn set_domain(
     let (pool, limit) = web.services.registry.set_domain_quota(parse(&name)?, change).await?;
     apply_pool(&web, pool, limit).await?;
     record(&web, &viewer, "set-domain", &name, position).await;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where a domain's mail goes on to, once it is judged.
+pub(crate) async fn set_relay(
+    State(web): State<Arc<Inner>>,
+    Path(name): Path<String>,
+    viewer: Viewer,
+    body: Parsed<Value>,
+) -> Result<StatusCode, ApiError> {
+    let relay = read(body)?;
+    if !relay.is_object() {
+        return Err(ApiError::Invalid("an object with hosts, lmtp, certificates, verify".to_owned()));
+    }
+    change_relay(&web, &viewer, &name, relay).await
+}
+
+/// Its mailboxes are here from now on.
+pub(crate) async fn delete_relay(
+    State(web): State<Arc<Inner>>,
+    Path(name): Path<String>,
+    viewer: Viewer,
+) -> Result<StatusCode, ApiError> {
+    change_relay(&web, &viewer, &name, json!({ "hosts": [] })).await
+}
+
+async fn change_relay(web: &Inner, viewer: &Viewer, name: &str, relay: Value) -> Result<StatusCode, ApiError> {
+    let domain = find_domain(web, name).await?;
+    // Who sells domains: whoever could name any server would reach into the provider's network.
+    require_seller(viewer, domain.position)?;
+    let request = json!({ "domain": domain.name.as_str(), "relay": relay });
+    web.operate(Desk::Relay, request).await?;
+    record(web, viewer, "set-relay", name, domain.position).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -351,6 +394,30 @@ pub(crate) async fn account(
         fields.insert("messages".to_owned(), json!(usage.messages));
     }
     Ok(Json(out))
+}
+
+/// Adds accounts from a table, where the viewer may.
+pub(crate) async fn import(
+    State(web): State<Arc<Inner>>,
+    Query(query): Query<ImportQuery>,
+    viewer: Viewer,
+    body: Bytes,
+) -> Result<Json<Value>, ApiError> {
+    let reaches = access::reach(viewer.grants(), Right::ChangeAccounts);
+    viewer.within(Right::ChangeAccounts)?;
+    let within = permission::domains(&web, &reaches).await?;
+    let within = within.map(|domains| domains.into_iter().map(|(_, name)| name.to_string()).collect::<Vec<_>>());
+    let table = std::str::from_utf8(&body).map_err(|_| ApiError::Invalid("the table is UTF-8".to_owned()))?;
+    let request = json!({ "table": table, "dry_run": query.dry, "within": within });
+    let done = web.operate(Desk::Import, request).await?;
+    if !query.dry {
+        let object = format!("{} accounts", done["added"]);
+        for reach in reaches {
+            let position = web.services.registry.reach_position(reach).await?.unwrap_or(Position::SYSTEM);
+            record(&web, &viewer, "import-accounts", &object, position).await;
+        }
+    }
+    Ok(Json(done))
 }
 
 pub(crate) async fn add_account(
@@ -592,8 +659,15 @@ fn tenant_to_json(tenant: &Tenant) -> Value {
 fn domain_to_json(domain: &DomainEntry) -> Value {
     json!({
         "name": domain.name.as_str(), "shown": domain.name.to_unicode(), "tenant": domain.tenant,
-        "accounts": domain.accounts, "aliases": domain.aliases,
+        "accounts": domain.accounts, "aliases": domain.aliases, "relay": domain.relay.as_ref().map(relay_to_json),
         "quota": domain.quota.size.map(|size| size.0), "quotaMessages": domain.quota.messages, "created": format_utc(domain.created_at),
+    })
+}
+
+fn relay_to_json(relay: &DomainRelay) -> Value {
+    json!({
+        "hosts": relay.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), "lmtp": relay.lmtp,
+        "certificates": relay.trust.word(), "verify": relay.verify.as_str(),
     })
 }
 
@@ -601,6 +675,7 @@ fn account_to_json(account: &Account) -> Value {
     json!({
         "id": account.id.0, "address": account.address.to_string(), "name": account.name,
         "access": account.access.as_str(), "enabled": account.enabled, "secondFactor": account.has_second_factor,
+        "relayed": account.is_relayed,
         "sending": account.sending_lock.as_ref().map_or("allowed", |_| "locked"),
         "sendingLocked": account.sending_lock.as_ref().map(|lock| format_utc(lock.at)),
         "sendingLockedBy": account.sending_lock.as_ref().map(|lock| lock.reason.clone()),

@@ -39,7 +39,8 @@ const MAY: &[(&str, Right)] = &[
 pub(crate) async fn session(viewer: Viewer) -> Json<Value> {
     let account = &viewer.account;
     let roles: BTreeSet<&str> = viewer.grants().iter().map(|grant| grant.role.as_str()).collect();
-    let mut faces = vec!["mail", "filter", "log"];
+    // Whose mail goes on to another server reads it there.
+    let mut faces = if account.is_relayed { vec!["filter", "log"] } else { vec!["mail", "filter", "log"] };
     if !roles.is_empty() {
         faces.push("admin");
     }

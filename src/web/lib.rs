@@ -21,6 +21,7 @@ mod log;
 mod login;
 mod message;
 mod nodes;
+mod once;
 mod openapi;
 mod operations;
 mod people;

@@ -1,20 +1,24 @@
 //! Signing in and out, without scripts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::Form;
-use axum::extract::State;
 use axum::extract::rejection::FormRejection;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use base::Secret;
+use directory::Account;
 use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
+use serde_json::json;
 use trail::{Event, Kind, Party};
 
 use crate::auth::{check_origin, sign_in};
 use crate::error::ApiError;
+use crate::operations::Desk;
 use crate::security::{PLAIN_POLICY, set_policy};
 use crate::server::{Inner, Peer};
 
@@ -48,6 +52,12 @@ struct Words {
     code: &'static str,
     code_hint: &'static str,
     code_refused: &'static str,
+    by_mail: &'static str,
+    by_mail_hint: &'static str,
+    by_mail_button: &'static str,
+    by_mail_sent: &'static str,
+    by_mail_open: &'static str,
+    by_mail_gone: &'static str,
 }
 
 const ENGLISH: Words = Words {
@@ -65,6 +75,13 @@ const ENGLISH: Words = Words {
     code: "Code",
     code_hint: "Six digits from your authenticator, or one of your recovery codes.",
     code_refused: "The code is wrong or was used already.",
+    by_mail: "No password? Sign in by mail",
+    by_mail_hint: "If your mail goes on from here to a server of your own, we send you a link that shows what is held back.",
+    by_mail_button: "Send me a link",
+    by_mail_sent: "If this address has no mailbox here and its mail goes through this system, a link is on its way. It counts \
+                   for half an hour.",
+    by_mail_open: "See what is held back of your mail.",
+    by_mail_gone: "This link does not count any more: it was used already, or it is too old.",
 };
 const GERMAN: Words = Words {
     language: "de",
@@ -81,6 +98,14 @@ const GERMAN: Words = Words {
     code: "Code",
     code_hint: "Sechs Ziffern aus Ihrer Authentifizierungs-App oder einer Ihrer Wiederherstellungscodes.",
     code_refused: "Der Code ist falsch oder wurde schon benutzt.",
+    by_mail: "Kein Passwort? Per E-Mail anmelden",
+    by_mail_hint: "Geht Ihre Post von hier an einen eigenen Server weiter, senden wir Ihnen einen Verweis, der zeigt, was \
+                   zurückgehalten wird.",
+    by_mail_button: "Verweis zusenden",
+    by_mail_sent: "Hat diese Adresse hier kein Postfach und geht ihre Post durch dieses System, ist ein Verweis unterwegs. Er \
+                   gilt eine halbe Stunde.",
+    by_mail_open: "Sehen Sie, was von Ihrer Post zurückgehalten wird.",
+    by_mail_gone: "Dieser Verweis gilt nicht mehr: Er wurde schon benutzt oder ist zu alt.",
 };
 const ITALIAN: Words = Words {
     language: "it",
@@ -97,6 +122,14 @@ const ITALIAN: Words = Words {
     code: "Codice",
     code_hint: "Sei cifre dalla Sua app di autenticazione oppure uno dei Suoi codici di recupero.",
     code_refused: "Il codice è errato o è già stato usato.",
+    by_mail: "Nessuna password? Accesso tramite e-mail",
+    by_mail_hint: "Se la Sua posta prosegue da qui verso un Suo server, Le inviamo un collegamento che mostra ciò che è \
+                   trattenuto.",
+    by_mail_button: "Invia il collegamento",
+    by_mail_sent: "Se questo indirizzo non ha una casella qui e la sua posta passa da questo sistema, un collegamento è in \
+                   arrivo. Vale mezz'ora.",
+    by_mail_open: "Veda ciò che è trattenuto della Sua posta.",
+    by_mail_gone: "Questo collegamento non è più valido: è già stato usato, oppure è troppo vecchio.",
 };
 
 pub(crate) async fn page(
@@ -138,22 +171,10 @@ pub(crate) async fn submit(
     };
     let code = Some(code.trim()).filter(|code| !code.is_empty());
     match sign_in(&web, peer, name, &password, code).await {
-        Ok(account) => {
-            let party = Party {
-                address: account.address.to_string(),
-                account: Some(account.id),
-                is_recipient: false,
-                outcome: None,
-            };
-            if let Some(old) = Inner::cookie(&headers, peer) {
-                let _ = web.sessions.close(old).await;
-            }
-            let Ok(key) = web.sessions.open(account.id).await else {
-                return show(StatusCode::SERVICE_UNAVAILABLE, words, name, Some(words.unavailable));
-            };
-            web.services.trail.record(event(Kind::LoginAccepted).party(party));
-            with_cookie(Redirect::to("/mail").into_response(), peer, &key, None)
-        }
+        Ok(account) => match open_session(&web, &account, event(Kind::LoginAccepted), &headers, peer).await {
+            Some(signed_in) => signed_in,
+            None => show(StatusCode::SERVICE_UNAVAILABLE, words, name, Some(words.unavailable)),
+        },
         Err(ApiError::TooManyAttempts) => show(StatusCode::TOO_MANY_REQUESTS, words, name, Some(words.too_many)),
         Err(ApiError::Elsewhere) => {
             web.services.trail.record(event(Kind::LoginRefused).field("reason", "elsewhere"));
@@ -169,6 +190,109 @@ pub(crate) async fn submit(
         }
         Err(_) => show(StatusCode::SERVICE_UNAVAILABLE, words, name, Some(words.unavailable)),
     }
+}
+
+/// What the form for a link sends.
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    #[serde(default)]
+    name: String,
+}
+
+/// The answer takes so long, whether there is somebody to send a link to or not.
+const ANSWER_AFTER: Duration = Duration::from_millis(600);
+
+pub(crate) async fn ask_link(headers: HeaderMap) -> Response {
+    show_ask_link(StatusCode::OK, words(&headers), None)
+}
+
+/// Sends a link to whom mail goes on from here, and tells nobody whether there is such an address.
+pub(crate) async fn send_link(
+    State(web): State<Arc<Inner>>,
+    headers: HeaderMap,
+    form: Result<Form<Named>, FormRejection>,
+) -> Response {
+    let words = words(&headers);
+    if let Err(error) = check_origin(&headers) {
+        return error.into_response();
+    }
+    let Ok(Form(Named { name })) = form else { return show_ask_link(StatusCode::BAD_REQUEST, words, None) };
+    let name = name.trim();
+    if name.len() > 320 || !name.contains('@') {
+        return show_ask_link(StatusCode::BAD_REQUEST, words, None);
+    }
+    let request = json!({ "sign-in-link": { "account": name } });
+    let (sent, ()) = tokio::join!(web.operate(Desk::People, request), tokio::time::sleep(ANSWER_AFTER));
+    match sent {
+        Ok(_) | Err(ApiError::NotFound | ApiError::Invalid(_)) => {}
+        Err(_) => return show_ask_link(StatusCode::SERVICE_UNAVAILABLE, words, Some(words.unavailable)),
+    }
+    whole(StatusCode::OK, words, &html! { p role="status" { (words.by_mail_sent) } })
+}
+
+/// Programs that look at mail follow links by themselves: a person presses the button.
+pub(crate) async fn link(Path(token): Path<String>, headers: HeaderMap) -> Response {
+    let words = words(&headers);
+    let action = format!("/login/mail/{token}");
+    let fields = html! { p { (words.by_mail_open) } };
+    form(StatusCode::OK, words, Asks { action: &action, fields: &fields, button: words.button, more: &html! {} }, None)
+}
+
+pub(crate) async fn enter(
+    State(web): State<Arc<Inner>>,
+    Path(token): Path<String>,
+    Extension(peer): Extension<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    let words = words(&headers);
+    if let Err(error) = check_origin(&headers) {
+        return error.into_response();
+    }
+    if web.check_plain_login(peer).is_err() {
+        return show_ask_link(StatusCode::FORBIDDEN, words, Some(words.insecure));
+    }
+    let account = match web.services.registry.take_sign_in_link(&token).await {
+        Ok(Some(account)) => account,
+        Ok(None) => return show_ask_link(StatusCode::NOT_FOUND, words, Some(words.by_mail_gone)),
+        Err(_) => return show_ask_link(StatusCode::SERVICE_UNAVAILABLE, words, Some(words.unavailable)),
+    };
+    let event = Event::new(web.services.clock.utc(), Kind::LoginAccepted).field("login", account.address.to_string());
+    let event =
+        event.field("protocol", "web").field("by", "a link in a mail").field("client", peer.address.to_string());
+    match open_session(&web, &account, event, &headers, peer).await {
+        Some(signed_in) => signed_in,
+        None => show_ask_link(StatusCode::SERVICE_UNAVAILABLE, words, Some(words.unavailable)),
+    }
+}
+
+/// Signs the browser in and leads it inside; `None`: not now.
+async fn open_session(
+    web: &Inner,
+    account: &Account,
+    event: Event,
+    headers: &HeaderMap,
+    peer: Peer,
+) -> Option<Response> {
+    if let Some(old) = Inner::cookie(headers, peer) {
+        let _ = web.sessions.close(old).await;
+    }
+    let key = web.sessions.open(account.id).await.ok()?;
+    let address = account.address.to_string();
+    let party = Party { address, account: Some(account.id), is_recipient: false, outcome: None };
+    web.services.trail.record(event.party(party));
+    let inside = if account.is_relayed { "/filter" } else { "/mail" };
+    Some(with_cookie(Redirect::to(inside).into_response(), peer, &key, None))
+}
+
+fn show_ask_link(status: StatusCode, words: &Words, problem: Option<&str>) -> Response {
+    let fields = html! {
+        p #hint { (words.by_mail_hint) }
+        label for="name" { (words.name) }
+        input #name name="name" type="email" inputmode="email" autocomplete="username" aria-describedby="hint" required autofocus;
+    };
+    let more = html! { p { a href="/login" { (words.title) } } };
+    let asks = Asks { action: "/login/mail", fields: &fields, button: words.by_mail_button, more: &more };
+    form(status, words, asks, problem)
 }
 
 /// Needs no token: the cookie is not sent across sites, and signing somebody out is all one could do.
@@ -231,7 +355,8 @@ fn show(status: StatusCode, words: &Words, name: &str, problem: Option<&str>) ->
         input #password name="password" type="password" autocomplete="current-password" required
             autofocus[!name.is_empty()];
     };
-    form(status, words, &fields, problem)
+    let more = html! { p { a href="/login/mail" { (words.by_mail) } } };
+    form(status, words, Asks { action: "/login", fields: &fields, button: words.button, more: &more }, problem)
 }
 
 /// The second step: the password was right. It goes the same way once more, by the same form.
@@ -243,10 +368,34 @@ fn ask_code(words: &Words, name: &str, password: &str, problem: Option<&str>) ->
         input #code name="code" inputmode="numeric" autocomplete="one-time-code" aria-describedby="hint" required autofocus;
         p #hint { (words.code_hint) }
     };
-    form(StatusCode::UNAUTHORIZED, words, &fields, problem)
+    let asks = Asks { action: "/login", fields: &fields, button: words.button, more: &html! {} };
+    form(StatusCode::UNAUTHORIZED, words, asks, problem)
 }
 
-fn form(status: StatusCode, words: &Words, fields: &Markup, problem: Option<&str>) -> Response {
+/// A page with one form.
+struct Asks<'a> {
+    action: &'a str,
+    fields: &'a Markup,
+    button: &'a str,
+    /// Below the form.
+    more: &'a Markup,
+}
+
+fn form(status: StatusCode, words: &Words, asks: Asks<'_>, problem: Option<&str>) -> Response {
+    let body = html! {
+        form method="post" action=(asks.action) {
+            @if let Some(problem) = problem {
+                p.problem role="alert" { (problem) }
+            }
+            (asks.fields)
+            button type="submit" { (asks.button) }
+        }
+        (asks.more)
+    };
+    whole(status, words, &body)
+}
+
+fn whole(status: StatusCode, words: &Words, body: &Markup) -> Response {
     let page: Markup = html! {
         (DOCTYPE)
         html lang=(words.language) {
@@ -260,13 +409,7 @@ fn form(status: StatusCode, words: &Words, fields: &Markup, problem: Option<&str
             body {
                 main {
                     h1 { "Ortler" }
-                    form method="post" action="/login" {
-                        @if let Some(problem) = problem {
-                            p.problem role="alert" { (problem) }
-                        }
-                        (fields)
-                        button type="submit" { (words.button) }
-                    }
+                    (body)
                 }
             }
         }

@@ -114,12 +114,25 @@ pub(crate) const ROUTES: &[Route] = &[
     ("/api/v1/forwards", "get", "Where an account's mail goes, too", &["account"]),
     ("/api/v1/forwards", "put", "Sets where it goes: targets, keeps", &["account"]),
     ("/api/v1/audit", "get", "Who did what, and who looked", &["below", "limit"]),
+    (
+        "/api/v1/domains/{name}/relay",
+        "put",
+        "Where a domain's mail goes on to: hosts, lmtp, certificates (system, off, sha256:HEX), verify (ask, list, all)",
+        &[],
+    ),
+    ("/api/v1/domains/{name}/relay", "delete", "Its mailboxes are here from now on", &[]),
     ("/api/v1/domains", "get", "Domains", PAGE),
     ("/api/v1/domains", "post", "Adds a domain: name, tenant", &[]),
     ("/api/v1/domains/{name}", "patch", "Changes what all its accounts may store: quota, quotaMessages", &[]),
     ("/api/v1/domains/{name}", "delete", "Deletes an empty domain", &[]),
     ("/api/v1/accounts", "get", "Accounts", PAGE),
     ("/api/v1/accounts", "post", "Adds an account: address, name, admin, password, quota, quotaMessages", &[]),
+    (
+        "/api/v1/accounts/import",
+        "post",
+        "Adds accounts from a table (CSV): address, name, password or password_hash, quota, messages, aliases",
+        &["dry"],
+    ),
     ("/api/v1/accounts/{address}", "get", "One account and what it uses", &[]),
     (
         "/api/v1/accounts/{address}",
@@ -138,14 +151,19 @@ pub(crate) async fn document() -> Json<Value> {
     for (path, method, summary, query) in ROUTES {
         let in_path = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let in_path = in_path.map(|name| parameter(name, "path", true));
-        let parameters: Vec<Value> = in_path.chain(query.iter().map(|name| parameter(name, "query", false))).collect();
+        let once = (*method == "post").then(|| parameter("Idempotency-Key", "header", false));
+        let in_query = query.iter().map(|name| parameter(name, "query", false));
+        let parameters: Vec<Value> = in_path.chain(in_query).chain(once).collect();
         let mut operation = json!({
             "summary": summary,
             "parameters": parameters,
             "responses": { "2XX": { "description": "done" }, "default": { "$ref": "#/components/responses/Error" } },
         });
         if let (true, Some(fields)) = (matches!(*method, "post" | "put" | "patch"), operation.as_object_mut()) {
-            let content = json!({ "content": { "application/json": { "schema": { "type": "object" } } } });
+            let content = match path.ends_with("/import") {
+                true => json!({ "content": { "text/csv": { "schema": { "type": "string" } } } }),
+                false => json!({ "content": { "application/json": { "schema": { "type": "object" } } } }),
+            };
             fields.insert("requestBody".to_owned(), content);
         }
         let of_path = paths.entry((*path).to_owned()).or_insert_with(|| json!({}));

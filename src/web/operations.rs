@@ -24,6 +24,8 @@ pub enum Desk {
     Policy,
     Quarantine,
     People,
+    Relay,
+    Import,
 }
 
 /// Why something was not done.

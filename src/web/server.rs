@@ -33,7 +33,8 @@ use crate::links::Links;
 use crate::operations::{self, Operations};
 use crate::session_table::SessionTable;
 use crate::{
-    about, admin, api, assets, confirm, jmap_http, log, login, message, nodes, openapi, people, policies, quarantine,
+    about, admin, api, assets, confirm, jmap_http, log, login, message, nodes, once, openapi, people, policies,
+    quarantine,
 };
 use crate::{recipients, removed, security};
 
@@ -227,8 +228,12 @@ fn router(inner: Arc<Inner>) -> Router {
         .route("/jmap/", post(jmap_http::call))
         .route("/jmap", post(jmap_http::call))
         .layer(DefaultBodyLimit::max(Jmap::REQUEST_SIZE_MAX.as_usize()));
+    let api = api_router().merge(filter_router()).merge(people_router());
+    let api = api.layer(axum::middleware::from_fn_with_state(Arc::clone(&inner), once::once));
     Router::new()
         .route("/login", get(login::page).post(login::submit))
+        .route("/login/mail", get(login::ask_link).post(login::send_link))
+        .route("/login/mail/{token}", get(login::link).post(login::enter))
         .route("/login.css", get(login::style))
         .route("/logout", post(login::leave))
         .route("/held/{token}", get(confirm::held).post(confirm::act_on_held))
@@ -240,9 +245,7 @@ fn router(inner: Arc<Inner>) -> Router {
         .route("/jmap/eventsource", get(jmap_http::event_source))
         .merge(uploads)
         .merge(calls)
-        .merge(api_router())
-        .merge(filter_router())
-        .merge(people_router())
+        .merge(api)
         .route("/assets/{*path}", get(assets::file))
         .route("/favicon.ico", get(assets::favicon))
         .route("/", get(assets::shell))
@@ -285,9 +288,11 @@ fn api_router() -> Router<Arc<Inner>> {
             "/api/v1/domains/{name}/aliases/{alias}",
             put(admin::add_domain_alias).delete(admin::delete_domain_alias),
         )
+        .route("/api/v1/domains/{name}/relay", put(admin::set_relay).delete(admin::delete_relay))
         .route("/api/v1/domains", get(admin::domains).post(admin::add_domain))
         .route("/api/v1/domains/{name}", axum::routing::patch(admin::set_domain).delete(admin::delete_domain))
         .route("/api/v1/accounts", get(admin::accounts).post(admin::add_account))
+        .route("/api/v1/accounts/import", post(admin::import).layer(DefaultBodyLimit::max(admin::IMPORT_MAX)))
         .route(
             "/api/v1/accounts/{address}",
             get(admin::account).patch(admin::set_account).delete(admin::delete_account),

@@ -14,6 +14,25 @@ const RULES: &str = "return axe.run(document, { iframes: false, resultTypes: ['v
     ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'] }).then((found) => found.violations.flatMap((one) => \
     one.nodes.map((node) => `${one.id}: ${node.html.slice(0, 160)} | ${node.any.map((check) => check.message).join('; ').slice(0, 200)}`)))";
 
+/// Pages of the filter and of administration, each with what shows that it is there.
+const FURTHER: [(&str, &str); 15] = [
+    ("/filter/quarantine", ".pages h2, main h2"),
+    ("/filter/strictness", "form, .options, section.card"),
+    ("/filter/senders", "form"),
+    ("/filter/history", "section.card"),
+    ("/filter/forwards", "form"),
+    ("/filter/security", "form"),
+    ("/filter/record", "section.card"),
+    ("/admin/domains/example.test", "[name=hosts]"),
+    ("/admin/aliases", "form"),
+    ("/admin/tenants", "form"),
+    ("/admin/roles", "form"),
+    ("/admin/quarantine", "section.card"),
+    ("/admin/policy?system=true", "section.card"),
+    ("/admin/senders?system=true", "form"),
+    ("/admin/node", "section.card"),
+];
+
 #[test]
 fn pages_break_no_rule_of_accessibility() {
     if !wants_all() {
@@ -85,6 +104,15 @@ fn pages_break_no_rule_of_accessibility() {
         browser.open(&format!("{base}/admin"));
         browser.find(".admin table");
         look("admin");
+        // Each language, theme and width once.
+        if !matches!((language, theme, width), ("de", "dark", 390) | ("it", "light", 1280) | ("en", "dark", 1280)) {
+            continue;
+        }
+        for (page, there) in FURTHER {
+            browser.open(&format!("{base}{page}"));
+            browser.find(there);
+            look(&page.replace(['/', '?', '='], "-"));
+        }
     }
     let console: Vec<Value> = browser.console().into_iter().map(Value::from).collect();
     assert!(console.is_empty(), "{console:?}");

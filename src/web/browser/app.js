@@ -50,7 +50,9 @@ function App() {
   }, [name, attempt]);
   const blank = error ? html`<main class="blank"><p class="error" role="alert">${error}</p><button onClick=${begin}>${t('retry')}</button></main>` : html`<p class="blank">${t('loading')}</p>`;
   // A face must never see another one's address.
-  const Face = loaded.name === name ? loaded.face : null;
+  const has = (face) => face === 'recover' || session.faces.includes(face);
+  const Face = loaded.name === name && session && has(name) ? loaded.face : null;
+  useEffect(() => { if (session && !has(name)) go(`/${session.faces[0]}`, true); }, [session, name]);
   if (!session) return blank;
   const shared = { session, renewed, place, go, note, desk, mail };
   const link = (face) => html`<a href="/${face}" aria-current=${name === face ? 'page' : undefined}

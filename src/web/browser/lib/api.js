@@ -32,11 +32,12 @@ export async function renew() {
 export async function call(method, path, body, { match, proves, again } = {}) {
   const headers = { Accept: 'application/json' };
   if (match !== undefined) headers['If-Match'] = `"${match}"`;
-  if (body !== undefined) headers['Content-Type'] = 'application/json';
+  const isFile = body instanceof Blob;
+  if (body !== undefined) headers['Content-Type'] = isFile ? 'text/csv' : 'application/json';
   if (method !== 'GET') headers['X-CSRF-Token'] = csrf;
   let answer;
   try {
-    answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    answer = await fetch(path, { method, headers, body: body === undefined || isFile ? body : JSON.stringify(body) });
   } catch { throw new Error(t('e-network')); }
   if (answer.status === 401 && !proves) { if (!isWriting()) location.href = '/login'; throw signedOut(); }
   if (answer.status === 403 && method !== 'GET' && !again && await renew()) return call(method, path, body, { match, proves, again: true });

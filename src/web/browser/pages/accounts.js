@@ -39,7 +39,32 @@ function List({ session, place, go, note }) {
   return html`<h2>${t('accounts')}</h2><${Find} label=${t('searchaccounts')} words=${search} find=${(q) => go(`${BASE}${queryOf({ q, domain })}`)}>${domain && html`<button type="button" class="chip on" aria-label=${t('alldomains')} onClick=${() => go(`${BASE}${queryOf({ q: search })}`)}>${domain} ×</button>`}</${Find}>${error && html`<p class="error" role="alert">${error}</p>`}
     <${Listing} heads=${['address', 'name', 'access', 'state', 'limit']} list=${list} id=${(one) => one.address} show=${(one) => [html`<${Link} to=${at(one.address)} go=${go}>${one.address}</${Link}>`, one.name, t(`access-${one.access}`), state(one), limits(one)]}
       extra=${(one) => may(session, 'passwords') && html`<button type="button" onClick=${() => password(one)}>${t('setpassword')}<span class="hidden"> (${one.address})</span></button>`}>
-      ${may(session, 'accounts') && html`<${Adding} fields=${['address', 'name', 'password']} free=${['name']} types=${{ password: 'password', address: 'email' }} add=${add}>${may(session, 'makeadmins') && html`<label class="tick"><input type="checkbox" name="admin" /><span>${t('access-admin')}</span></label>`}</${Adding}>`}</${Listing}>`;
+      ${may(session, 'accounts') && html`<${Adding} fields=${['address', 'name', 'password']} free=${['name']} types=${{ password: 'password', address: 'email' }} add=${add}>${may(session, 'makeadmins') && html`<label class="tick"><input type="checkbox" name="admin" /><span>${t('access-admin')}</span></label>`}</${Adding}>`}</${Listing}>
+    ${may(session, 'accounts') && html`<${Import} done=${list.load} />`}`;
+}
+
+// Many at once, from a table.
+function Import({ done }) {
+  const [told, setTold] = useState(null);
+  const [error, setError] = useState('');
+  const [busy, setBusy] = useState(false);
+  const send = async (event, dry) => {
+    const form = event.target.closest('form');
+    if (!form.reportValidity()) return;
+    setBusy(true);
+    try {
+      const found = await call('POST', `/api/v1/accounts/import${dry ? '?dry=true' : ''}`, form.elements.table.files[0]);
+      setError('');
+      setTold(found);
+      if (!dry) done();
+    } catch (failed) { setTold(null); setError(failed.message); }
+    setBusy(false);
+  };
+  return html`<details class="card"><summary>${t('import')}</summary><p class="soft">${t('importhint')}</p>
+    <form class="bar adding" aria-label=${t('import')} onSubmit=${(event) => { event.preventDefault(); send(event, false); }}><label><span>${t('importfile')}</span><input name="table" type="file" accept=".csv,text/csv" required /></label>
+      <button type="button" disabled=${busy} onClick=${(event) => send(event, true)}>${t('importcheck')}</button><button class="main" disabled=${busy}>${t('importdo')}</button></form>
+    ${error && html`<p class="error" role="alert">${error}</p>`}${told && html`<p role="status">${t(told.dry ? 'importcan' : 'importdone', { added: told.added, lines: told.lines, failed: told.failed })}</p>`}
+    ${told && told.errors.length > 0 && html`<table class="stacked"><thead><tr>${['line', 'address', 'why'].map((name) => html`<th scope="col">${t(name)}</th>`)}</tr></thead><tbody>${told.errors.slice(0, 200).map((one) => html`<tr key=${one.line}><td data-label=${t('line')}>${one.line}</td><td data-label=${t('address')}>${one.address}</td><td data-label=${t('why')}>${one.error}</td></tr>`)}</tbody></table>`}</details>`;
 }
 
 function Account({ session, address, go, note }) {

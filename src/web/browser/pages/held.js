@@ -74,7 +74,7 @@ export function Held({ session, place, go, note, base, all }) {
     if (!answer) return;
     const freed = answer.done.filter((one) => one.released), kept = answer.done.filter((one) => !one.released), listed = freed.map((one) => one.allowed).filter(Boolean);
     left([...freed.map((one) => one.id), ...kept.filter((one) => one.code === 'gone').map((one) => one.id)]);
-    if (freed.length) note.say([t(all ? 'releasedothers' : 'releasednote', { count: freed.length }), listed.length && t('allowednote', { who: listed.join(', ') })].filter(Boolean).join(' '), undefined, all ? undefined : { to: '/mail', text: t('inbox') });
+    if (freed.length) note.say([t(all || !session.faces.includes('mail') ? 'releasedothers' : 'releasednote', { count: freed.length }), listed.length && t('allowednote', { who: listed.join(', ') })].filter(Boolean).join(' '), undefined, all || !session.faces.includes('mail') ? undefined : { to: '/mail', text: t('inbox') });
     if (!kept.length) return;
     setError([...new Set(kept.map((one) => t(`nr-${one.code}`)))].join(' '));
     const infected = kept.filter((one) => one.code === 'virus').map((one) => one.id);
