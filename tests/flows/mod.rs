@@ -21,6 +21,7 @@ mod legacy;
 mod mail_in;
 mod mailboxes;
 mod many;
+mod matrix;
 mod milter_tools;
 mod milters;
 mod name_servers;
