@@ -24,6 +24,7 @@ pub(crate) struct Parcel<'a> {
     pub content: Bytes,
 }
 
+const CANNOT_SAY: &str = "The mail server of this domain cannot say now whether it has this address, try again later";
 /// Items that are put into the queue for one account lie beside those that the message itself has.
 const VARIANT: u32 = 0x8000_0000;
 
@@ -66,7 +67,8 @@ impl Intake {
             Verify::Ask => match self.parts.call_ahead.ask(&onward, address).await {
                 Said::Known | Said::Anything => {}
                 Said::Unknown(_) => return Err(UNKNOWN),
-                Said::Away(status) => return Err(status),
+                // What it said, or where it is, is nobody's business.
+                Said::Away(status) => return Err(Status::with_text(status.code(), status.enhanced(), CANNOT_SAY)),
             },
         }
         match self.parts.directory.take_in(address).await {
