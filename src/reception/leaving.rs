@@ -267,7 +267,7 @@ impl Intake {
 impl Home for Intake {
     async fn is_ours(&self, address: &str) -> Option<bool> {
         let Ok(address) = address.parse::<Address>() else { return Some(false) };
-        if self.parts.outgoing.relayed.load().of(address.domain.as_str()).is_some() {
+        if self.parts.outgoing.onward(&address.domain).is_some() {
             return Some(false);
         }
         match self.parts.directory.resolve(&ForwardPath::Address(address)).await {

@@ -31,7 +31,7 @@ const VARIANT: u32 = 0x8000_0000;
 impl Intake {
     /// The domain whose server has this recipient's mailbox.
     pub(crate) fn onward(&self, recipient: &Recipient) -> Option<Arc<Onward>> {
-        self.parts.outgoing.relayed.load().of(recipient.address.domain.as_str()).cloned()
+        self.parts.outgoing.onward(&recipient.address.domain)
     }
 
     /// Refuses an address that is in the directory and that its own server has no more.
@@ -41,7 +41,7 @@ impl Intake {
         recipients: Vec<Recipient>,
     ) -> Result<Vec<Recipient>, Status> {
         let ForwardPath::Address(address) = path else { return Ok(recipients) };
-        let onward = self.parts.outgoing.relayed.load().of(address.domain.as_str()).cloned();
+        let onward = self.parts.outgoing.onward(&address.domain);
         let Some(onward) = onward.filter(|onward| onward.verify == Verify::Ask) else { return Ok(recipients) };
         // Where an alias leads is the directory's matter.
         let local = address.local.as_str().to_lowercase();
@@ -52,21 +52,21 @@ impl Intake {
         match self.parts.call_ahead.ask(&onward, address).await {
             // Who is known goes on getting mail while the server is away.
             Said::Known | Said::Anything | Said::Away(_) => Ok(recipients),
-            Said::Unknown(_) => Err(UNKNOWN),
+            Said::Unknown => Err(UNKNOWN),
         }
     }
 
     /// Where an address leads that is not in the directory.
     pub(crate) async fn unlisted(&self, path: &ForwardPath) -> Result<Vec<Recipient>, Status> {
         let ForwardPath::Address(address) = path else { return Err(UNKNOWN) };
-        let onward = self.parts.outgoing.relayed.load().of(address.domain.as_str()).cloned();
+        let onward = self.parts.outgoing.onward(&address.domain);
         let Some(onward) = onward else { return Err(UNKNOWN) };
         match onward.verify {
             Verify::List => return Err(UNKNOWN),
             Verify::All => {}
             Verify::Ask => match self.parts.call_ahead.ask(&onward, address).await {
                 Said::Known | Said::Anything => {}
-                Said::Unknown(_) => return Err(UNKNOWN),
+                Said::Unknown => return Err(UNKNOWN),
                 // What it said, or where it is, is nobody's business.
                 Said::Away(status) => return Err(Status::with_text(status.code(), status.enhanced(), CANNOT_SAY)),
             },

@@ -9,7 +9,7 @@ use moka::sync::Cache;
 use net::{Connectors, Trust};
 use tokio::sync::Semaphore;
 
-use crate::client::{Conversation, Waits};
+use crate::client::{Conversation, Target, Waits};
 use crate::hosts::{Finder, NoPlan};
 use crate::outgoing::Outgoing;
 use crate::relayed::Onward;
@@ -20,7 +20,7 @@ pub enum Said {
     /// It has it.
     Known,
     /// It does not.
-    Unknown(Status),
+    Unknown,
     /// It takes an address that nobody can have: what it says means nothing.
     Anything,
     /// It does not answer, or not now.
@@ -34,7 +34,7 @@ pub struct CallAhead {
     connectors: Connectors,
     /// By address, in lower case: what it has.
     known: Cache<String, ()>,
-    unknown: Cache<String, Status>,
+    unknown: Cache<String, ()>,
     /// By domain: whether its server takes what nobody can have.
     takes_anything: Cache<String, bool>,
     /// By domain: conversations at a time.
@@ -98,7 +98,7 @@ impl CallAhead {
         let said = tokio::time::timeout(WAIT_MAX, asking).await.ok().flatten().unwrap_or(Said::Away(NO_ANSWER));
         match &said {
             Said::Known => self.known.insert(key, ()),
-            Said::Unknown(status) => self.unknown.insert(key, status.clone()),
+            Said::Unknown => self.unknown.insert(key, ()),
             Said::Anything => {}
             Said::Away(status) => {
                 metrics::counter!("ortler_call_ahead_failures_total").increment(1);
@@ -115,7 +115,7 @@ impl CallAhead {
         if self.known.contains_key(key) {
             return Some(Said::Known);
         }
-        self.unknown.get(key).map(Said::Unknown)
+        self.unknown.contains_key(key).then_some(Said::Unknown)
     }
 
     async fn ask_now(&self, onward: &Onward, address: &Address) -> Said {
@@ -142,26 +142,14 @@ impl CallAhead {
         }
         let mut last = NO_ANSWER;
         for target in &plan.targets {
-            let opened = Conversation::open(&self.connectors, target, &self.host_name, WAITS).await;
-            let mut conversation = match opened {
-                Ok(conversation) => conversation,
-                Err(error) => {
-                    last = Status::with_text(451, Enhanced(4, 4, 1), &error.to_string());
+            let mut answers = match self.ask_at(target, &asked).await {
+                Ok(answers) => answers.into_iter(),
+                Err(status) => {
+                    last = status;
                     continue;
                 }
             };
-            let answers = conversation.would_take(&asked).await;
-            conversation.quit().await;
-            let (first, second) = match answers {
-                Ok(answers) => {
-                    let mut answers = answers.into_iter();
-                    (answers.next(), answers.next())
-                }
-                Err(reason) => {
-                    last = Status::with_text(451, Enhanced(4, 4, 2), &reason);
-                    continue;
-                }
-            };
+            let (first, second) = (answers.next(), answers.next());
             let takes_anything = second.map(|status| status.is_success()).or(nature);
             if let Some(takes_anything) = takes_anything {
                 self.takes_anything.insert(onward.domain.as_str().to_owned(), takes_anything);
@@ -169,12 +157,22 @@ impl CallAhead {
             return match first {
                 Some(status) if status.is_success() && takes_anything == Some(true) => Said::Anything,
                 Some(status) if status.is_success() => Said::Known,
-                Some(status) if status.is_permanent() => Said::Unknown(status),
+                Some(status) if status.is_permanent() => Said::Unknown,
                 Some(status) => Said::Away(status),
                 None => Said::Away(NO_ANSWER),
             };
         }
         Said::Away(last)
+    }
+
+    /// What one server says of each address, or why it does not.
+    async fn ask_at(&self, target: &Target, addresses: &[String]) -> Result<Vec<Status>, Status> {
+        let away = |last, why: &str| Status::with_text(451, Enhanced(4, 4, last), why);
+        let opened = Conversation::open(&self.connectors, target, &self.host_name, WAITS).await;
+        let mut conversation = opened.map_err(|error| away(1, &error.to_string()))?;
+        let answers = conversation.would_take(addresses).await;
+        conversation.quit().await;
+        answers.map_err(|reason| away(2, &reason))
     }
 }
 

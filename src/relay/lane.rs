@@ -182,25 +182,19 @@ impl LaneTask {
             authorities: relay.settings.authorities.clone(),
             peers: relay.settings.reports_tls.then_some(&*relay.parts.peers),
         };
-        let relayed = relay.parts.outgoing.relayed.load_full();
-        let way = match relayed.way(&self.claim.lane) {
-            Some(onward) => Err(onward),
-            None => Ok(routes.way(&self.claim.lane)),
-        };
-        let plan = match way {
-            Err(Ok(onward)) => finder.of_route(&onward.route).await,
-            Err(Err(name)) => {
-                let text = format!("Mail for the domain `{name}` does not go on to a server any more");
-                Err(NoPlan::Later(Status::with_text(451, UNKNOWN_ROUTE, &text)))
-            }
-            Ok(Way::Local) => {
+        let plan = match relay.parts.outgoing.way(&self.claim.lane) {
+            Way::Local => {
                 let course = Course::Local;
                 self.course = Some((now, course.clone()));
                 return Ok(Some(course));
             }
-            Ok(Way::Domain(domain)) => finder.of_domain(&domain).await,
-            Ok(Way::Via(route)) => finder.of_route(&route).await,
-            Ok(Way::Unknown(name)) => {
+            Way::Domain(domain) => finder.of_domain(&domain).await,
+            Way::Via(route) => finder.of_route(&route).await,
+            Way::Gone(domain) => {
+                let text = format!("Mail for the domain `{domain}` does not go on to a server any more");
+                Err(NoPlan::Later(Status::with_text(451, UNKNOWN_ROUTE, &text)))
+            }
+            Way::Unknown(name) => {
                 let text = format!("The route `{name}` is not in the routing file");
                 Err(NoPlan::Later(Status::with_text(451, UNKNOWN_ROUTE, &text)))
             }

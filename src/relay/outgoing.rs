@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use base::UtcMillis;
+use mail::Domain;
 use store::{Lane, Needs, Notify, QueueRecipient, QueueState};
 use tokio::sync::watch;
 
 use crate::keyring::Keyring;
-use crate::relayed::RelayedDomains;
-use crate::routes::Routes;
+use crate::relayed::{Onward, RelayedDomains};
+use crate::routes::{Routes, Way};
 use crate::schedule::Schedule;
 
 /// The way out, for whoever has mail for it.
@@ -74,15 +75,22 @@ impl Outgoing {
     pub fn lane_named(&self, text: &str) -> Result<Lane, String> {
         let relayed = self.relayed.load();
         let named = text.trim().to_lowercase();
-        match relayed.way(&named) {
-            Some(Ok(onward)) => Ok(onward.lane()),
-            // Its mail still waits.
-            Some(Err(_)) => Ok(named.into()),
-            None => match relayed.of(&named) {
-                Some(onward) => Ok(onward.lane()),
-                None => self.routes.load().lane_named(text),
-            },
+        match relayed.of(&named) {
+            Some(onward) => Ok(onward.lane()),
+            // Also of a domain that is not relayed any more: its mail still waits.
+            None if relayed.way(&named).is_some() => Ok(named.into()),
+            None => self.routes.load().lane_named(text),
         }
+    }
+
+    /// Where a lane leads.
+    pub fn way(&self, lane: &str) -> Way {
+        self.relayed.load().way(lane).unwrap_or_else(|| self.routes.load().way(lane))
+    }
+
+    /// A relayed domain, by any of its names.
+    pub fn onward(&self, domain: &Domain) -> Option<Arc<Onward>> {
+        self.relayed.load().of(domain.as_str()).cloned()
     }
 
     /// Something was put into the queue: it is looked at now.

@@ -7,13 +7,13 @@ use directory::{RelayedDomain, Verify};
 use mail::Domain;
 use store::Lane;
 
-use crate::routes::Route;
+use crate::routes::{Route, Way};
 
 /// A domain, and the way to its servers.
 #[derive(Clone, Debug)]
 pub struct Onward {
     pub domain: Domain,
-    pub route: Route,
+    pub route: Arc<Route>,
     pub verify: Verify,
 }
 
@@ -34,7 +34,7 @@ impl RelayedDomains {
     pub fn new(domains: Vec<RelayedDomain>) -> Self {
         let mut all = HashMap::new();
         for RelayedDomain { name, aliases, relay } in domains {
-            let route = Route::of_domain(&name, &relay);
+            let route = Arc::new(Route::of_domain(&name, &relay));
             let onward = Arc::new(Onward { domain: name.clone(), route, verify: relay.verify });
             for name in aliases.iter().chain([&name]) {
                 all.insert(name.as_str().to_owned(), Arc::clone(&onward));
@@ -48,9 +48,9 @@ impl RelayedDomains {
         self.0.get(domain)
     }
 
-    /// Where a lane leads; `None`: it is none of theirs. A domain that is no longer relayed is an error, with its name.
-    pub(crate) fn way<'a>(&self, lane: &'a str) -> Option<Result<&Arc<Onward>, &'a str>> {
+    /// Where a lane leads; `None`: it is none of theirs.
+    pub(crate) fn way(&self, lane: &str) -> Option<Way> {
         let name = lane.strip_prefix(TO)?;
-        Some(self.0.get(name).ok_or(name))
+        Some(self.of(name).map_or_else(|| Way::Gone(name.to_owned()), |onward| Way::Via(Arc::clone(&onward.route))))
     }
 }

@@ -63,6 +63,8 @@ pub enum Way {
     Domain(String),
     /// A route of that name is not known.
     Unknown(String),
+    /// The domain of that name is not relayed any more.
+    Gone(String),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

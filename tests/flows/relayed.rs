@@ -7,17 +7,10 @@ use serde_json::{Value, json};
 
 use super::browser::{button, sign_in};
 use super::milter_tools::{free_port, has};
+use super::policies::{JUNK, MILD};
 use super::postfix::Postfix;
 use super::queue::{wait_until, waiting};
 use crate::harness::{Browser, Conversation, Node, Reaction, Receiver, letter, skip, wants_all};
-
-const MILD: &str =
-    "greylist = \"off\"\ntag-score = 800\nquarantine-score = 900\nreject-score = 999\ndigest = \"off\"\n";
-
-const JUNK: &[u8] = b"From: Prize Office <x99123@free.example>\r\nTo: anna@customer.test\r\nSubject: Held back\r\n\
-    Message-ID: <q@x.example>\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\nX-Priority: 1\r\nMIME-Version: 1.0\r\n\
-    Content-Type: text/html; charset=utf-8\r\n\r\n\
-    <font color=red size=6>BUY NOW</font> viagra <a href=\"http://1.2.3.4/\">http://bank.example</a>\r\n";
 
 /// What the node says of each recipient.
 fn asked(node: &Node, to: &[&str]) -> Vec<String> {
