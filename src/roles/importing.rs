@@ -39,6 +39,12 @@ struct Line {
     aliases: Vec<String>,
 }
 
+impl Line {
+    fn failed(&self, why: String) -> Failed {
+        Failed { number: self.number, address: self.address.to_string(), why }
+    }
+}
+
 /// What did not come about, by the line where it stands.
 struct Failed {
     number: u64,
@@ -70,9 +76,9 @@ pub async fn execute(engines: &Engines, request: ImportRequest, content: &[u8]) 
     let (mut added, mut aliases) = (0u64, Vec::new());
     while let Some(outcome) = adding.next().await {
         match outcome {
-            Ok(added_line) => {
+            Ok(line) => {
                 added += 1;
-                aliases.push(added_line);
+                aliases.push(line);
             }
             Err(why) => failed.push(why),
         }
@@ -200,35 +206,25 @@ async fn domains(
     Ok(found)
 }
 
-/// An account that was added, and its aliases.
-struct Added {
-    number: u64,
-    address: Address,
-    aliases: Vec<String>,
-}
-
+/// Gives the line back once its account is there.
 async fn add(
     engines: &Engines,
     line: Line,
     domains: &HashMap<Domain, DomainEntry>,
     hashing: &Semaphore,
     dry_run: bool,
-) -> Result<Added, Failed> {
-    let added = Added { number: line.number, address: line.address.clone(), aliases: line.aliases.clone() };
-    match add_account(engines, line, domains, hashing, dry_run).await {
-        Ok(()) => Ok(added),
-        Err(error) => {
-            Err(Failed { number: added.number, address: added.address.to_string(), why: format!("{error:#}") })
-        }
+) -> Result<Line, Failed> {
+    match add_account(engines, &line, domains, hashing, dry_run).await {
+        Ok(()) => Ok(line),
+        Err(error) => Err(line.failed(format!("{error:#}"))),
     }
 }
 
 /// Tells of the first that fails.
-async fn add_aliases(engines: &Engines, Added { number, address, aliases }: Added) -> Option<Failed> {
-    for alias in aliases {
-        if let Err(error) = engines.directory.put_alias(&alias, vec![address.clone()], false).await {
-            let why = format!("the account is added, the alias {alias} is not: {error}");
-            return Some(Failed { number, address: address.to_string(), why });
+async fn add_aliases(engines: &Engines, line: Line) -> Option<Failed> {
+    for alias in &line.aliases {
+        if let Err(error) = engines.directory.put_alias(alias, vec![line.address.clone()], false).await {
+            return Some(line.failed(format!("the account is added, the alias {alias} is not: {error}")));
         }
     }
     None
@@ -236,7 +232,7 @@ async fn add_aliases(engines: &Engines, Added { number, address, aliases }: Adde
 
 async fn add_account(
     engines: &Engines,
-    line: Line,
+    line: &Line,
     domains: &HashMap<Domain, DomainEntry>,
     hashing: &Semaphore,
     dry_run: bool,
@@ -244,7 +240,7 @@ async fn add_account(
     let Line { address, name, secrets, quota, aliases, .. } = line;
     let domain = domains.get(&address.domain);
     let domain = domain.with_context(|| format!("the domain {} does not exist", address.domain))?;
-    for alias in &aliases {
+    for alias in aliases {
         let of = alias.rsplit_once('@').map_or("", |(_, domain)| domain);
         anyhow::ensure!(
             domains.keys().any(|known| known.as_str() == of),
@@ -255,7 +251,7 @@ async fn add_account(
     anyhow::ensure!(secrets.is_some() || needs_none, "neither a password nor a hash of one");
     if dry_run {
         anyhow::ensure!(
-            engines.directory.account_by_address(&address).await?.is_none(),
+            engines.directory.account_by_address(address).await?.is_none(),
             "the account {address} exists already"
         );
         return Ok(());
@@ -263,11 +259,13 @@ async fn add_account(
     let password = match secrets {
         Some(secrets) => {
             let _place = hashing.acquire().await?;
-            hash(secrets).await?
+            hash(secrets.clone()).await?
         }
         None => PasswordHash::of_nobody(),
     };
-    let account = NewAccount { address, name, access: Access::User, password, quota, placement: Placement::OfDomain };
+    let (address, name) = (address.clone(), name.clone());
+    let (access, placement) = (Access::User, Placement::OfDomain);
+    let account = NewAccount { address, name, access, password, quota: *quota, placement };
     let id = engines.directory.add_account(account).await?;
     limits::apply(engines, id).await
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use directory::Account;
-use mail::Address;
+use mail::{Address, Domain};
 use policy::option::MailLanguage;
 use reception::Intake;
+use store::StoreError;
 
 use super::Engines;
 
@@ -59,14 +60,7 @@ pub async fn ask_forward(
              Otherwise do nothing: then no mail comes."
         ),
     };
-    let letter = reception::Letter {
-        to: target.clone(),
-        from_domain: from.domain.to_string(),
-        subject: subject.of(language, " / "),
-        text: text.of(language, "\n\n----\n\n"),
-        html: None,
-    };
-    intake.send(letter).await.context("the question could not be sent")
+    send(intake, target, &from.domain, [subject, text], language).await.context("the question could not be sent")
 }
 
 /// Sends whoever reads an account's mail the link by which it signs in.
@@ -98,12 +92,23 @@ pub async fn sign_in_link(
              If you did not ask for it, do nothing."
         ),
     };
+    send(intake, to, &to.domain, [subject, text], language).await.context("the link could not be sent")
+}
+
+/// Writes to somebody from the postmaster of a domain, in the languages that are read there.
+async fn send(
+    intake: &Intake,
+    to: &Address,
+    from: &Domain,
+    [subject, text]: [Texts; 2],
+    language: MailLanguage,
+) -> Result<(), StoreError> {
     let letter = reception::Letter {
         to: to.clone(),
-        from_domain: to.domain.to_string(),
+        from_domain: from.to_string(),
         subject: subject.of(language, " / "),
         text: text.of(language, "\n\n----\n\n"),
         html: None,
     };
-    intake.send(letter).await.context("the link could not be sent")
+    intake.send(letter).await
 }
